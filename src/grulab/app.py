@@ -1,0 +1,124 @@
+"""``grulab train``: a Hydra application that finds a user's mistakes before Hydra makes a folder."""
+
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from grulab.compose import compose_run, compose_sweep, config_dir, explain
+from grulab.config import Config, ConfigError, parse
+from grulab.folders import make_unused
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab train ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake; nothing has been made then.
+        Exception: what stopped the run, or the first job of a sweep that failed, when the others are done.
+    """
+    arguments = list(arguments)
+    args = _parse_arguments(arguments)
+    only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if not only_shows and args.experimental_rerun is None:
+        arguments += _check(args)
+    # Hydra wants flags before overrides, and all overrides in one stretch.
+    flags = [word for word in arguments if word not in args.overrides and not word.startswith("hydra.")]
+    overrides = [word for word in arguments if word not in flags]
+    sys.argv = ["grulab", *flags, *overrides]
+    show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra would print and exit with 1; our caller decides about both.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if show_all:
+            raise
+        raise ConfigError(explain(error, args.overrides)) from None
+
+
+def run_job(values: DictConfig) -> float:
+    """Run one job in the folder that Hydra made for it; return the monitored metric of its best epoch."""
+    # Torch is imported here, when everything that can be wrong with the configuration has been found.
+    from grulab.run import train
+
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        plain = OmegaConf.to_container(values, resolve=True)
+        assert isinstance(plain, dict)
+        summary = train(parse(plain), run_dir)  # type: ignore[arg-type]
+    except BaseException as error:
+        log.error("failed  %s in %s: %s", type(error).__name__, run_dir, error)
+        _log_traceback(error)
+        raise
+    return float(summary["metrics"][summary["monitor"]])
+
+
+def _check(args: Namespace) -> list[str]:
+    """Check everything about the run or sweep; make its folder and return the overrides that say so."""
+    name = args.config_name or "config"
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
+    extra = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    given = [line.lstrip("+").partition("=")[0] for line in args.overrides]
+    if args.multirun:
+        sweep = compose_sweep(args.overrides + extra, name)
+        for config in sweep.configs:
+            _check_machine(config)
+        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
+        return [exclude, *_claim("hydra.sweep.dir", sweep.folder, given)]
+    config, hydra_config = compose_run(args.overrides + extra, name)
+    _check_machine(config)
+    if hydra_config.sweeper.params:
+        swept = ", ".join(hydra_config.sweeper.params)
+        print(f"note: this experiment sweeps {swept}; that takes grulab train -m. Without it, one run is made")
+    return _claim("hydra.run.dir", Path(hydra_config.run.dir), given)
+
+
+def _claim(key: str, folder: Path, given: list[str]) -> list[str]:
+    """Make the folder, a new one; return the override that tells Hydra, where it does not know."""
+    if key not in given:
+        return [f"{key}={make_unused(folder)}"]
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
+    return []
+
+
+def _check_machine(config: Config) -> None:
+    if config.trainer.accelerator not in ("auto", "cpu"):
+        from grulab.accelerator import find_accelerator
+
+        find_accelerator(config)
+
+
+def _parse_arguments(arguments: list[str]) -> Namespace:
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; grulab train --help shows what there is")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    # Unlike Hydra, take flags and overrides in any order.
+    return parser.parse_intermixed_args(arguments)
+
+
+def _log_traceback(error: BaseException) -> None:
+    """Write the traceback to run.log alone: the terminal has the one line."""
+    record = log.makeRecord(
+        log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

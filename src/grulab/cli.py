@@ -1,0 +1,94 @@
+"""The verbs. Nothing heavy is imported before a verb needs it."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+USAGE = """\
+grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
+
+  grulab train [OVERRIDES]        train one GRU
+  grulab train -m [OVERRIDES]     sweep over comma-separated values
+  grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
+
+  grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
+  Tab completion: eval "$(grulab -sc install=bash)"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 failed, 2 the user's mistake, 130 or 143 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    verb, rest = arguments[0], arguments[1:]
+    if verb in ("-sc", "--shell-completion"):
+        verb, rest = "train", _completion(arguments)
+        if not rest:
+            return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean grulab {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
+        return _refuse(f"{verb}: no such command; {hint}")
+    return _guarded(VERBS[verb], rest)
+
+
+def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
+    from grulab.config import ConfigError
+
+    try:
+        verb(arguments)
+    except ConfigError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as exit_:
+        # Lightning's exception for SIGTERM is one of these, with the code 0.
+        if type(exit_).__name__ == "SIGTERMException":
+            return 143
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except Exception as error:
+        if os.environ.get("GRULAB_TRACEBACK"):
+            raise
+        print(f"grulab: {type(error).__name__}: {error}", file=sys.stderr)
+        print("grulab: the traceback is in run.log; GRULAB_TRACEBACK=1 shows it here", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    from grulab.app import main as run_app
+
+    run_app(arguments)
+
+
+def _trace(arguments: list[str]) -> None:
+    from grulab.report.trace import main as run_trace
+
+    run_trace(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "trace": _trace}
+
+
+def _completion(arguments: list[str]) -> list[str]:
+    """Answer the shell's question about verbs; return the arguments for Hydra's about the rest."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if not any(word.startswith("query=") for word in arguments):
+        return arguments
+    if len(words) < 3:
+        print(" ".join(VERBS))
+        return []
+    if words[1] != "train":
+        return []
+    # Hydra does not know of verbs.
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    return arguments
+
+
+def _refuse(message: str) -> int:
+    for line in message.splitlines():
+        print(f"grulab: {line}", file=sys.stderr)
+    return 2

@@ -1,0 +1,168 @@
+"""From overrides to checked configurations, with every mistake found before anything is started. No torch."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from grulab.config import TASK_CONFIGS, Config, ConfigError, parse, unknown_key, valid_keys
+from grulab.folders import job_folder
+
+_HERE = Path(__file__).parent
+
+
+def config_dir() -> Path:
+    """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
+    checkout = _HERE.parents[1]
+    return checkout / "conf" if (checkout / "pyproject.toml").is_file() else _HERE / "conf"
+
+
+def _job_folder(number: Any, overrides: Any, exclude: Any) -> str:
+    # A job's number is not known before it is launched.
+    return job_folder(number, overrides, exclude) if isinstance(number, int) else "job"
+
+
+OmegaConf.register_new_resolver("grulab_job_folder", _job_folder, replace=True)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The jobs of a multirun.
+
+    Attributes:
+        folder: hydra.sweep.dir.
+        overrides: each job's, as ``key=value``.
+        configs: each job's.
+        constant: keys that have the same value in every job.
+    """
+
+    folder: Path
+    overrides: list[list[str]]
+    configs: list[Config]
+    constant: list[str]
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration that ``grulab train OVERRIDES`` would run.
+
+    Raises:
+        ConfigError: with one line for each mistake, naming the key, the value and the remedy.
+    """
+    return compose_run(overrides)[0]
+
+
+def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[Config, DictConfig]:
+    """Return a single run's configuration, and Hydra's own (``run.dir`` and all that).
+
+    Raises:
+        ConfigError: as :func:`compose`.
+    """
+    with _hydra(overrides):
+        for override in _parsed(overrides):
+            if override.is_sweep_override():
+                raise ConfigError(f"{override.input_line}: several values make a sweep: grulab train -m ...")
+        return _compose(overrides, config_name)
+
+
+def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Sweep:
+    """Return every job of ``grulab train -m OVERRIDES``.
+
+    Only Hydra's own sweeper says beforehand what its jobs are; with another, just the part that all jobs share is
+    checked and the lists of the result are empty.
+
+    Raises:
+        ConfigError: as :func:`compose`, for all jobs at once.
+    """
+    with _hydra(overrides):
+        fixed = [override.input_line for override in _parsed(overrides) if not override.is_sweep_override()]
+        base, hydra = _compose([str(override) for override in fixed], config_name)
+        folder = Path(hydra.sweep.dir)
+        if not hydra.sweeper._target_.endswith(BasicSweeper.__name__):
+            return Sweep(folder, [], [base], [])
+        swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+        arguments = [line for line in overrides if not line.lstrip("+~").startswith("hydra.")]
+        jobs = BasicSweeper.split_arguments(_parsed([*swept, *arguments]), None)[0]
+        configs, mistakes = [], []
+        for number, job in enumerate(jobs):
+            try:
+                configs.append(_compose(job, config_name)[0])
+            except ConfigError as error:
+                mistakes += [f"{line} (first in job {number})" for line in str(error).splitlines()]
+        if mistakes:
+            raise ConfigError("\n".join({line.rsplit(" (", 1)[0]: line for line in reversed(mistakes)}.values()))
+        return Sweep(folder, jobs, configs, _constant(jobs))
+
+
+def _constant(jobs: list[list[str]]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job:
+            key, _, value = override.lstrip("+~").partition("=")
+            values.setdefault(key, set()).add(value)
+    return [key for key, different in values.items() if len(different) == 1]
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, DictConfig]:
+    composed = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    hydra = composed.hydra
+    # run.dir and sweep.dir refer to the name.
+    folders = OmegaConf.create({"run": {"dir": hydra.run.dir}, "sweep": {"dir": hydra.sweep.dir}})
+    sweeper = {"_target_": hydra.sweeper._target_, "params": hydra.sweeper.get("params")}
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return parse(values), OmegaConf.merge(folders, {"sweeper": sweeper})  # type: ignore[return-value,arg-type]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+@contextmanager
+def _hydra(overrides: Sequence[str]) -> Iterator[None]:
+    """Make Hydra ready to compose, and turn what it raises into a ConfigError."""
+    with initialize_config_dir(str(config_dir()), job_name="grulab", version_base="1.3"):
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error, overrides)) from None
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Return one line for what Hydra or OmegaConf says of a user's overrides."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        if error.options:
+            return f"{group}={choice}: no such choice; choose from {', '.join(sorted(error.options))}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1].split("@")[0]
+        override = next((line for line in overrides if line.lstrip("+~").startswith(f"{key}=")), f"{key}=...")
+        return unknown_key(override, _known(overrides))
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"+{found[1]}: is there already; leave out the + to change it"
+    if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:
+        override = getattr(error, "override", None) or " ".join(overrides)
+        return f"{override}: cannot be read as key=value; quote what the shell or Hydra would take apart"
+    cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
+    return f"{text} {cause}".strip()
+
+
+def _known(overrides: Sequence[str]) -> list[str]:
+    """Return every key and group that an override can name, for the data that these overrides choose."""
+    chosen = next((line.partition("=")[2] for line in overrides if line.startswith("data=")), None)
+    groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"]
+    task = chosen if chosen in TASK_CONFIGS else "sinusoids"
+    return valid_keys({"data": {"task": task}}) + groups

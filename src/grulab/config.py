@@ -1,0 +1,304 @@
+"""The schema of a run's configuration: types, ranges and cross-field rules. The values are in conf/.
+
+No torch here: a mistake is reported before anything slow is imported.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Strict: "8" is not a number and 1 is not true.
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+Count = Annotated[Integer, Field(ge=1)]
+# Lightning, NumPy and Python seed their generators with 32 bits.
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+Level = Literal["easy", "normal", "moderate", "hard", "nightmare"]
+Metric = Literal["val/accuracy", "val/loss"]
+
+
+class ConfigError(ValueError):
+    """A user's mistake: each line names the key, the value and the remedy."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """What every task's data have in common: how many sequences there are and how they are loaded."""
+
+    seed: Seed
+    train_size: Count
+    val_size: Count
+    test_size: Count
+    batch_size: Count
+    num_workers: Annotated[Integer, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SinusoidsConfig(DataConfig):
+    """See :class:`grulab.tasks.sinusoids.Sinusoids`."""
+
+    task: Literal["sinusoids"]
+    min_length: Count
+    max_length: Count
+    num_features: Count
+    frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
+    noise: Annotated[Number, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _lengths_are_a_range(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length={self.min_length}: is over data.max_length={self.max_length}; "
+                "lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frequencies_differ(self) -> Self:
+        if len(set(self.frequencies)) < len(self.frequencies):
+            raise ValueError(
+                f"frequencies={self.frequencies}: a frequency stands there twice; each class needs its own"
+            )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class TemporalOrderConfig(DataConfig):
+    """See :class:`grulab.tasks.temporal_order.TemporalOrder`."""
+
+    task: Literal["temporal_order"]
+    variant: Literal["6a", "6b"]
+    level: Level
+
+
+TASK_CONFIGS: dict[str, type[DataConfig]] = {
+    "sinusoids": SinusoidsConfig,
+    "temporal_order": TemporalOrderConfig,
+}
+AnyDataConfig = Annotated[SinusoidsConfig | TemporalOrderConfig, Field(discriminator="task")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """The recurrent part: the three axes of the sweep, and dropout between its layers."""
+
+    hidden_size: Count
+    num_layers: Count
+    bidirectional: Flag
+    dropout: Annotated[Number, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class OptimizerConfig:
+    """How the weights are moved."""
+
+    algorithm: Literal["adam", "adamw"]
+    lr: Annotated[Number, Field(gt=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+
+
+def _one_device(value: Any) -> Any:
+    if value == 1 and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], int) and value[0] >= 0:
+        return value
+    raise ValueError(f"devices={value}: a run trains on one device; write 1, or [2] to name which")
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainerConfig:
+    """How long, where and in which precision."""
+
+    max_epochs: Count
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"]
+    devices: Annotated[int | list[int], BeforeValidator(_one_device)]
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+    gradient_clip_val: Annotated[Number, Field(gt=0)] | None
+    deterministic: Flag
+
+    @model_validator(mode="after")
+    def _device_exists_there(self) -> Self:
+        if self.devices not in (1, [0]) and self.accelerator in ("cpu", "mps"):
+            raise ValueError(f"devices={self.devices}: {self.accelerator} is a single device; write 1")
+        return self
+
+    @model_validator(mode="after")
+    def _precision_exists_there(self) -> Self:
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError("precision=16-mixed: the cpu has no 16-bit floats of that kind; use bf16-mixed")
+        if self.precision == "64-true" and self.accelerator == "mps":
+            raise ValueError("precision=64-true: mps has no 64-bit floats; use 32-true")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class CheckpointConfig:
+    """Which epoch is the best one, and how often the newest state is kept."""
+
+    monitor: Metric
+    every_n_epochs: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """One run, whole."""
+
+    # A name becomes a folder's: no separators, nothing a shell or an override would read differently.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    seed: Seed
+    data: AnyDataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    checkpoint: CheckpointConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration in plain types, as it goes into checkpoints and JSON."""
+        return dataclasses.asdict(self)
+
+    def hash(self) -> str:
+        """Return 16 hexadecimal digits that name this configuration."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def notes(self) -> list[str]:
+        """Return a line for every option that has no effect in this run, or that the user should know of."""
+        lines = []
+        if self.model.dropout > 0 and self.model.num_layers == 1:
+            lines.append(
+                f"model.dropout={self.model.dropout} has no effect with model.num_layers=1: "
+                "dropout acts between layers"
+            )
+        if self.checkpoint.every_n_epochs > self.trainer.max_epochs:
+            lines.append(
+                f"checkpoint.every_n_epochs={self.checkpoint.every_n_epochs} has no effect with "
+                f"trainer.max_epochs={self.trainer.max_epochs}: only the final epoch is kept"
+            )
+        if self.trainer.accelerator == "mps":
+            lines.append(
+                "trainer.accelerator=mps: packed GRUs lose gradients there in some versions of torch "
+                "(pytorch#102911); compare with trainer.accelerator=cpu before you trust a result"
+            )
+        return lines
+
+
+_SCHEMA: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Turn nested plain values into a checked :class:`Config`.
+
+    Raises:
+        ConfigError: with one line for each mistake, naming the key, the value and the remedy.
+    """
+    try:
+        return _SCHEMA.validate_python(dict(values))
+    except ValidationError as error:
+        lines = [_explain(dict(mistake), values) for mistake in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    location = list(mistake["loc"])
+    # Under data, pydantic's location has the task's name in second place.
+    if len(location) > 1 and location[0] == "data":
+        del location[1]
+    key, value, kind = _dotted(location), mistake["input"], mistake["type"]
+    if kind == "union_tag_invalid":
+        return f"data.task={mistake['ctx']['tag']}: choose from {', '.join(TASK_CONFIGS)}"
+    if kind == "value_error":
+        # Our own rules name their key themselves, relative to the section they stand in.
+        return f"{location[0]}.{mistake['ctx']['error']}"
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return unknown_key(f"{key}={_shown(value)}", valid_keys(values))
+    if kind == "missing":
+        return f"{key}: has no value; give it one"
+    return f"{key}={_shown(value)}: {_remedy(mistake)}"
+
+
+def _remedy(mistake: Mapping[str, Any]) -> str:
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    match kind:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "greater_than":
+            return f"must be over {context['gt']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "less_than":
+            return f"must be under {context['lt']}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "must be a whole number"
+        case "float_type" | "float_parsing":
+            return "must be a number"
+        case "finite_number":
+            return "must be a finite number"
+        case "bool_type" | "bool_parsing":
+            return "must be true or false"
+        case "dataclass_type" | "model_attributes_type":
+            return "must be a group of keys"
+        case "list_type":
+            return "must be a list, such as [1,2]"
+        case "too_short":
+            return f"needs at least {context['min_length']} values"
+        case "string_type":
+            return "must be text"
+        case "literal_error":
+            return f"choose from {context['expected'].replace(chr(39), '')}"
+        case "string_pattern_mismatch":
+            return "may hold letters, digits, '_', '.' and '-', and starts with a letter or digit"
+        case "string_too_long":
+            return f"has more than {context['max_length']} characters"
+        case _:
+            return str(mistake["msg"])
+
+
+def unknown_key(override: str, valid: list[str]) -> str:
+    """Return the line for a key that does not exist, with the nearest one that does."""
+    key = override.split("=", 1)[0]
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    if not near:
+        # A bare name is often right but for its section: hidden_size for model.hidden_size.
+        near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    hint = f"did you mean {near[0]}?" if near else "grulab train --help lists the keys"
+    return f"{override}: no such key; {hint}"
+
+
+def valid_keys(values: Mapping[str, Any]) -> list[str]:
+    """Return every dotted key of the schema that holds a value, for the task that ``values`` names."""
+    data = values.get("data")
+    task = data.get("task") if isinstance(data, Mapping) else None
+    return list(_keys(Config, TASK_CONFIGS.get(str(task), SinusoidsConfig)))
+
+
+def _keys(section: type, data: type, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(section):
+        kind = data if field.name == "data" else field.type
+        if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from _keys(kind, data, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _dotted(location: list[str | int]) -> str:
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
+
+
+def _shown(value: Any) -> str:
+    """Write a value as the command line does."""
+    if isinstance(value, Mapping):
+        return "{...}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

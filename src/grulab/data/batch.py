@@ -1,0 +1,35 @@
+"""One batch of padded sequences."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PaddedBatch(NamedTuple):
+    """Sequences of different lengths, padded at the end to the longest of them.
+
+    ``pack_padded_sequence`` reads the lengths on the CPU. Were they moved with the rest, each step would wait for
+    the accelerator to send them back (pytorch#43227), so this class moves everything but them.
+
+    Attributes:
+        x: (batch, time, features) float; what the padding holds changes nothing.
+        lengths: (batch,) int64, in steps, always on the CPU.
+        y: (batch,) int64, the classes.
+    """
+
+    x: Tensor
+    lengths: Tensor
+    y: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "PaddedBatch":
+        """Return the batch with x and y on the device; the lengths stay."""
+        return PaddedBatch(
+            self.x.to(device, non_blocking=non_blocking),
+            self.lengths,
+            self.y.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "PaddedBatch":
+        """Return the batch with x and y in page-locked memory, from where an accelerator copies them by itself."""
+        return PaddedBatch(self.x.pin_memory(), self.lengths, self.y.pin_memory())

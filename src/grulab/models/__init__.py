@@ -1,0 +1,1 @@
+"""The GRU, and the LightningModule that trains it."""

@@ -1,0 +1,45 @@
+"""Exact means over an epoch."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class EpochMeans(Metric):
+    """Mean loss and accuracy over sequences: sums over sequences divided by their number.
+
+    A mean of batch means would count a sequence of a small batch more than others. The sums stay on the
+    accelerator; nothing waits for them before :meth:`compute`.
+    """
+
+    # forward() is not used; without it an update is a plain addition.
+    full_state_update = False
+
+    loss_sum: Tensor
+    correct: Tensor
+    sequences: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # 64 bits: a sum of a million 32-bit losses has lost its sixth digit. MPS has 32-bit floats only.
+        precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.add_state("loss_sum", torch.zeros((), dtype=precise), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("sequences", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            loss: () the batch's mean loss.
+            logits: (batch, classes).
+            y: (batch,) the classes.
+        """
+        self.loss_sum += loss.detach() * len(y)
+        self.correct += (logits.argmax(dim=1) == y).sum()
+        self.sequences += len(y)
+
+    def compute(self) -> dict[str, float]:
+        """Return the means of everything since the last reset."""
+        count = int(self.sequences)
+        return {"loss": float(self.loss_sum) / count, "accuracy": int(self.correct) / count}

@@ -1,0 +1,19 @@
+"""What there is to learn: one generator a file. A task is added here, in config.py and in conf/data/."""
+
+from grulab.config import DataConfig, SinusoidsConfig, TemporalOrderConfig
+from grulab.tasks.base import Sequences, Split, Task
+from grulab.tasks.sinusoids import Sinusoids
+from grulab.tasks.temporal_order import TemporalOrder
+
+__all__ = ["Sequences", "Sinusoids", "Split", "Task", "TemporalOrder", "build_task"]
+
+
+def build_task(config: DataConfig) -> Task:
+    """Return the task that the configuration describes."""
+    match config:
+        case SinusoidsConfig():
+            return Sinusoids(config)
+        case TemporalOrderConfig():
+            return TemporalOrder(config)
+        case _:
+            raise AssertionError(f"no task for {type(config).__name__}")

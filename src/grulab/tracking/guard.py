@@ -1,0 +1,52 @@
+"""A run whose loss is no number has nothing more to learn."""
+
+import math
+import lightning as L
+import torch
+from torch import Tensor
+
+# Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
+_STEPS_BETWEEN_READINGS = 50
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class LossGuard(L.Callback):
+    """Stops the run when the loss is NaN or infinite, and names the step.
+
+    On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every
+    50 steps and at the end of the epoch, before anything is saved: the step named is still the right one.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._first_step = 0
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Look at the loss, or keep it for later."""
+        if loss.device.type == "cpu":
+            self._check(loss.item(), trainer.global_step)
+            return
+        if not self._losses:
+            self._first_step = trainer.global_step
+        self._losses.append(loss.detach())
+        if len(self._losses) == _STEPS_BETWEEN_READINGS:
+            self._read()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
+        self._read()
+
+    def _read(self) -> None:
+        losses, self._losses = self._losses, []
+        for offset, loss in enumerate(torch.stack(losses).tolist() if losses else []):
+            self._check(loss, self._first_step + offset)
+
+    @staticmethod
+    def _check(loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss} at step {step}: lower optimizer.lr or set trainer.gradient_clip_val"
+            )

@@ -1,0 +1,79 @@
+"""A progress bar on a terminal, nothing elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from grulab.models.classifier import SequenceClassifier
+
+_SECONDS_BETWEEN_UPDATES = 0.25
+
+
+class TerminalProgress(L.Callback):
+    """Shows the epoch, its mean loss and accuracy so far, and the time left.
+
+    It looks at the clock each step and at the metrics four times a second: reading them makes the processor wait for
+    an accelerator.
+    """
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._put_back: list[Callable[[], object]] = []
+        self._due = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar, if there is somebody to see it."""
+        if not sys.stdout.isatty():
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps  {task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stdout),
+            transient=True,
+        )
+        total = trainer.num_training_batches * cast(int, trainer.max_epochs)
+        self._progress.add_task("", total=total, completed=trainer.global_step, metrics="")
+        self._progress.start()
+        # Rich keeps what goes to sys.stdout above the bar; log handlers hold the stream that was there before.
+        for handler in logging.getLogger().handlers:
+            if type(handler) is logging.StreamHandler and handler.stream is self._progress.console.file:
+                handler.setStream(sys.stdout)
+                self._put_back.append(lambda handler=handler, stream=self._progress.console.file: handler.setStream(stream))  # type: ignore[misc]
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Move the bar when it is due."""
+        if self._progress is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
+        means = cast(SequenceClassifier, pl_module).train_means.compute()
+        task = self._progress.task_ids[0]
+        self._progress.update(
+            task,
+            description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+            completed=trainer.global_step,
+            metrics=f"loss {means['loss']:.4f} accuracy {means['accuracy']:.3f}",
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        while self._put_back:
+            self._put_back.pop()()

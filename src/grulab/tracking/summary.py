@@ -1,0 +1,95 @@
+"""summary.json: what a run is, how it went, and how it ended."""
+
+import json
+import platform
+import subprocess
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from grulab.config import Config
+from grulab.tracking.files import write_atomically
+
+FILE_NAME = "summary.json"
+_LIBRARIES = ("grulab", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tensorboard", "numpy")
+
+
+class Summary:
+    """The run's account of itself, written when it begins and when it ends, however it ends.
+
+    A context manager: leaving it normally says "done", an exception says "failed" with its traceback, and Ctrl-C or
+    a signal says "interrupted".
+
+    Args:
+        run_dir: the run's folder.
+        config: the run's configuration.
+    """
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        self.path = run_dir / FILE_NAME
+        self._began = time.perf_counter()
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "name": config.name,
+            "config_hash": config.hash(),
+            "seed": config.seed,
+            "monitor": config.checkpoint.monitor,
+            "metrics": {},
+            "parameters": None,
+            "seconds": None,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+            "git": git_state(),
+            "error": None,
+        }
+
+    def update(self, **values: Any) -> None:
+        """Set top-level values and write the file."""
+        self.content.update(values)
+        write_atomically(self.path, json.dumps(self.content, indent=2) + "\n")
+
+    def __enter__(self) -> Self:
+        self.update()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status, cause = "done", None
+        if error is not None:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            cause = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error)),
+            }
+        self.update(status=status, error=cause, seconds=round(time.perf_counter() - self._began, 3))
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Return the content of a run's summary.json, or None where there is none."""
+    path = run_dir / FILE_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit this code was run from and whether it was changed since, or None outside a checkout."""
+    # A wheel's package lies in no checkout of ours, though perhaps below somebody else's.
+    root = Path(__file__).parents[3]
+    if not (root / "pyproject.toml").is_file():
+        return None
+    try:
+        status = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit = next((line.split()[-1] for line in status if line.startswith("# branch.oid")), None)
+    return {"commit": commit, "changed": any(not line.startswith("#") for line in status)}
