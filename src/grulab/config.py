@@ -266,11 +266,18 @@ def _remedy(mistake: Mapping[str, Any]) -> str:
 def unknown_key(override: str, valid: list[str]) -> str:
     """Return the line for a key that does not exist, with the nearest one that does."""
     key = override.split("=", 1)[0]
-    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    alike = [name for name in valid if ("." in name) == ("." in key)]
+    near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
     if not near:
         # A bare name is often right but for its section: hidden_size for model.hidden_size.
         near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    hint = f"did you mean {near[0]}?" if near else "grulab train --help lists the keys"
+    owners = [task for task in TASK_CONFIGS if key in valid_keys({"data": {"task": task}})]
+    if owners and key not in valid:
+        hint = f"only data={owners[0]} has it"
+    elif near and near[0] != key:
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = "grulab train --help lists the keys"
     return f"{override}: no such key; {hint}"
 
 

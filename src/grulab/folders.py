@@ -39,6 +39,8 @@ def _last_part(key: str) -> str:
 
 
 def _safe(text: str) -> str:
+    # Hydra writes a swept false as False.
+    text = text.lower() if text in ("True", "False") else text
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 

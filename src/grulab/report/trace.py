@@ -1,0 +1,240 @@
+"""``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.tensorboard import SummaryWriter
+
+from grulab.config import Config, ConfigError, parse
+from grulab.data.batch import PaddedBatch
+from grulab.data.datamodule import SplitDataset
+from grulab.folders import shown
+from grulab.models.classifier import SequenceClassifier
+from grulab.report import figures
+from grulab.report.sections import Section, print_sections, to_markdown
+from grulab.report.training import training_section
+from grulab.tasks import Task, build_task
+from grulab.tracking import checkpoints, recorder
+
+FOLDER = "trace"
+PICTURE = "hidden_states.png"
+_ROWS = 16
+_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint holds."""
+
+    path: Path
+    config: Config
+    task: Task
+    module: SequenceClassifier
+    epoch: int
+    step: int
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab trace ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = argparse.ArgumentParser(prog="grulab trace", description=__doc__)
+    parser.add_argument("path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt")
+    parser.add_argument("--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)")
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; grulab trace --help shows how")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_args(arguments)
+    folder = trace(options.path, options.sequence, Console())
+    print(f"\nfolder  {shown(folder)}")
+
+
+def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -> Path:
+    """Trace a trained GRU; write trace.md, a picture of its hidden states, and both for TensorBoard.
+
+    Args:
+        path: a run's folder, whose best checkpoint is taken, or a checkpoint.
+        sequence: index of the test sequence to follow.
+        console: where to print the report, or None.
+
+    Returns:
+        The folder written to: ``trace/`` in the run's folder, or beside a checkpoint that lies in none.
+
+    Raises:
+        ConfigError: if there is no checkpoint there, or no such sequence.
+    """
+    trained = load(find_checkpoint(Path(path)))
+    size = trained.config.data.test_size
+    if not 0 <= sequence < size:
+        raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1} (data.test_size={size})")
+    run_dir = trained.path.parent.parent
+    table = run_dir / recorder.FILE_NAME
+    folder = run_dir / FOLDER if table.is_file() else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")
+    folder.mkdir(exist_ok=True)
+
+    with torch.inference_mode():
+        sections = [
+            _data_flow(trained),
+            training_section(table, trained.task.chance, trained.task.ceiling(), trained.epoch),
+            *_prediction(trained, sequence, folder / PICTURE),
+        ]
+    text = to_markdown(f"Trace of {trained.path.name}, epoch {trained.epoch}", sections)
+    text += f"\n![Hidden states of the last layer over time]({PICTURE})\n"
+    (folder / "trace.md").write_text(text, encoding="utf-8")
+    _show_in_tensorboard(folder, text, trained.step)
+    if console is not None:
+        print_sections(sections, console)
+    return folder
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a person means by a path.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    best = path / checkpoints.FOLDER / checkpoints.BEST
+    if not best.is_file():
+        raise ConfigError(f"{path}: holds no {checkpoints.FOLDER}/{checkpoints.BEST}; name a run's folder or a .ckpt")
+    return best
+
+
+def load(path: Path) -> Trained:
+    """Open a checkpoint with all that is needed to use it.
+
+    Raises:
+        ConfigError: if it is not one of ours.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        config = parse(content[checkpoints.KEY]["config"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise ConfigError(f"{path}: is not a checkpoint of grulab ({reason})") from None
+    module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
+    module.load_state_dict(content["state_dict"])
+    return Trained(path, config, build_task(config.data), module.eval(), content["epoch"] + 1, content["global_step"])
+
+
+def _test_batch(trained: Trained, indices: np.ndarray[Any, np.dtype[np.int64]]) -> PaddedBatch:
+    sequences = trained.task.generate(trained.config.data.seed, "test", indices)
+    return SplitDataset(sequences)[np.arange(len(indices))]
+
+
+def _data_flow(trained: Trained) -> Section:
+    data, gru = trained.config.data, trained.module.model.gru
+    batch = _test_batch(trained, np.arange(min(data.batch_size, data.test_size)))
+    packed = pack_padded_sequence(batch.x, batch.lengths, batch_first=True, enforce_sorted=False)
+    states, last = trained.module.model.hidden_states(batch.x, batch.lengths)
+    logits = trained.module.model.head(last)
+    probabilities = logits.softmax(dim=1)
+    count, longest = batch.x.shape[:2]
+    padding = 1 - int(batch.lengths.sum()) / (count * longest)
+    width = "both directions" if gru.bidirectional else "one direction"
+    sequences = f"{count} x (length, {gru.input_size})"
+    stages: list[tuple[str, str, Tensor, str]] = [
+        ("pad", sequences, batch.x, f"{padding:.0%} of it is padding"),
+        ("lengths", sequences, batch.lengths, "on the CPU, for packing"),
+        ("pack", f"{_shape(batch.x)}, {_shape(batch.lengths)}", packed.data, "valid steps alone, step by step"),
+        ("GRU", _shape(packed.data), states, f"{gru.num_layers} layer(s), {width}; the last layer's states"),
+        ("last state", _shape(states), last, "after each sequence's own last step"),
+        ("linear head", _shape(last), logits, "logits"),
+        ("softmax", _shape(logits), probabilities, "probabilities"),
+        ("argmax", _shape(logits), logits.argmax(dim=1), f"classes; the truth is {_values(batch.y)}"),
+    ]
+    first = ("task", f"{count} indices", sequences, _values(batch.x[0, 0]), f"{data.task}: step 1 of sequence 0")
+    rows = [(stage, before, _shape(after), _values(after), what) for stage, before, after, what in stages]
+    table = pd.DataFrame([first, *rows], columns=["stage", "input", "output", "first values", "what it is"])
+    parameters = sum(weight.numel() for weight in trained.module.model.parameters())
+    text = f"One batch of the test split through the model ({parameters:,} parameters). Shapes are (batch, time, units)."
+    return Section("Data flow", text, table)
+
+
+def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]:
+    batch = _test_batch(trained, np.array([sequence]))
+    states, _ = trained.module.model.hidden_states(batch.x, batch.lengths)
+    length, truth = int(batch.lengths[0]), int(batch.y[0])
+    shown_steps = _spread(length)
+    # What the model would say had the sequence ended here: every beginning of it as a sequence of its own.
+    prefixes = torch.from_numpy(shown_steps + 1)
+    answers = trained.module(batch.x.expand(len(prefixes), -1, -1), prefixes).softmax(dim=1)
+    figures.hidden_states(
+        picture, states[0].numpy(), prefixes.numpy(), answers.numpy(), truth, trained.config.model.hidden_size
+    )
+    steps = pd.DataFrame(
+        {
+            "step": shown_steps + 1,
+            "input": [_row(batch.x[0, step]) for step in shown_steps],
+            "hidden state": [_row(states[0, step]) for step in shown_steps],
+            "probabilities so far": [_row(answer) for answer in answers],
+        }
+    )
+    final = answers[-1]
+    answer = int(final.argmax())
+    verdict = "right" if answer == truth else "wrong"
+    text = (
+        f"Test sequence {sequence}, {length} steps of {batch.x.shape[2]} features. The model says class {answer} with "
+        f"probability {float(final[answer]):.3f}; the truth is class {truth}: {verdict}."
+    )
+    if length > len(shown_steps):
+        text += f" {len(shown_steps)} of the steps are shown."
+    classes = pd.DataFrame(
+        {
+            "class": range(len(final)),
+            "probability": [f"{float(value):.3f}" for value in final],
+            "": [_bar(float(value)) for value in final],
+            " ": ["truth" if index == truth else "" for index in range(len(final))],
+        }
+    )
+    return [Section("Prediction trace", text, steps), Section("Class probabilities", "After the last step.", classes)]
+
+
+def _show_in_tensorboard(folder: Path, text: str, step: int) -> None:
+    """Write picture and text as a TensorBoard run of their own, in place of those of an earlier trace."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(folder) as writer:
+        with Image.open(folder / PICTURE) as picture:
+            writer.add_image("trace/hidden_states", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        writer.add_text("trace/report", text, step)
+
+
+def _spread(length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return at most 16 steps from the first to the last."""
+    return np.unique(np.linspace(0, length - 1, min(length, _ROWS)).round().astype(np.int64))
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _values(tensor: Tensor) -> str:
+    return _row(tensor.flatten()[:_COLUMNS][:4]) + " ..."
+
+
+def _row(values: Tensor) -> str:
+    cells = [f"{value:d}" if isinstance(value, int) else f"{value:.2f}" for value in values[:_COLUMNS].tolist()]
+    return " ".join(cells) + (" ..." if len(values) > _COLUMNS else "")
+
+
+def _bar(share: float) -> str:
+    return "█" * round(20 * share)

@@ -1,0 +1,84 @@
+"""The training trace: every epoch with what its numbers say."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from grulab.report.sections import Section
+
+_ROWS = 40
+_BAR = 10
+
+
+def training_section(table: Path, chance: float, ceiling: float, used_epoch: int) -> Section:
+    """Return the training trace of a metrics.csv.
+
+    Args:
+        table: metrics.csv, which may be missing.
+        chance: the task's chance level.
+        ceiling: the task's ceiling.
+        used_epoch: the epoch of the checkpoint that is traced.
+    """
+    title = "Training trace"
+    if not table.is_file():
+        return Section(title, f"Not known: there is no {table.name} beside this checkpoint.")
+    epochs = pd.read_csv(table)
+    if epochs.empty:
+        return Section(title, f"Not known: {table.name} has no epoch yet.")
+    remarks = observe(epochs, chance, ceiling)
+    rows = pd.DataFrame(
+        {
+            "epoch": epochs["epoch"],
+            "train loss": epochs["train/loss"].map("{:.4f}".format),
+            "val loss": epochs["val/loss"].map("{:.4f}".format),
+            "train acc.": epochs["train/accuracy"].map("{:.3f}".format),
+            "val acc.": epochs["val/accuracy"].map("{:.3f}".format),
+            "": [bar(value) for value in epochs["val/accuracy"]],
+            "observation": remarks,
+        }
+    )
+    text = f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling:.3f}); epoch {used_epoch} is traced."
+    if len(rows) > _ROWS:
+        text += f" The first and last {_ROWS // 2} of {len(rows)} epochs."
+        rows = pd.concat([rows.head(_ROWS // 2), rows.tail(_ROWS // 2)])
+    return Section(title, text, rows)
+
+
+def bar(accuracy: float) -> str:
+    """Return an accuracy as a bar: full at 1."""
+    full = round(_BAR * accuracy)
+    return "█" * full + "░" * (_BAR - full)
+
+
+def observe(epochs: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
+    """Return for each row of metrics.csv what it says beside those before it."""
+    remarks = []
+    for position in range(len(epochs)):
+        row, before = epochs.iloc[position], epochs.iloc[:position]
+        remarks.append("; ".join(_remarks(row, before, chance, ceiling)))
+    return remarks
+
+
+def _remarks(row: pd.Series, before: pd.DataFrame, chance: float, ceiling: float) -> list[str]:  # type: ignore[type-arg]
+    accuracy, loss = row["val/accuracy"], row["val/loss"]
+    # How much of what can be learned has been: 0 at chance, 1 at the ceiling.
+    learned = (accuracy - chance) / (ceiling - chance)
+    found = []
+    if learned < 0.05:
+        found.append("no better than chance")
+    elif learned > 0.98:
+        found.append("at the ceiling")
+    else:
+        found.append(f"{learned:.0%} of the way to the ceiling")
+    if before.empty:
+        return found
+    last = before.iloc[-1]
+    if loss > last["val/loss"] and row["train/loss"] < last["train/loss"]:
+        found.append("train loss falls, val loss rises")
+    elif row["train/loss"] > last["train/loss"]:
+        found.append(f"train loss rose by {row['train/loss'] - last['train/loss']:.3f}")
+    elif loss < last["val/loss"]:
+        found.append(f"val loss fell by {1 - loss / last['val/loss']:.0%}")
+    if accuracy > before["val/accuracy"].max():
+        found.append("best so far")
+    return found
