@@ -193,7 +193,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         override = next((line for line in overrides if line.lstrip("+~").startswith(f"{key}=")), f"{key}=...")
         return unknown_key(override, _known(overrides))
     if found := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{found[1]}: is there already; leave out the + to change it"
+        override = next((line for line in overrides if line.startswith(f"+{found[1]}=")), f"+{found[1]}=...")
+        return f"{override}: is there already; leave out the + to change it"
     if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:
         override = getattr(error, "override", None) or " ".join(overrides)
         return f"{override}: cannot be read as key=value; quote what the shell or Hydra would take apart"

@@ -52,7 +52,7 @@ class SinusoidsConfig(DataConfig):
     max_length: Count
     num_features: Count
     frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
-    noise: Annotated[Number, Field(gt=0)]
+    noise: Annotated[Number, Field(gt=0, le=1e6)]
 
     @model_validator(mode="after")
     def _lengths_are_a_range(self) -> Self:

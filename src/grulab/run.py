@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from grulab.accelerator import find_accelerator
 from grulab.config import Config, ConfigError
@@ -131,11 +131,12 @@ def build_trainer(
 def _fit(trainer: L.Trainer, module: SequenceClassifier, datamodule: SequenceDataModule) -> None:
     try:
         trainer.fit(module, datamodule=datamodule)
-    except SIGTERMException:
-        raise
     except SystemExit as exit_:
-        # Lightning turns Ctrl-C into exit code 1, which says "failed".
-        raise KeyboardInterrupt from exit_
+        # Lightning turns Ctrl-C into exit code 1, which says "failed", and leaves the process deaf to the next one.
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise exit_.__context__ from None
+        raise
 
 
 def _test_metrics(module: SequenceClassifier) -> dict[str, float]:

@@ -1,0 +1,235 @@
+"""Every mistake is found at the door: one line, the key, the value, the remedy; nothing imported, nothing made."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from grulab.compose import compose, compose_sweep, config_dir
+from grulab.config import TASK_CONFIGS, ConfigError, parse, valid_keys
+from grulab.tracking.tensorboard import flatten
+
+MISTAKES = {
+    "model.hiden_size=8": "did you mean model.hidden_size?",
+    "hidden_size=8": "did you mean model.hidden_size?",
+    "see=1": "did you mean seed?",
+    "dat=sinusoids": "did you mean data?",
+    "data=sinusoid": "choose from sinusoids, temporal_order",
+    "experiment=architectur": "choose from architecture",
+    "model.hidden_size=abc": "must be a whole number",
+    "model.hidden_size=8.5": "must be a whole number",
+    "model.hidden_size=true": "must be a whole number",
+    "model.hidden_size=0": "must be at least 1",
+    "model.hidden_size=-1": "must be at least 1",
+    "model.num_layers=0": "must be at least 1",
+    "model.bidirectional=both": "must be true or false",
+    "model.dropout=1.5": "must be under 1",
+    "model.dropout=-0.1": "must be at least 0",
+    "optimizer.lr=0": "must be over 0",
+    "optimizer.lr=nan": "must be a finite number",
+    "optimizer.lr=inf": "must be a finite number",
+    "optimizer.lr=fast": "must be a number",
+    "optimizer=sgd": "choose from adam, adamw",
+    "data.min_length=0": "must be at least 1",
+    "data.min_length=11": "is over data.max_length=10",
+    "data.batch_size=0": "must be at least 1",
+    "data.num_workers=-1": "must be at least 0",
+    "data.frequencies=[0.1]": "at least 2 values",
+    "data.frequencies=[0.1,0.9]": "must be at most 0.5",
+    "data.frequencies=[0.1,0.1]": "each class needs its own",
+    "data.level=easy": "only data=temporal_order has it",
+    "data.task=parity": "choose from sinusoids, temporal_order",
+    "trainer.max_epochs=0": "must be at least 1",
+    "trainer.accelerator=tpux": "choose from auto, cpu, cuda, gpu or mps",
+    "trainer.devices=64": "one device",
+    "trainer.devices=[0,1]": "one device",
+    "trainer.precision=8": "choose from 32-true",
+    "trainer.gradient_clip_val=0": "must be over 0",
+    "checkpoint.monitor=test/accuracy": "choose from val/accuracy or val/loss",
+    "seed=-1": "must be at least 0",
+    "seed=4294967296": "must be under 4294967296",
+    "seed=null": "must be a whole number",
+    "name=a/b": "letters, digits",
+    "+typo=1": "no such key",
+    "+model.typo=1": "no such key",
+    "+model.hidden_size=3": "leave out the +",
+    "~model.hidden_size": "has no value",
+    "=3": "write key=value",
+    "model.hidden_size": "key=value",
+    "model.hidden_size=8,16": "grulab train -m",
+    "--config-name=foo": "no such file",
+    "--config-dir=foo": "no such folder",
+    "--faster": "unrecognized arguments: --faster",
+}
+
+# Runs every command in one interpreter: main() must not import torch for any of them.
+SCRIPT = """
+import contextlib, io, json, sys
+from grulab.cli import main
+results = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    results.append([code, out.getvalue(), err.getvalue(), "torch" in sys.modules])
+print(json.dumps(results))
+"""
+
+
+def cli(folder: Path, *commands: list[str]) -> list[tuple[int, str, str, bool]]:
+    """Run commands; return of each its exit code, output, errors, and whether torch had been imported."""
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return [tuple(result) for result in json.loads(process.stdout.splitlines()[-1])]
+
+
+def test_every_mistake_is_one_line_without_torch_or_a_folder(tmp_path: Path) -> None:
+    commands = [["train", mistake] for mistake in MISTAKES]
+    for (mistake, remedy), (code, out, err, torch_imported) in zip(
+        MISTAKES.items(), cli(tmp_path, *commands), strict=True
+    ):
+        context = f"{mistake}: {err}"
+        assert code == 2, context
+        assert out == "", context
+        assert err.count("\n") == 1, context
+        assert err.startswith("grulab: "), context
+        assert remedy in err, context
+        key = mistake.lstrip("+~-").partition("=")[0]
+        assert key in err, context
+        # Of a list, the element that is wrong.
+        value = mistake.partition("=")[2]
+        assert value in err or value.strip("[]").split(",")[-1] in err, context
+        assert not torch_imported, context
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_in_a_sweep_are_found_before_its_first_job(tmp_path: Path) -> None:
+    ((code, _, err, torch_imported), (group_code, _, group_err, _)) = cli(
+        tmp_path,
+        ["train", "-m", "model.hidden_size=8,0", "seed=0,-1", "model.num_layers=1,2"],
+        ["train", "-m", "data=sinusoids,sinusoid"],
+    )
+    assert code == group_code == 2
+    assert sorted(err.splitlines()) == [
+        "grulab: model.hidden_size=0: must be at least 1 (first in job 4)",
+        "grulab: seed=-1: must be at least 0 (first in job 2)",
+    ]
+    assert "choose from sinusoids, temporal_order" in group_err
+    assert not torch_imported
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_mistakes_are_told_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["model.hidden_size=0", "optimizer.lr=-1", "seed=x"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    top, train, job, nothing, verb, shell = cli(
+        tmp_path, ["--help"], ["train", "--help"], ["train", "--cfg", "job"], [], ["trian"], ["-sc", "install=bash"]
+    )
+    assert "grulab trace" in top[1]
+    assert "hidden_size: 8" in train[1]
+    assert "experiment: architecture" in train[1]
+    assert OmegaConf.create(job[1]).model.hidden_size == 8
+    assert "grulab train" in nothing[1]
+    assert "did you mean grulab train?" in verb[2]
+    assert "hydra_bash_completion" in shell[1]
+    assert [result[0] for result in (top, train, job, nothing, verb, shell)] == [0, 0, 0, 2, 2, 0]
+    assert not shell[3]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("grulab tr", "train trace"),
+        ("grulab train model.hid", "model.hidden_size="),
+        ("grulab train data=", "data=sinusoids data=temporal_order"),
+    ],
+)
+def test_tab_completion_knows_the_verbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    ((code, out, _, torch_imported),) = cli(tmp_path, ["-sc", "query=bash"])
+    assert (code, out.strip()) == (0, expected)
+    assert not torch_imported
+
+
+def test_an_accelerator_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    import torch
+
+    missing = "mps" if torch.cuda.is_available() else "gpu"
+    ((code, _, err, _),) = cli(tmp_path, ["train", f"trainer.accelerator={missing}"])
+    assert code == 2
+    assert f"trainer.accelerator={missing}" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", TASK_CONFIGS)
+def test_yaml_and_schema_hold_the_same_keys(task: str) -> None:
+    config = compose([f"data={task}"])
+    assert config.data.task == task  # type: ignore[attr-defined]
+    assert sorted(flatten(config.to_dict())) == sorted(valid_keys({"data": {"task": task}}))
+    # And every task has its file.
+    assert {path.stem for path in (config_dir() / "data").glob("*.yaml")} == set(TASK_CONFIGS)
+
+
+def every_choice() -> list[str]:
+    groups = [path for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"]
+    return sorted(f"{group.name}={path.stem}" for group in groups for path in group.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", every_choice())
+def test_every_choice_composes(choice: str) -> None:
+    for config in compose_sweep([choice]).configs:
+        assert parse(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("path", sorted(config_dir().glob("[!h]*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_knob_is_explained(path: Path) -> None:
+    assert "#" in path.read_text() or "defaults:" in path.read_text()
+
+
+def test_the_architecture_experiment_is_the_sweep_it_says() -> None:
+    sweep = compose_sweep(["experiment=architecture"])
+    points = {
+        (c.model.hidden_size, c.model.num_layers, c.model.bidirectional, c.seed): c.hash() for c in sweep.configs
+    }
+    expected = {(h, n, b, s) for h in (8, 16, 32) for n in (1, 2) for b in (False, True) for s in (0, 1, 2)}
+    assert set(points) == expected
+    assert len(set(points.values())) == 36
+    assert all(config.name == "architecture" for config in sweep.configs)
+
+
+def test_a_sweep_composes_each_job_as_hydra_would() -> None:
+    """The quick way (values set on what jobs share) equals the slow one (every job composed by itself)."""
+    arguments = ["data=sinusoids,temporal_order", "model.hidden_size=8,16", "seed=0,1", "data.batch_size=7", "name=x"]
+    sweep = compose_sweep(arguments)
+    assert len(sweep.configs) == 8
+    for job, config in zip(sweep.overrides, sweep.configs, strict=True):
+        assert compose(job) == config
+
+
+def test_options_without_effect_are_named() -> None:
+    assert compose(["model.dropout=0.3", "model.num_layers=2"]).notes() == []
+    (note,) = compose(["model.dropout=0.3"]).notes()
+    assert "model.dropout=0.3 has no effect with model.num_layers=1" in note
+    (note,) = compose(["checkpoint.every_n_epochs=9"]).notes()
+    assert "checkpoint.every_n_epochs=9 has no effect" in note
+
+
+def test_plain_values_of_the_wrong_kind_are_refused() -> None:
+    values: dict[str, Any] = compose().to_dict()
+    for section in ("data", "model", "trainer"):
+        with pytest.raises(ConfigError, match=section):
+            parse(values | {section: 3})
+    with pytest.raises(ConfigError, match="data.num_features: has no value"):
+        parse(values | {"data": {k: v for k, v in values["data"].items() if k != "num_features"}})
