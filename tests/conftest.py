@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from grulab.compose import compose
+from grulab.composition import compose
 from grulab.run import train
 
 # Enough to exercise everything: two full batches, and a last batch of one.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from grulab.compose import compose, compose_sweep, config_dir
+from grulab.composition import compose, compose_sweep, config_dir
 from grulab.config import TASK_CONFIGS, ConfigError, parse, valid_keys
 from grulab.tracking.tensorboard import flatten
 
@@ -83,7 +83,11 @@ print(json.dumps(results))
 def cli(folder: Path, *commands: list[str]) -> list[tuple[int, str, str, bool]]:
     """Run commands; return of each its exit code, output, errors, and whether torch had been imported."""
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands)], cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [tuple(result) for result in json.loads(process.stdout.splitlines()[-1])]
 
@@ -132,7 +136,13 @@ def test_several_mistakes_are_told_together() -> None:
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:
     top, train, job, nothing, verb, shell = cli(
-        tmp_path, ["--help"], ["train", "--help"], ["train", "--cfg", "job"], [], ["trian"], ["-sc", "install=bash"]
+        tmp_path,
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--cfg", "job"],
+        [],
+        ["trian"],
+        ["-sc", "install=bash"],
     )
     assert "grulab trace" in top[1]
     assert "hidden_size: 8" in train[1]
@@ -193,7 +203,9 @@ def test_every_choice_composes(choice: str) -> None:
         assert parse(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("path", sorted(config_dir().glob("[!h]*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(config_dir().glob("[!h]*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_knob_is_explained(path: Path) -> None:
     assert "#" in path.read_text() or "defaults:" in path.read_text()
 
@@ -211,7 +223,13 @@ def test_the_architecture_experiment_is_the_sweep_it_says() -> None:
 
 def test_a_sweep_composes_each_job_as_hydra_would() -> None:
     """The quick way (values set on what jobs share) equals the slow one (every job composed by itself)."""
-    arguments = ["data=sinusoids,temporal_order", "model.hidden_size=8,16", "seed=0,1", "data.batch_size=7", "name=x"]
+    arguments = [
+        "data=sinusoids,temporal_order",
+        "model.hidden_size=8,16",
+        "seed=0,1",
+        "data.batch_size=7",
+        "name=x",
+    ]
     sweep = compose_sweep(arguments)
     assert len(sweep.configs) == 8
     for job, config in zip(sweep.overrides, sweep.configs, strict=True):
@@ -231,5 +249,5 @@ def test_plain_values_of_the_wrong_kind_are_refused() -> None:
     for section in ("data", "model", "trainer"):
         with pytest.raises(ConfigError, match=section):
             parse(values | {section: 3})
-    with pytest.raises(ConfigError, match="data.num_features: has no value"):
+    with pytest.raises(ConfigError, match=r"data.num_features: has no value"):
         parse(values | {"data": {k: v for k, v in values["data"].items() if k != "num_features"}})

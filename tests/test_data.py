@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grulab import PaddedBatch, SequenceDataModule
-from grulab.compose import compose
+from grulab.composition import compose
 from grulab.data.datamodule import SplitDataset
 from grulab.data.plan import PlanSampler, evaluation_plan, training_plan
 from grulab.models.gru import GRUClassifier

@@ -62,7 +62,9 @@ def test_variable_lengths_are_padded_then_packed() -> None:
 def cases(draw: st.DrawFn) -> tuple[GRUClassifier, Tensor, Tensor, int]:
     """Draw a model, a batch of valid steps and zeros, its lengths, and how much padding is added."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
-    model = GRUClassifier(FEATURES, draw(st.sampled_from([1, 3, 8])), draw(st.integers(1, 3)), CLASSES, draw(st.booleans()))
+    model = GRUClassifier(
+        FEATURES, draw(st.sampled_from([1, 3, 8])), draw(st.integers(1, 3)), CLASSES, draw(st.booleans())
+    )
     batch = draw(st.integers(1, 33))
     lengths = torch.tensor(draw(st.lists(st.integers(1, 50), min_size=batch, max_size=batch)))
     x = torch.randn(batch, int(lengths.max()), FEATURES)

@@ -13,13 +13,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from grulab.compose import compose
+from grulab.composition import compose
 from grulab.tasks import Sequences, Sinusoids, Split, Task, TemporalOrder, build_task, randomness
 from grulab.tasks.temporal_order import LEVELS, SYMBOLS
 
 EVERY_TASK = [
     ("data=sinusoids",),
-    ("data=sinusoids", "data.max_length=40", "data.min_length=40", "data.frequencies=[0,0.5]", "data.num_features=1"),
+    (
+        "data=sinusoids",
+        "data.max_length=40",
+        "data.min_length=40",
+        "data.frequencies=[0,0.5]",
+        "data.num_features=1",
+    ),
     *(("data=temporal_order", f"data.variant={v}", f"data.level={level}") for v in ("6a", "6b") for level in LEVELS),
 ]
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grulab.compose import compose
+    from grulab.composition import compose
     from grulab.config import Config
     from grulab.data.batch import PaddedBatch
     from grulab.data.datamodule import SequenceDataModule
@@ -23,7 +23,7 @@ _HOME = {
     "PaddedBatch": "grulab.data.batch",
     "SequenceClassifier": "grulab.models.classifier",
     "SequenceDataModule": "grulab.data.datamodule",
-    "compose": "grulab.compose",
+    "compose": "grulab.composition",
     "trace": "grulab.report.trace",
     "train": "grulab.run",
 }

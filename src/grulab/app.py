@@ -12,12 +12,13 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from grulab.compose import compose_run, compose_sweep, config_dir, explain
+from grulab.composition import compose_run, compose_sweep, config_dir, explain
 from grulab.config import Config, ConfigError, parse
-from grulab.folders import make_unused
+from grulab.folders import make_unused, shown
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ def run_job(values: DictConfig) -> float:
         assert isinstance(plain, dict)
         summary = train(parse(plain), run_dir)  # type: ignore[arg-type]
     except BaseException as error:
-        log.error("failed  %s in %s: %s", type(error).__name__, run_dir, error)
         _log_traceback(error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            # Hydra tells of the first failure alone, and only when all jobs are done.
+            log.error("failed  %s in %s: %s", type(error).__name__, shown(run_dir), error)
         raise
     return float(summary["metrics"][summary["monitor"]])
 

@@ -39,8 +39,8 @@ def _last_part(key: str) -> str:
 
 
 def _safe(text: str) -> str:
-    # Hydra writes a swept false as False.
-    text = text.lower() if text in ("True", "False") else text
+    # Hydra writes a swept false as False, and 1e5 as 1e+5, which without its + must not become 1e-5.
+    text = text.lower() if text in ("True", "False") else text.replace("+", "")
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 

@@ -105,7 +105,11 @@ def build_trainer(
     """Return the Trainer: Lightning's loop, and our own callbacks for everything around it."""
     # What Lightning tells of itself is not about the run.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers", ".*smaller than the logging interval", ".*isinstance.treespec, LeafSpec."):
+    for message in (
+        ".*does not have many workers",
+        ".*smaller than the logging interval",
+        ".*isinstance.treespec, LeafSpec.",
+    ):
         warnings.filterwarnings("ignore", message)
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
@@ -124,7 +128,7 @@ def build_trainer(
     )
     # A guard for operators that read memory before they write it; nothing here does, and it costs a pass over each
     # new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trainer
 
 
@@ -150,11 +154,11 @@ def _test_metrics(module: SequenceClassifier) -> dict[str, float]:
     )
     low, high = int(outcomes["length"].min()), int(outcomes["length"].max())
     width = -(-(high - low + 1) // _LENGTH_BUCKETS)
-    bucket = low + (outcomes["length"] - low) // width * width
-    by_length = outcomes.groupby(bucket)["correct"].mean()
+    starts = low + (outcomes["length"] - low) // width * width
+    by_length = outcomes.groupby(starts)["correct"].mean()
     return {f"test/{name}": value for name, value in means.items()} | {
-        f"test/accuracy_by_length/{start}-{min(int(start) + width - 1, high)}": float(value)
-        for start, value in by_length.items()
+        f"test/accuracy_by_length/{start}-{min(start + width - 1, high)}": float(value)
+        for start, value in zip(by_length.index.astype(int), by_length, strict=True)
     }
 
 

@@ -1,10 +1,11 @@
 """The LightningDataModule: a task's three splits as loaders of padded batches."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -66,7 +67,11 @@ class SequenceDataModule(L.LightningDataModule):
     def split(self, name: Split) -> SplitDataset:
         """Return a split; it is generated when it is first asked for."""
         if name not in self._splits:
-            size = {"train": self.config.train_size, "val": self.config.val_size, "test": self.config.test_size}[name]
+            size = {
+                "train": self.config.train_size,
+                "val": self.config.val_size,
+                "test": self.config.test_size,
+            }[name]
             self._splits[name] = SplitDataset(self.task.generate(self.config.seed, name, np.arange(size)))
         return self._splits[name]
 
@@ -118,7 +123,7 @@ class SequenceDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 0, 0
         fit_loop = self.trainer.fit_loop
-        epoch = fit_loop.epoch_progress.current
+        epoch = cast(_ProcessedTracker, fit_loop.epoch_progress.current)
         inside = epoch.ready > epoch.processed
         return epoch.processed, fit_loop.epoch_loop.batch_progress.current.ready if inside else 0
 

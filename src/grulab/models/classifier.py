@@ -58,11 +58,12 @@ class SequenceClassifier(L.LightningModule):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits, (batch, classes); see :meth:`GRUClassifier.forward`."""
-        return self.model(x, lengths)
+        logits: Tensor = self.model(x, lengths)
+        return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam or AdamW over all weights."""
-        kind = ALGORITHMS[self.hparams["algorithm"]]
+        kind: type[torch.optim.Adam] = ALGORITHMS[self.hparams["algorithm"]]
         return kind(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
     def on_train_epoch_start(self) -> None:

@@ -57,7 +57,8 @@ class GRUClassifier(nn.Module):
             ValueError: if a shape, a type, a device or a length is not as above.
         """
         _, last = self._recur(x, lengths)
-        return self.head(last)
+        logits: Tensor = self.head(last)
+        return logits
 
     def hidden_states(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last layer's states at every step, and the one that the head reads.
@@ -67,7 +68,8 @@ class GRUClassifier(nn.Module):
             lengths: as in :meth:`forward`.
 
         Returns:
-            (batch, time, directions x hidden_size), zero after a sequence's end, and (batch, directions x hidden_size).
+            (batch, time, directions x hidden_size), zero after a sequence's end; and
+            (batch, directions x hidden_size).
         """
         packed, last = self._recur(x, lengths)
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])

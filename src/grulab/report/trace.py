@@ -52,8 +52,12 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: for a user's mistake.
     """
     parser = argparse.ArgumentParser(prog="grulab trace", description=__doc__)
-    parser.add_argument("path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt")
-    parser.add_argument("--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)")
+    parser.add_argument(
+        "path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt"
+    )
+    parser.add_argument(
+        "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
+    )
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}; grulab trace --help shows how")
@@ -154,18 +158,31 @@ def _data_flow(trained: Trained) -> Section:
     stages: list[tuple[str, str, Tensor, str]] = [
         ("pad", sequences, batch.x, f"{padding:.0%} of it is padding"),
         ("lengths", sequences, batch.lengths, "on the CPU, for packing"),
-        ("pack", f"{_shape(batch.x)}, {_shape(batch.lengths)}", packed.data, "valid steps alone, step by step"),
+        (
+            "pack",
+            f"{_shape(batch.x)}, {_shape(batch.lengths)}",
+            packed.data,
+            "valid steps alone, step by step",
+        ),
         ("GRU", _shape(packed.data), states, f"{gru.num_layers} layer(s), {width}; the last layer's states"),
         ("last state", _shape(states), last, "after each sequence's own last step"),
         ("linear head", _shape(last), logits, "logits"),
         ("softmax", _shape(logits), probabilities, "probabilities"),
         ("argmax", _shape(logits), logits.argmax(dim=1), f"classes; the truth is {_values(batch.y)}"),
     ]
-    first = ("task", f"{count} indices", sequences, _values(batch.x[0, 0]), f"{data.task}: step 1 of sequence 0")
+    first = (
+        "task",
+        f"{count} indices",
+        sequences,
+        _values(batch.x[0, 0]),
+        f"{data.task}: step 1 of sequence 0",
+    )
     rows = [(stage, before, _shape(after), _values(after), what) for stage, before, after, what in stages]
     table = pd.DataFrame([first, *rows], columns=["stage", "input", "output", "first values", "what it is"])
     parameters = sum(weight.numel() for weight in trained.module.model.parameters())
-    text = f"One batch of the test split through the model ({parameters:,} parameters). Shapes are (batch, time, units)."
+    text = (
+        f"One batch of the test split through the model ({parameters:,} parameters). Shapes are (batch, time, units)."
+    )
     return Section("Data flow", text, table)
 
 
@@ -192,7 +209,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
     answer = int(final.argmax())
     verdict = "right" if answer == truth else "wrong"
     text = (
-        f"Test sequence {sequence}, {length} steps of {batch.x.shape[2]} features. The model says class {answer} with "
+        f"Sequence {sequence} of the test split, {length} steps. The model says class {answer} with "
         f"probability {float(final[answer]):.3f}; the truth is class {truth}: {verdict}."
     )
     if length > len(shown_steps):
@@ -205,7 +222,10 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
             " ": ["truth" if index == truth else "" for index in range(len(final))],
         }
     )
-    return [Section("Prediction trace", text, steps), Section("Class probabilities", "After the last step.", classes)]
+    return [
+        Section("Prediction trace", text, steps),
+        Section("Class probabilities", "After the last step.", classes),
+    ]
 
 
 def _show_in_tensorboard(folder: Path, text: str, step: int) -> None:

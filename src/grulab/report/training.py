@@ -37,7 +37,10 @@ def training_section(table: Path, chance: float, ceiling: float, used_epoch: int
             "observation": remarks,
         }
     )
-    text = f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling:.3f}); epoch {used_epoch} is traced."
+    text = (
+        f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling:.3f}); "
+        f"epoch {used_epoch} is traced."
+    )
     if len(rows) > _ROWS:
         text += f" The first and last {_ROWS // 2} of {len(rows)} epochs."
         rows = pd.concat([rows.head(_ROWS // 2), rows.tail(_ROWS // 2)])
@@ -59,7 +62,7 @@ def observe(epochs: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
     return remarks
 
 
-def _remarks(row: pd.Series, before: pd.DataFrame, chance: float, ceiling: float) -> list[str]:  # type: ignore[type-arg]
+def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
     accuracy, loss = row["val/accuracy"], row["val/loss"]
     # How much of what can be learned has been: 0 at chance, 1 at the ceiling.
     learned = (accuracy - chance) / (ceiling - chance)

@@ -36,16 +36,24 @@ def bits(seed: int, split: str, stream: str, indices: Integers, count: int) -> N
 
 def uniform(seed: int, split: str, stream: str, indices: Integers, count: int) -> Floats:
     """Return draws from (0, 1), never either end: (len(indices), count) float64."""
-    return (bits(seed, split, stream, indices, count) >> np.uint64(12)) * 2.0**-52 + 2.0**-53
+    high = (bits(seed, split, stream, indices, count) >> np.uint64(12)).astype(np.float64)
+    return high * 2.0**-52 + 2.0**-53
 
 
 def integers(
-    low: int | Integers, high: int | Integers, seed: int, split: str, stream: str, indices: Integers, count: int
+    low: int | Integers,
+    high: int | Integers,
+    seed: int,
+    split: str,
+    stream: str,
+    indices: Integers,
+    count: int,
 ) -> Integers:
     """Return whole numbers from low to high, both included: (len(indices), count) int64."""
     span = np.asarray(high) - np.asarray(low) + 1
     draws = uniform(seed, split, stream, indices, count)
-    return low + np.minimum(np.floor(draws * span).astype(np.int64), span - 1)
+    result: Integers = low + np.minimum(np.floor(draws * span).astype(np.int64), span - 1)
+    return result
 
 
 def normal(seed: int, split: str, stream: str, indices: Integers, count: int) -> Floats:
@@ -107,7 +115,8 @@ def logarithm(x: Floats) -> Floats:
     mantissa, exponent = np.where(small, 2 * mantissa, mantissa), exponent - small
     ratio = (mantissa - 1) / (mantissa + 1)
     series = _polynomial([1 / (2 * order + 1) for order in range(11, -1, -1)], ratio * ratio)
-    return 2 * ratio * series + exponent * _LN_2
+    result: Floats = 2 * ratio * series + exponent * _LN_2
+    return result
 
 
 def normal_quantile(p: Floats) -> Floats:

@@ -67,9 +67,7 @@ class TemporalOrder(Task):
         """Return the sequences with these indices; see :meth:`Task.generate`."""
         lengths = randomness.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
         relevant = randomness.integers(0, 1, seed, split, "relevant", indices, len(self.positions))
-        symbols = randomness.integers(
-            0, _DISTRACTORS - 1, seed, split, "distractors", indices, self.length_range[1]
-        )
+        symbols = randomness.integers(0, _DISTRACTORS - 1, seed, split, "distractors", indices, self.length_range[1])
         rows = np.arange(len(indices))
         low, high = np.array(self.positions).T
         places = randomness.integers(low, high, seed, split, "positions", indices, len(self.positions))

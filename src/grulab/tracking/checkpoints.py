@@ -50,7 +50,9 @@ class RunCheckpoints(Checkpoint):
         if is_best or is_due:
             self._write(trainer, [self.best_path] * is_best + [self.last_path] * is_due)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Add the run's configuration."""
         checkpoint[KEY] = {"config": self._config.to_dict()}
 

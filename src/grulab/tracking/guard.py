@@ -1,6 +1,7 @@
 """A run whose loss is no number has nothing more to learn."""
 
 import math
+
 import lightning as L
 import torch
 from torch import Tensor

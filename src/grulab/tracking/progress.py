@@ -3,8 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import lightning as L
 from rich.console import Console
@@ -24,12 +23,14 @@ class TerminalProgress(L.Callback):
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
-        self._put_back: list[Callable[[], object]] = []
+        self._stream = sys.stdout
+        self._handlers: list[logging.StreamHandler[TextIO]] = []
         self._due = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar, if there is somebody to see it."""
-        if not sys.stdout.isatty():
+        self._stream = sys.stdout
+        if not self._stream.isatty():
             return
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -37,7 +38,8 @@ class TerminalProgress(L.Callback):
             MofNCompleteColumn(),
             TextColumn("steps  {task.fields[metrics]}"),
             TimeRemainingColumn(),
-            console=Console(file=sys.stdout),
+            console=Console(file=self._stream),
+            refresh_per_second=4,
             transient=True,
         )
         total = trainer.num_training_batches * cast(int, trainer.max_epochs)
@@ -45,9 +47,9 @@ class TerminalProgress(L.Callback):
         self._progress.start()
         # Rich keeps what goes to sys.stdout above the bar; log handlers hold the stream that was there before.
         for handler in logging.getLogger().handlers:
-            if type(handler) is logging.StreamHandler and handler.stream is self._progress.console.file:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is self._stream:
                 handler.setStream(sys.stdout)
-                self._put_back.append(lambda handler=handler, stream=self._progress.console.file: handler.setStream(stream))  # type: ignore[misc]
+                self._handlers.append(handler)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Move the bar when it is due."""
@@ -75,5 +77,5 @@ class TerminalProgress(L.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        while self._put_back:
-            self._put_back.pop()()
+        while self._handlers:
+            self._handlers.pop().setStream(self._stream)

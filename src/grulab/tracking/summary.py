@@ -14,7 +14,16 @@ from grulab.config import Config
 from grulab.tracking.files import write_atomically
 
 FILE_NAME = "summary.json"
-_LIBRARIES = ("grulab", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tensorboard", "numpy")
+_LIBRARIES = (
+    "grulab",
+    "torch",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "tensorboard",
+    "numpy",
+)
 
 
 class Summary:

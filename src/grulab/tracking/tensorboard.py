@@ -47,7 +47,9 @@ class RunLogger(TensorBoardLogger):
         self.experiment.add_custom_scalars(_LAYOUT)
         values = {key: _value(value) for key, value in flatten(config).items()}
         start = plugin_data_pb2.SessionStartInfo(hparams=values, group_name=run_name, start_time_secs=time.time())
-        self._write_session(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
+        self._write_session(
+            metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
+        )
 
     def end(self, status: str) -> None:
         """Write how the run ended ("done", "failed" or "interrupted") and close the file."""

@@ -122,7 +122,10 @@ def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, DictCo
             # The folders refer to the name.
             "run": {"dir": values.hydra.run.dir},
             "sweep": {"dir": values.hydra.sweep.dir},
-            "sweeper": {"_target_": values.hydra.sweeper._target_, "params": values.hydra.sweeper.get("params")},
+            "sweeper": {
+                "_target_": values.hydra.sweeper._target_,
+                "params": values.hydra.sweeper.get("params"),
+            },
         }
     )
     return _checked(values), hydra
