@@ -43,10 +43,12 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except ConfigError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
+        print("grulab: interrupted", file=sys.stderr)
         return 130
     except SystemExit as exit_:
         # Lightning's exception for SIGTERM is one of these, with the code 0.
         if type(exit_).__name__ == "SIGTERMException":
+            print("grulab: terminated", file=sys.stderr)
             return 143
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except Exception as error:

@@ -22,7 +22,7 @@ from grulab.tracking.guard import LossGuard
 from grulab.tracking.progress import TerminalProgress
 from grulab.tracking.recorder import Recorder
 from grulab.tracking.summary import Summary, read_summary
-from grulab.tracking.tensorboard import RunLogger
+from grulab.tracking.tensorboard import RunLogger, session_name
 
 _LENGTH_BUCKETS = 6
 
@@ -61,7 +61,7 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
         summary.update(parameters=parameters, chance=task.chance, ceiling=ceiling)
 
         logger = RunLogger(run_dir)
-        logger.begin(config.to_dict(), shown(run_dir))
+        logger.begin(config.to_dict(), session_name(run_dir))
         keeper = RunCheckpoints(run_dir / checkpoints.FOLDER, config)
         callbacks = [Recorder(run_dir, task.chance, ceiling), LossGuard(), TerminalProgress(), keeper]
         status = "failed"

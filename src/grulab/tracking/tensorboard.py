@@ -38,7 +38,7 @@ class RunLogger(TensorBoardLogger):
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir, name=FOLDER, version="", default_hp_metric=False)
 
-    def begin(self, config: Mapping[str, Any], run_name: str) -> None:
+    def begin(self, config: Mapping[str, Any], name: str) -> None:
         """Write what belongs to the whole run: the layout of the charts and the hyper-parameters.
 
         TensorBoard takes one arbitrary run's experiment record as everybody's (tensorboard#6965); left out, it makes
@@ -46,7 +46,7 @@ class RunLogger(TensorBoardLogger):
         """
         self.experiment.add_custom_scalars(_LAYOUT)
         values = {key: _value(value) for key, value in flatten(config).items()}
-        start = plugin_data_pb2.SessionStartInfo(hparams=values, group_name=run_name, start_time_secs=time.time())
+        start = plugin_data_pb2.SessionStartInfo(hparams=values, group_name=name, start_time_secs=time.time())
         self._write_session(
             metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
         )
@@ -73,6 +73,11 @@ class RunLogger(TensorBoardLogger):
             tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
         )
         self.experiment.file_writer.add_summary(SummaryProto(value=[value]))
+
+
+def session_name(run_dir: Path) -> str:
+    """Return the name of a run in the HParams tab: unique, and what differs comes first."""
+    return " / ".join(reversed(run_dir.resolve().parts[-3:]))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
