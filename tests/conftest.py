@@ -44,3 +44,8 @@ def run(tmp_path: Path) -> Run:
         return train(compose([*SMALL, *overrides]), tmp_path / name)
 
     return start
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of exact resume run on another device: pytest tests/test_resume.py --accelerator cuda."""
+    parser.addoption("--accelerator", default="cpu", help="cpu or cuda")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from grulab.models.classifier import SequenceClassifier
     from grulab.models.gru import GRUClassifier
     from grulab.report.trace import trace
+    from grulab.resuming import resume
     from grulab.run import train
 
 _HOME = {
@@ -24,6 +25,7 @@ _HOME = {
     "SequenceClassifier": "grulab.models.classifier",
     "SequenceDataModule": "grulab.data.datamodule",
     "compose": "grulab.composition",
+    "resume": "grulab.resuming",
     "trace": "grulab.report.trace",
     "train": "grulab.run",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "SequenceClassifier",
     "SequenceDataModule",
     "compose",
+    "resume",
     "trace",
     "train",
 ]

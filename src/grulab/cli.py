@@ -10,6 +10,7 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
 
   grulab train [OVERRIDES]        train one GRU
   grulab train -m [OVERRIDES]     sweep over comma-separated values
+  grulab resume DIR [OVERRIDES]   go on with a run where it stopped
   grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
 
   grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
@@ -43,15 +44,14 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except ConfigError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("grulab: interrupted", file=sys.stderr)
+        print("grulab: interrupted before anything was begun", file=sys.stderr)
         return 130
     except SystemExit as exit_:
-        # Lightning's exception for SIGTERM is one of these, with the code 0.
-        if type(exit_).__name__ == "SIGTERMException":
-            print("grulab: terminated", file=sys.stderr)
-            return 143
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except Exception as error:
+    except BaseException as error:
+        # Not by its class: that would import torch for everybody.
+        if type(error).__name__ == "Interrupted":
+            return int(error.exit_code)  # type: ignore[attr-defined]
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         print(f"grulab: {type(error).__name__}: {error}", file=sys.stderr)
@@ -72,7 +72,13 @@ def _trace(arguments: list[str]) -> None:
     run_trace(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "trace": _trace}
+def _resume(arguments: list[str]) -> None:
+    from grulab.resuming import main as run_resume
+
+    run_resume(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "resume": _resume, "trace": _trace}
 
 
 def _completion(arguments: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,26 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         if mistakes:
             raise ConfigError("\n".join({line.rsplit(" (", 1)[0]: line for line in reversed(mistakes)}.values()))
         return Sweep(folder, jobs, configs, _constant(jobs))
+
+
+def override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return nested values with overrides of keys that are there; unlike :func:`compose`, without conf/.
+
+    Raises:
+        ConfigError: if an override cannot be read, or its key is not there.
+    """
+    changed = OmegaConf.create(dict(values))
+    try:
+        for override in _parsed(overrides):
+            line = str(override.input_line)
+            if not _sets_value(override) or override.is_sweep_override():
+                raise ConfigError(f"{line}: cannot change here; only single values can, as key=value")
+            if OmegaConf.select(changed, override.key_or_group, default=changed) is changed:
+                raise ConfigError(unknown_key(line, valid_keys(values)))
+            OmegaConf.update(changed, override.key_or_group, override.value())
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides)) from None
+    return OmegaConf.to_container(changed, resolve=True)  # type: ignore[return-value]
 
 
 def _constant(jobs: list[list[str]]) -> list[str]:

@@ -105,6 +105,7 @@ class OptimizerConfig:
     algorithm: Literal["adam", "adamw"]
     lr: Annotated[Number, Field(gt=0)]
     weight_decay: Annotated[Number, Field(ge=0)]
+    schedule: Literal["constant", "cosine"]
 
 
 def _one_device(value: Any) -> Any:
@@ -120,6 +121,7 @@ class TrainerConfig:
     """How long, where and in which precision."""
 
     max_epochs: Count
+    early_stopping_patience: Count | None
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"]
     devices: Annotated[int | list[int], BeforeValidator(_one_device)]
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
@@ -147,6 +149,7 @@ class CheckpointConfig:
 
     monitor: Metric
     every_n_epochs: Count
+    every_n_steps: Count | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -220,10 +223,10 @@ def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         # Our own rules name their key themselves, relative to the section they stand in.
         return f"{location[0]}.{mistake['ctx']['error']}"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return unknown_key(f"{key}={_shown(value)}", valid_keys(values))
+        return unknown_key(f"{key}={shown_value(value)}", valid_keys(values))
     if kind == "missing":
         return f"{key}: has no value; give it one"
-    return f"{key}={_shown(value)}: {_remedy(mistake)}"
+    return f"{key}={shown_value(value)}: {_remedy(mistake)}"
 
 
 def _remedy(mistake: Mapping[str, Any]) -> str:
@@ -302,8 +305,8 @@ def _dotted(location: list[str | int]) -> str:
     return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
 
 
-def _shown(value: Any) -> str:
-    """Write a value as the command line does."""
+def shown_value(value: Any) -> str:
+    """Return a value as the command line writes it."""
     if isinstance(value, Mapping):
         return "{...}"
     if value is None or isinstance(value, bool):

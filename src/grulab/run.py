@@ -1,32 +1,49 @@
 """One run, top to bottom: build, fit, test with the best checkpoint, summarise."""
 
-import csv
+import errno
 import logging
-import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from grulab.accelerator import find_accelerator
-from grulab.config import Config, ConfigError
+from grulab.config import Config, ConfigError, parse
 from grulab.data.datamodule import SequenceDataModule
 from grulab.folders import shown
+from grulab.identity import refuse_another_run
 from grulab.models.classifier import SequenceClassifier
-from grulab.tracking import checkpoints, recorder
+from grulab.tracking import checkpoints, events, recorder, tensorboard
 from grulab.tracking.checkpoints import RunCheckpoints
 from grulab.tracking.guard import LossGuard
+from grulab.tracking.interruption import Interrupted, Interruption
+from grulab.tracking.owner import own
 from grulab.tracking.progress import TerminalProgress
+from grulab.tracking.randomness import RandomState
 from grulab.tracking.recorder import Recorder
 from grulab.tracking.summary import Summary, read_summary
-from grulab.tracking.tensorboard import RunLogger, session_name
+from grulab.tracking.tensorboard import RunLogger
 
 _LENGTH_BUCKETS = 6
+_NOT_ABOUT_THE_RUN = (
+    ".*does not have many workers",
+    ".*smaller than the logging interval",
+    # The batch plan knows where it is; Lightning looks for another way of knowing.
+    ".*your dataloader is not resumable",
+    ".*isinstance.treespec, LeafSpec.",
+)
 
 log = logging.getLogger(__name__)
+
+
+class DiskFullError(RuntimeError):
+    """There is no room to write; what was written before is whole."""
 
 
 def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
@@ -42,15 +59,72 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: if the folder holds a run, or the machine lacks what the configuration asks for.
         NonFiniteLossError: if the loss becomes NaN or infinite.
+        DiskFullError: if there is no room to write.
+        Interrupted: if the run was asked to stop; everything up to there is saved.
     """
     run_dir = Path(run_dir)
-    if (existing := read_summary(run_dir)) is not None:
-        raise ConfigError(f"hydra.run.dir={run_dir}: holds a run ({existing['status']}); choose another folder")
     accelerator = find_accelerator(config)
-    (run_dir / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
-    with Summary(run_dir, config) as summary:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with explained(run_dir), own(run_dir):
+        if (existing := read_summary(run_dir)) is not None:
+            raise ConfigError(
+                f"hydra.run.dir={run_dir}: holds a run ({existing['status']}); "
+                f"go on with grulab resume {shown(run_dir)}, or choose another folder"
+            )
+        return execute(config, run_dir, accelerator)
+
+
+def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
+    """Go on with the run in a folder; see :func:`grulab.resume`.
+
+    Args:
+        config: the run's, with what may change.
+        run_dir: the run's folder.
+    """
+    accelerator = find_accelerator(config)
+    with explained(run_dir), own(run_dir):
+        folder = run_dir / checkpoints.FOLDER
+        found = checkpoints.newest_good(folder)
+        if found is None:
+            log.info("nothing was saved yet: the run begins anew")
+            return execute(config, run_dir, accelerator)
+        checkpoint, state = found
+        refuse_another_run(parse(state[checkpoints.KEY]["config"]), config)
+        checkpoints.check_best(folder, state)
+        epochs, batches = state[checkpoints.KEY]["epochs"], state[checkpoints.KEY]["batches"]
+        if config.trainer.max_epochs < epochs:
+            raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
+        best_epoch = state["callbacks"][RunCheckpoints.__name__]["best_epoch"]
+        summary = read_summary(run_dir)
+        if summary and summary["status"] == "done" and checkpoints.is_trained(config, epochs, best_epoch):
+            log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
+            _report(config, run_dir, summary)
+            return summary
+        log.info("resumed  after epoch %d and %d batches of the next", epochs, batches)
+        return execute(config, run_dir, accelerator, checkpoint)
+
+
+def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Run from the beginning or from a checkpoint of the same run, in a folder that this process owns.
+
+    Args:
+        config: what to do.
+        run_dir: the run's folder.
+        accelerator: see :func:`find_accelerator`.
+        checkpoint: to go on from; it has been loaded once, so it is known to be good.
+
+    Returns, Raises:
+        As :func:`train`.
+    """
+    summary = Summary(run_dir, config)
+    interruption = Interruption(mark=lambda: summary.update(status="interrupted"))
+    with interruption.listening(), summary:
         for note in config.notes():
             log.warning(note)
+        state = checkpoints.load(checkpoint) if checkpoint else None
+        epochs = state[checkpoints.KEY]["epochs"] if state else 0
+        (run_dir / checkpoints.FOLDER).mkdir(exist_ok=True)
+        events.cut_back(run_dir / tensorboard.FOLDER, Recorder.cut_back(run_dir, epochs))
 
         L.seed_everything(config.seed, verbose=False)
         datamodule = SequenceDataModule(config.data, config.seed)
@@ -60,28 +134,61 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
         ceiling = task.ceiling()
         summary.update(parameters=parameters, chance=task.chance, ceiling=ceiling)
 
+        keeper = RunCheckpoints(run_dir / checkpoints.FOLDER, config, interruption)
+        if state:
+            keeper.load_state_dict(state["callbacks"][type(keeper).__name__])
         logger = RunLogger(run_dir)
-        logger.begin(config.to_dict(), session_name(run_dir))
-        keeper = RunCheckpoints(run_dir / checkpoints.FOLDER, config)
-        callbacks = [Recorder(run_dir, task.chance, ceiling), LossGuard(), TerminalProgress(), keeper]
-        status = "failed"
         try:
+            logger.begin(config.to_dict(), tensorboard.session_name(run_dir))
+            callbacks = [
+                interruption,
+                RandomState(),
+                Recorder(run_dir, task.chance, ceiling, is_new=epochs == 0),
+                LossGuard(),
+                TerminalProgress(),
+                keeper,
+            ]
             trainer = build_trainer(config, accelerator, run_dir, logger, callbacks)
-            _fit(trainer, module, datamodule)
+            if not checkpoints.is_trained(config, epochs, keeper.best_epoch):
+                trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
-            module.load_state_dict(torch.load(keeper.best_path, weights_only=True)["state_dict"])
+            module.load_state_dict(checkpoints.load(keeper.best_path)["state_dict"])
             trainer.test(module, datamodule=datamodule, verbose=False)
             test = _test_metrics(module)
             assert keeper.best_step is not None
+            assert keeper.best_epoch is not None
             logger.log_metrics(test, keeper.best_step)
-            status = "done"
-        finally:
-            logger.end(status)
+        except BaseException as error:
+            logger.end("failed" if isinstance(error, Exception) else "interrupted")
+            raise
+        logger.end("done")
 
-        metrics = _epoch_metrics(run_dir, keeper.best_epoch) | test
-        summary.update(metrics=metrics, best_epoch=keeper.best_epoch, epochs=trainer.current_epoch)
+        table = pd.read_csv(run_dir / recorder.FILE_NAME, float_precision="round_trip").set_index("epoch")
+        best = {tag: float(table[tag][keeper.best_epoch]) for tag in table.columns if "/" in tag}
+        metrics = best | test
+        summary.update(metrics=metrics, best_epoch=keeper.best_epoch, epochs=len(table))
     _report(config, run_dir, summary.content)
     return summary.content
+
+
+@contextmanager
+def explained(run_dir: Path) -> Iterator[None]:
+    """Say how to go on after an interruption or with a full disk.
+
+    Raises:
+        DiskFullError: for the system's errors of that kind.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        log.warning("interrupted by %s; go on with  grulab resume %s", error, shown(run_dir))
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"{run_dir}: the disk is full; make room, then go on with grulab resume {shown(run_dir)}"
+        ) from error
 
 
 def build_module(config: Config, num_features: int, num_classes: int) -> SequenceClassifier:
@@ -96,6 +203,7 @@ def build_module(config: Config, num_features: int, num_classes: int) -> Sequenc
         algorithm=config.optimizer.algorithm,
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,
+        schedule=config.optimizer.schedule,
     )
 
 
@@ -105,11 +213,7 @@ def build_trainer(
     """Return the Trainer: Lightning's loop, and our own callbacks for everything around it."""
     # What Lightning tells of itself is not about the run.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers",
-        ".*smaller than the logging interval",
-        ".*isinstance.treespec, LeafSpec.",
-    ):
+    for message in _NOT_ABOUT_THE_RUN:
         warnings.filterwarnings("ignore", message)
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
@@ -125,22 +229,13 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        # Otherwise, under SLURM, Lightning would requeue the job itself when it is told to stop.
+        plugins=[LightningEnvironment()],
     )
     # A guard for operators that read memory before they write it; nothing here does, and it costs a pass over each
     # new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trainer
-
-
-def _fit(trainer: L.Trainer, module: SequenceClassifier, datamodule: SequenceDataModule) -> None:
-    try:
-        trainer.fit(module, datamodule=datamodule)
-    except SystemExit as exit_:
-        # Lightning turns Ctrl-C into exit code 1, which says "failed", and leaves the process deaf to the next one.
-        if isinstance(exit_.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise exit_.__context__ from None
-        raise
 
 
 def _test_metrics(module: SequenceClassifier) -> dict[str, float]:
@@ -160,13 +255,6 @@ def _test_metrics(module: SequenceClassifier) -> dict[str, float]:
         f"test/accuracy_by_length/{start}-{min(start + width - 1, high)}": float(value)
         for start, value in zip(by_length.index.astype(int), by_length, strict=True)
     }
-
-
-def _epoch_metrics(run_dir: Path, epoch: int | None) -> dict[str, float]:
-    """Return an epoch's row of metrics.csv, its metrics alone."""
-    with (run_dir / recorder.FILE_NAME).open(newline="", encoding="utf-8") as file:
-        row = next(row for row in csv.DictReader(file) if int(row["epoch"]) == epoch)
-    return {tag: float(value) for tag, value in row.items() if "/" in tag}
 
 
 def _report(config: Config, run_dir: Path, content: dict[str, Any]) -> None:

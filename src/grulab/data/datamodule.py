@@ -1,5 +1,6 @@
 """The LightningDataModule: a task's three splits as loaders of padded batches."""
 
+import signal
 from typing import Any, cast
 
 import lightning as L
@@ -112,6 +113,7 @@ class SequenceDataModule(L.LightningDataModule):
             sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.config.num_workers,
+            worker_init_fn=_ignore_signals,
             persistent_workers=self.config.num_workers > 0,
             pin_memory=on_cuda,
             # Without a generator of its own, a loader draws from the global one each time it is iterated.
@@ -126,6 +128,12 @@ class SequenceDataModule(L.LightningDataModule):
         epoch = cast(_ProcessedTracker, fit_loop.epoch_progress.current)
         inside = epoch.ready > epoch.processed
         return epoch.processed, fit_loop.epoch_loop.batch_progress.current.ready if inside else 0
+
+
+def _ignore_signals(worker: int) -> None:
+    """Make a worker deaf to the signals that its whole process group gets: its parent ends it in order."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,5 +1,8 @@
 """The LightningModule: what a step, an epoch and an optimizer are."""
 
+import math
+from typing import Any, cast
+
 import lightning as L
 import torch
 from torch import Tensor
@@ -9,6 +12,9 @@ from grulab.data.batch import PaddedBatch
 from grulab.models.gru import GRUClassifier
 from grulab.models.means import EpochMeans
 
+SCHEDULES = ("constant", "cosine")
+# Where a checkpoint keeps the sums of an unfinished epoch.
+SUMS = "train_sums"
 ALGORITHMS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -32,6 +38,7 @@ class SequenceClassifier(L.LightningModule):
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
+        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after the trainer's last.
     """
 
     def __init__(
@@ -45,10 +52,13 @@ class SequenceClassifier(L.LightningModule):
         algorithm: str = "adam",
         lr: float = 0.02,
         weight_decay: float = 0.0,
+        schedule: str = "constant",
     ) -> None:
         super().__init__()
         if algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={algorithm}: choose from {', '.join(ALGORITHMS)}")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule={schedule}: choose from {', '.join(SCHEDULES)}")
         self.save_hyperparameters()
         self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout)
         self.train_means = EpochMeans()
@@ -66,9 +76,29 @@ class SequenceClassifier(L.LightningModule):
         kind: type[torch.optim.Adam] = ALGORITHMS[self.hparams["algorithm"]]
         return kind(self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
 
+    def learning_rate(self, epoch: int, max_epochs: int) -> float:
+        """Return the learning rate of an epoch, from 0: a function of it and the horizon, with no state to lose."""
+        factor = 1.0
+        if self.hparams["schedule"] == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * epoch / max_epochs))
+        return float(self.hparams["lr"]) * factor
+
+    def on_train_start(self) -> None:
+        """Set the learning rate also where a run goes on inside an epoch, perhaps with another horizon."""
+        self._set_learning_rate()
+
     def on_train_epoch_start(self) -> None:
         """Begin new sums. Lightning does not call this when a run goes on inside an epoch."""
         self.train_means.reset()
+        self._set_learning_rate()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the sums over the part of the epoch that is done."""
+        checkpoint[SUMS] = self.train_means.sums()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the sums."""
+        self.train_means.resume(checkpoint[SUMS])
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
         """Return the batch's mean loss."""
@@ -107,6 +137,11 @@ class SequenceClassifier(L.LightningModule):
         loss = functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), batch.y)
         means.update(loss, logits, batch.y)
         return loss, logits
+
+    def _set_learning_rate(self) -> None:
+        rate = self.learning_rate(self.current_epoch, cast(int, self.trainer.max_epochs))
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
 
     def _offer(self, stage: str, means: EpochMeans) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in means.compute().items()}, logger=False)

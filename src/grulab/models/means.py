@@ -39,6 +39,18 @@ class EpochMeans(Metric):
         self.correct += (logits.argmax(dim=1) == y).sum()
         self.sequences += len(y)
 
+    def sums(self) -> dict[str, Tensor]:
+        """Return what :meth:`resume` needs to go on."""
+        return {"loss_sum": self.loss_sum, "correct": self.correct, "sequences": self.sequences}
+
+    def resume(self, sums: dict[str, Tensor]) -> None:
+        """Go on from the sums of another time, on this metric's device."""
+        self.reset()
+        for name, value in sums.items():
+            getattr(self, name).copy_(value)
+        # Lightning's metrics warn when asked for a mean before they were given anything.
+        self._update_count = int(sums["sequences"])
+
     def compute(self) -> dict[str, float]:
         """Return the means of everything since the last reset."""
         count = int(self.sequences)

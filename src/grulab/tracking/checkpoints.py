@@ -1,41 +1,85 @@
-"""best.ckpt and last.ckpt."""
+"""best.ckpt and last.ckpt: written whole, verified, and enough to go on to the bit."""
 
+import logging
 import os
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from grulab.config import Config
 from grulab.models.classifier import SequenceClassifier
+from grulab.tracking.interruption import Interruption
 
 FOLDER = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+# The one that was last.ckpt before: if the disk spoils the newest, it is the newest good one.
+PREVIOUS = "last-previous.ckpt"
+DAMAGED = "last-damaged.ckpt"
 # Where a checkpoint keeps what Lightning has no place for.
 KEY = "grulab"
+
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint is incomplete or was changed since it was written."""
+
+
+class UnsafeCheckpointError(RuntimeError):
+    """A checkpoint asks for something that is not plain data."""
 
 
 class RunCheckpoints(Checkpoint):
     """Keeps the best epoch by the monitored metric, and the newest state whatever the metric did.
 
     Lightning's ModelCheckpoint writes ``save_last`` only together with a new best since 2.6, so that last is a copy
-    of best; this writes them apart. Lightning calls Checkpoint callbacks after all others, so the epoch's curves are
-    on disk when its checkpoint is written. Both files hold plain types only and open with ``weights_only=True``.
+    of best; this writes them apart. Lightning calls Checkpoint callbacks after all others, so an epoch's curves are
+    on disk when its checkpoint is written. The files hold plain types only and open with ``weights_only=True``.
+
+    Early stopping is here too, for it is nothing but the distance to the best epoch: no state of its own that could
+    disagree after a resume.
 
     Args:
         folder: of the checkpoints.
         config: of the run; the checkpoint carries it, so that it can be used alone.
+        interruption: tells when to write the state and stop.
     """
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def __init__(self, folder: Path, config: Config, interruption: Interruption) -> None:
         self.best_path = folder / BEST
         self.last_path = folder / LAST
         self._config = config
+        self._interruption = interruption
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.best_step: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the state inside an epoch, when it is time or when the run is to stop."""
+        every = self._config.checkpoint.every_n_steps
+        # The end of the epoch writes its own.
+        is_due = every and trainer.global_step % every == 0 and batch_idx + 1 < trainer.num_training_batches
+        if is_due or self._interruption.requested:
+            self._write(trainer, is_best=False, is_last=True)
+        self._interruption.check()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Write the state with the validation still to be done, if the run is to stop."""
+        if self._interruption.requested:
+            self._write(trainer, is_best=False, is_last=True)
+        self._interruption.check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what this epoch calls for."""
@@ -45,16 +89,26 @@ class RunCheckpoints(Checkpoint):
         is_best = self._is_better(score)
         if is_best:
             self.best_score, self.best_epoch, self.best_step = score, epoch, trainer.global_step
-        ends = epoch == trainer.max_epochs or trainer.should_stop
-        is_due = epoch % self._config.checkpoint.every_n_epochs == 0 or ends
-        if is_best or is_due:
-            self._write(trainer, [self.best_path] * is_best + [self.last_path] * is_due)
+        ends = trainer.should_stop or is_trained(self._config, epoch, self.best_epoch)
+        trainer.should_stop = ends
+        is_last = epoch % self._config.checkpoint.every_n_epochs == 0 or ends or self._interruption.requested
+        self._write(trainer, is_best, is_last)
+        self._interruption.check()
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the run's configuration."""
-        checkpoint[KEY] = {"config": self._config.to_dict()}
+        """Add the run's configuration, and where in its epochs the run is."""
+        progress = cast(_ProcessedTracker, trainer.fit_loop.epoch_progress.current)
+        batches = cast(_ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.current)
+        inside = progress.ready > progress.processed
+        if inside:
+            _stand_between_batches(checkpoint["loops"]["fit_loop"])
+        checkpoint[KEY] = {
+            "config": self._config.to_dict(),
+            "epochs": progress.processed,
+            "batches": batches.processed if inside else 0,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has been the best so far."""
@@ -72,18 +126,163 @@ class RunCheckpoints(Checkpoint):
         higher = self._config.checkpoint.monitor == "val/accuracy"
         return score > self.best_score if higher else score < self.best_score
 
-    @staticmethod
-    def _write(trainer: L.Trainer, paths: list[Path]) -> None:
-        """Serialise once; give the file its names one after the other, the last one last.
+    def _write(self, trainer: L.Trainer, is_best: bool, is_last: bool) -> None:
+        """Serialise once, then give the file its names, the last one last.
 
         A crash between them leaves a best.ckpt that is newer than last.ckpt: going on from last makes it again. The
         other way round the new best would be lost.
+
+        A killed process loses nothing that it has written. A power cut may, for waiting until each file is on the
+        disk takes from milliseconds to seconds; the checksum finds a spoilt file, and there is the one before. When
+        the run is told to stop, the machine may go next: then it does wait.
         """
-        temporary = paths[0].with_name(".writing.ckpt")
+        if not (is_best or is_last):
+            return
+        folder = self.last_path.parent
+        temporary = folder / ".writing.ckpt"
         trainer.save_checkpoint(temporary)
-        for path in paths[:-1]:
-            link = path.with_name(".link.ckpt")
-            link.unlink(missing_ok=True)
-            os.link(temporary, link)
-            link.replace(path)
-        temporary.replace(paths[-1])
+        if self._interruption.requested:
+            _sync(temporary)
+        if is_best:
+            _link(temporary, self.best_path)
+        if is_last:
+            if self.last_path.exists():
+                _link(self.last_path, folder / PREVIOUS)
+            temporary.replace(self.last_path)
+        else:
+            temporary.unlink()
+        if self._interruption.requested:
+            _sync(folder)
+
+
+def is_trained(config: Config, epochs: int, best_epoch: int | None) -> bool:
+    """Return whether the training is over after so many epochs: at its horizon, or with patience at its end."""
+    patience = config.trainer.early_stopping_patience
+    lost_patience = patience is not None and best_epoch is not None and epochs - best_epoch >= patience
+    return epochs >= config.trainer.max_epochs or lost_patience
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Open a checkpoint that may come from anywhere.
+
+    Raises:
+        DamagedCheckpointError: if it is incomplete, or a byte of it has changed.
+        UnsafeCheckpointError: if it asks for code; nothing of it has been executed.
+    """
+    try:
+        # A checkpoint is a zip archive, which has a checksum for each member. What is none of that kind goes on to
+        # torch, which says what it would have run.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged.rsplit('/', 1)[-1]} fails its checksum")
+        with warnings.catch_warnings():
+            # About the kind of pickle, when it is none of ours.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    # Spoilt offsets make the readers seek to nowhere, which is an OSError.
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        OSError,
+    ) as error:
+        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"
+            raise UnsafeCheckpointError(message) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedCheckpointError(f"{path}: is damaged ({reason})") from None
+    if not isinstance(content, dict) or KEY not in content:
+        raise DamagedCheckpointError(f"{path}: is not a checkpoint of grulab")
+    return content
+
+
+def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return last.ckpt and its content; where it is spoilt, put the one before in its place.
+
+    Returns:
+        None if the run was stopped before it had saved anything.
+
+    Raises:
+        DamagedCheckpointError: if no state is whole.
+        UnsafeCheckpointError: if one asks for code.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    damages = []
+    for path in (last, previous):
+        if not path.exists():
+            continue
+        try:
+            content = load(path)
+        except DamagedCheckpointError as error:
+            damages.append(str(error))
+            continue
+        if path == previous:
+            if last.exists():
+                last.replace(folder / DAMAGED)
+            _link(previous, last)
+            log.warning("%s; it is %s now, and the state before it is used", damages[0], DAMAGED)
+        return last, content
+    if damages:
+        raise DamagedCheckpointError("; ".join(damages) + ": put back a good copy, or begin anew with grulab train")
+    return None
+
+
+def check_best(folder: Path, content: dict[str, Any]) -> None:
+    """Make sure that the best epoch of a state can be tested in the end.
+
+    Raises:
+        DamagedCheckpointError: if best.ckpt is missing or spoilt and cannot be made again.
+    """
+    best_epoch = content["callbacks"][RunCheckpoints.__name__]["best_epoch"]
+    if best_epoch is None:
+        return
+    try:
+        load(folder / BEST)
+    except (DamagedCheckpointError, FileNotFoundError) as error:
+        if best_epoch != content[KEY]["epochs"] or content[KEY]["batches"]:
+            message = f"{error}: put back a good copy; it holds epoch {best_epoch}, which no other file does"
+            raise DamagedCheckpointError(message) from None
+        _link(folder / LAST, folder / BEST)
+
+
+def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
+    """Make Lightning's counters say what is true of the weights: the batch is done, and nothing after it has begun.
+
+    Inside ``on_train_batch_end`` Lightning still counts the batch as unfinished. When the epoch's last batch is done,
+    its whole validation comes next: begun, with no batch completed, is how Lightning spells that.
+    """
+    batches = fit_loop["epoch_loop.batch_progress"]
+    for count in (batches["current"], batches["total"]):
+        count["completed"] = count["processed"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    started = int(batches["is_last_batch"])
+    for count in (validation["current"], validation["total"]):
+        count.update(ready=started, started=started, processed=0, completed=0)
+    validation["is_last_batch"] = False
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a file one more name, in place of the file that has it now."""
+    temporary = path.with_name(".link.ckpt")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        # Not every file system has hard links.
+        shutil.copyfile(path, temporary)
+    temporary.replace(name)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

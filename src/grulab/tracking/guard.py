@@ -1,6 +1,7 @@
 """A run whose loss is no number has nothing more to learn."""
 
 import math
+from typing import Any
 
 import lightning as L
 import torch
@@ -38,6 +39,12 @@ class LossGuard(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
+        self._read()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The same before a state is saved inside an epoch."""
         self._read()
 
     def _read(self) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import lightning as L
 
 from grulab.models.classifier import SequenceClassifier
+from grulab.tracking.files import write_atomically
 from grulab.tracking.tensorboard import CEILING, CHANCE, RunLogger
 
 FILE_NAME = "metrics.csv"
@@ -25,18 +26,20 @@ class Recorder(L.Callback):
         run_dir: the run's folder.
         chance: the task's chance level, drawn beside the accuracy.
         ceiling: the task's ceiling, likewise.
+        is_new: whether this is the run's beginning.
     """
 
-    def __init__(self, run_dir: Path, chance: float, ceiling: float) -> None:
+    def __init__(self, run_dir: Path, chance: float, ceiling: float, is_new: bool) -> None:
         self._path = run_dir / FILE_NAME
         self._bounds = {CHANCE: chance, CEILING: ceiling}
+        self._is_new = is_new
         self._began = 0.0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the table; the bounds begin at step 0, before there is anything to compare them with."""
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(COLUMNS)
-        self._draw(trainer, self._bounds, 0)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the bounds from step 0 on, before there is anything to compare with them."""
+        self._began = time.perf_counter()
+        if self._is_new:
+            self._draw(trainer, self._bounds, 0)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the time."""
@@ -71,6 +74,24 @@ class Recorder(L.Callback):
             val["accuracy"],
             row["seconds"],
         )
+
+    @staticmethod
+    def cut_back(run_dir: Path, epochs: int) -> int:
+        """Make metrics.csv end with an epoch, whatever was written of later ones.
+
+        Returns:
+            The step at that epoch's end; 0 for epoch 0, which is an empty table.
+        """
+        path = run_dir / FILE_NAME
+        rows = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                # The last line may have been cut by a crash.
+                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]
+        rows = [row for row in rows if row[0].isdigit() and int(row[0]) <= epochs]
+        lines = [",".join(row) + "\r\n" for row in [list(COLUMNS), *rows]]
+        write_atomically(path, "".join(lines))
+        return int(rows[-1][1]) if rows else 0
 
     @staticmethod
     def _draw(trainer: L.Trainer, curves: Mapping[str, float], step: int) -> None:

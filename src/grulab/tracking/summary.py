@@ -40,16 +40,20 @@ class Summary:
     def __init__(self, run_dir: Path, config: Config) -> None:
         self.path = run_dir / FILE_NAME
         self._began = time.perf_counter()
+        before = read_summary(run_dir) or {}
+        self._seconds_before = before.get("seconds") or 0.0
         self.content: dict[str, Any] = {
             "status": "running",
             "name": config.name,
+            "config": config.to_dict(),
             "config_hash": config.hash(),
             "seed": config.seed,
             "monitor": config.checkpoint.monitor,
             "metrics": {},
             "parameters": None,
-            "seconds": None,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": 0.0,
+            "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            "resumed": before.get("resumed", -1) + 1,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
             "git": git_state(),
             "error": None,
@@ -58,6 +62,7 @@ class Summary:
     def update(self, **values: Any) -> None:
         """Set top-level values and write the file."""
         self.content.update(values)
+        self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
         write_atomically(self.path, json.dumps(self.content, indent=2) + "\n")
 
     def __enter__(self) -> Self:
@@ -75,7 +80,12 @@ class Summary:
                 "message": str(error),
                 "traceback": "".join(traceback.format_exception(error)),
             }
-        self.update(status=status, error=cause, seconds=round(time.perf_counter() - self._began, 3))
+        try:
+            self.update(status=status, error=cause)
+        except OSError:
+            # The disk may be full or gone, which is the error on its way; "running" without an owner says enough.
+            if error is None:
+                raise
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
+from grulab.identity import flatten
+
 FOLDER = "tensorboard"
 CHANCE = "task/chance"
 CEILING = "task/ceiling"
@@ -78,14 +80,6 @@ class RunLogger(TensorBoardLogger):
 def session_name(run_dir: Path) -> str:
     """Return the name of a run in the HParams tab: unique, and what differs comes first."""
     return " / ".join(reversed(run_dir.resolve().parts[-3:]))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
-    return flat
 
 
 def _value(value: Any) -> struct_pb2.Value:

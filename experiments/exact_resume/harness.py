@@ -1,0 +1,224 @@
+"""Kill runs at chosen moments, resume them until they are done, and compare with a run that was left alone."""
+
+import json
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from grulab.composition import compose
+from grulab.models.classifier import SequenceClassifier
+from grulab.resuming import resume
+from grulab.run import train
+from grulab.tracking import checkpoints
+from grulab.tracking.interruption import Interrupted
+from grulab.tracking.recorder import Recorder
+from grulab.tracking.tensorboard import RunLogger
+
+# Six epochs of seven batches, the last of them a single sequence.
+SMALL = [
+    "data.train_size=97",
+    "data.val_size=40",
+    "data.test_size=40",
+    "data.batch_size=16",
+    "trainer.max_epochs=6",
+]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is stopped: at the n-th call of something, or so many seconds after its beginning.
+
+    Attributes:
+        place: a key of ``PLACES``, or "time".
+        when: which call, from 1; or seconds.
+        signum: what the process is sent.
+    """
+
+    place: str
+    when: float
+    signum: int = signal.SIGKILL
+
+    def __str__(self) -> str:
+        return f"{signal.Signals(self.signum).name} at {self.place} {self.when:g}"
+
+
+def _half_a_file(stop: Callable[[], None], original: Callable[..., None]) -> Callable[..., None]:
+    def write_half(trainer: L.Trainer, path: Path) -> None:
+        original(trainer, path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        stop()
+        path.write_bytes(whole)
+
+    return write_half
+
+
+def _before(stop: Callable[[], None], original: Callable[..., Any]) -> Callable[..., Any]:
+    def stop_first(*args: Any, **kwargs: Any) -> Any:
+        stop()
+        return original(*args, **kwargs)
+
+    return stop_first
+
+
+def _after(stop: Callable[[], None], original: Callable[..., Any]) -> Callable[..., Any]:
+    def stop_then(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        stop()
+        return result
+
+    return stop_then
+
+
+# Where a run can be hit: owner, attribute, and how the stop is put in.
+PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "start-up": (RunLogger, "begin", _before),
+    "batch": (SequenceClassifier, "training_step", _before),
+    "validation": (SequenceClassifier, "validation_step", _before),
+    "row written": (Recorder, "_draw", _before),
+    "curves written": (Recorder, "_draw", _after),
+    "half a checkpoint": (L.Trainer, "save_checkpoint", _half_a_file),
+    "between renames": (checkpoints, "_link", _after),
+    "checkpoint written": (checkpoints.RunCheckpoints, "_write", _after),
+    "test": (SequenceClassifier, "test_step", _before),
+    "summary": (RunLogger, "end", _before),
+}
+
+
+def random_moments(generator: random.Random, count: int) -> list[Moment]:
+    """Return random moments, of as many kinds as there is room for; those at a run's end come last."""
+    places = [*PLACES, "time"]
+    chosen = [place for _ in range(count // len(places) + 1) for place in generator.sample(places, len(places))]
+    moments = []
+    for place in chosen[:count]:
+        limit = {"batch": 12, "validation": 5}.get(place, 2)
+        when = generator.uniform(0.0, 0.4) if place == "time" else generator.randint(1, limit)
+        moments.append(Moment(place, when, generator.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])))
+    return sorted(moments, key=lambda moment: moment.place in ("time", "test", "summary"))
+
+
+def run_until_done(overrides: list[str], run_dir: Path, moments: list[Moment]) -> int:
+    """Start a run and resume it until it is done, stopping it once at each moment that comes.
+
+    Each attempt is a process of its own, forked from this one, which has torch imported already.
+
+    Returns:
+        How many attempts were stopped.
+    """
+    stopped = 0
+    for moment in [*moments, None]:
+        pid = os.fork()
+        if pid == 0:
+            _attempt(overrides, run_dir, moment)
+        if moment is not None and moment.place == "time":
+            time.sleep(moment.when)
+            os.kill(pid, moment.signum)
+        code = _wait(pid)
+        expected = {0} if moment is None else {0, -moment.signum, 128 + moment.signum}
+        if code not in expected:
+            raise RuntimeError(f"{run_dir}: exit code {code} after {moment}; see {run_dir}.log")
+        stopped += code != 0
+    return stopped
+
+
+def _wait(pid: int, seconds: float = 120) -> int:
+    """Return a child's exit code, as subprocess does: minus the signal that ended it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    raise RuntimeError(f"process {pid} hangs")
+
+
+def _attempt(overrides: list[str], run_dir: Path, moment: Moment | None) -> NoReturn:
+    torch.set_num_threads(1)
+    logging.basicConfig(filename=f"{run_dir}.log", level=logging.INFO, force=True)
+    logging.info("attempt, %s", moment)
+    if moment is not None and moment.place != "time":
+        _arm(moment)
+    try:
+        if (run_dir / "summary.json").is_file():
+            resume(run_dir)
+        else:
+            train(compose(overrides), run_dir)
+    except Interrupted as interrupted:
+        os._exit(interrupted.exit_code)
+    except BaseException:
+        logging.exception("failed")
+        os._exit(1)
+    os._exit(0)
+
+
+def _arm(moment: Moment) -> None:
+    calls = 0
+
+    def stop() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == moment.when:
+            os.kill(os.getpid(), moment.signum)
+
+    owner, name, put_in = PLACES[moment.place]
+    original = getattr(owner, name)
+    replacement = put_in(stop, original)
+    setattr(owner, name, staticmethod(replacement) if owner is Recorder else replacement)
+
+
+def differences(expected: Path, actual: Path) -> list[str]:
+    """Return what is not the same in two runs' folders, apart from wall times; an empty list is the claim."""
+    found = []
+    for name in (checkpoints.LAST, checkpoints.BEST):
+        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (expected, actual))
+        for key in ("state_dict", "optimizer_states", "callbacks", "train_sums", "epoch", "global_step"):
+            if not same(one[key], other[key]):
+                found.append(f"{name}: {key}")
+    if _table(expected) != _table(actual):
+        found.append("metrics.csv")
+    if (curves := _curves(expected)) != _curves(actual):
+        found.append("TensorBoard")
+    for tag, points in curves.items():
+        steps = [step for step, _ in points]
+        if steps != sorted(set(steps)):
+            found.append(f"TensorBoard: {tag} has steps {steps}")
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (expected, actual))
+    found += [
+        f"summary.json: {key}"
+        for key in one.keys() | other.keys()
+        if one.get(key) != other.get(key) and key not in ("seconds", "started", "resumed")
+    ]
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two nested values are equal to the bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def _table(run: Path) -> list[str]:
+    with (run / "metrics.csv").open("rb") as file:
+        return [line.decode().rsplit(",", 1)[0] for line in file]
+
+
+def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}, purge_orphaned_data=False)
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

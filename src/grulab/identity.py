@@ -1,0 +1,42 @@
+"""What makes two configurations the same run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grulab.config import Config, ConfigError, shown_value
+
+# How long a run goes on, and what its numbers do not depend on.
+MAY_CHANGE = frozenset(
+    {
+        "trainer.max_epochs",
+        "trainer.early_stopping_patience",
+        "trainer.accelerator",
+        "trainer.devices",
+        "data.num_workers",
+    }
+)
+
+
+def refuse_another_run(before: Config, after: Config) -> None:
+    """Check that a run stays the same run.
+
+    Raises:
+        ConfigError: naming each key that may not change, with both values.
+    """
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
+    lines = [
+        f"{key}={shown_value(new.get(key))}: the run has {shown_value(old.get(key))}, and with another value "
+        "it would be another run; leave it out, or start one with grulab train"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in MAY_CHANGE
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return flat

@@ -1,0 +1,106 @@
+"""``grulab resume``: go on with a run from its folder alone, to the bit."""
+
+import argparse
+import json
+import logging.config
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+
+from grulab.composition import config_dir, override_values
+from grulab.config import Config, ConfigError, parse
+from grulab.identity import MAY_CHANGE, refuse_another_run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab resume ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = argparse.ArgumentParser(
+        prog="grulab resume",
+        description="Go on with a run where it stopped, in the same folder and on the same curves.",
+        epilog=f"Overrides may change {', '.join(sorted(MAY_CHANGE))}: what else changes makes another run.",
+    )
+    parser.add_argument("run_dir", metavar="DIR", help="the run's folder")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; grulab resume --help shows how")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_args(arguments)
+    run_dir = Path(options.run_dir)
+    config = resumed_config(run_dir, options.overrides)
+    try:
+        _log_to(run_dir)
+    except (OSError, ValueError) as error:
+        # A file handler's own error comes wrapped.
+        raise ConfigError(f"{run_dir}: run.log cannot be written ({error.__cause__ or error})") from None
+    from grulab.run import go_on
+
+    go_on(config, run_dir)
+
+
+def resume(run_dir: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with a run where it stopped.
+
+    Args:
+        run_dir: the run's folder.
+        overrides: changes to its configuration; see ``MAY_CHANGE``.
+
+    Returns:
+        The content of summary.json. Of a run that is finished and not extended, as it is.
+
+    Raises:
+        ConfigError: if there is no run, it is another one, or somebody else is at it.
+        DamagedCheckpointError: if no checkpoint is whole.
+        UnsafeCheckpointError: if a checkpoint asks for code.
+        NonFiniteLossError, DiskFullError, Interrupted: as :func:`grulab.train`.
+    """
+    from grulab.run import go_on
+
+    return go_on(resumed_config(Path(run_dir), overrides), Path(run_dir))
+
+
+def resumed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
+    """Return the configuration that the run has and goes on with. No torch is imported.
+
+    Raises:
+        ConfigError: if the folder is no run's, or an override would make it another run.
+    """
+    before = stored_config(run_dir)
+    values = override_values(before.to_dict(), overrides)
+    after = parse(values)
+    refuse_another_run(before, after)
+    return after
+
+
+def stored_config(run_dir: Path) -> Config:
+    """Return the configuration that a run's folder tells of.
+
+    Raises:
+        ConfigError: if there is no such folder, or it is of another kind.
+    """
+    if not run_dir.is_dir():
+        raise ConfigError(f"{run_dir}: no such folder")
+    summary, composed = run_dir / "summary.json", run_dir / ".hydra" / "config.yaml"
+    if summary.is_file():
+        try:
+            return parse(json.loads(summary.read_text(encoding="utf-8"))["config"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{summary}: cannot be read ({error}); it is not a run's") from None
+    if composed.is_file():
+        # The run was stopped before it had written anything of its own.
+        return parse(OmegaConf.to_container(OmegaConf.load(composed), resolve=True))  # type: ignore[arg-type]
+    raise ConfigError(f"{run_dir}: is not a run's folder: it has neither summary.json nor .hydra/config.yaml")
+
+
+def _log_to(run_dir: Path) -> None:
+    """Log as ``grulab train`` does, to the same run.log."""
+    settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "grulab.yaml")
+    root = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}, "settings": settings})
+    logging.config.dictConfig(OmegaConf.to_container(root.settings, resolve=True))  # type: ignore[arg-type]

@@ -1,0 +1,54 @@
+"""A run's folder has one owner at a time."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grulab.config import ConfigError
+
+FILE_NAME = ".owner"
+
+
+@contextmanager
+def own(run_dir: Path) -> Iterator[None]:
+    """Be the only process that writes to a run's folder.
+
+    The lock is the kernel's (POSIX, so workers forked later do not share it): it is gone when its holder is, however
+    that ended, and a lock left by a dead process does not exist.
+
+    Raises:
+        ConfigError: if another process owns the folder; it says which, and since when.
+    """
+    path = run_dir / FILE_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(f"{run_dir}: cannot be written to ({error.strerror}); a run needs its folder") from None
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it") from None
+        me = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(me).encode(), 0)
+        yield
+    finally:
+        # Closing releases the lock. The file stays: were it removed, two processes could lock two files of one name.
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError):
+        return "another process"

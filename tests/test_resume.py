@@ -1,0 +1,509 @@
+"""An interrupted run that is resumed is the run that was never interrupted."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from experiments.exact_resume.harness import SMALL, Moment, differences, random_moments, run_until_done, same
+
+from grulab import compose, resume, train
+from grulab.config import ConfigError
+from grulab.models.classifier import SequenceClassifier
+from grulab.resuming import resumed_config
+from grulab.run import DiskFullError
+from grulab.tracking import checkpoints
+from grulab.tracking.checkpoints import DamagedCheckpointError, UnsafeCheckpointError, load
+from grulab.tracking.interruption import Interrupted
+from grulab.tracking.owner import own
+from grulab.tracking.randomness import RandomState
+from grulab.tracking.recorder import Recorder
+
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+Start = Callable[..., Path]
+
+
+@pytest.fixture
+def accelerator(request: pytest.FixtureRequest) -> str:
+    return f"trainer.accelerator={request.config.getoption('--accelerator')}"
+
+
+@pytest.fixture
+def start(tmp_path: Path, accelerator: str) -> Start:
+    """Return a function that trains in tmp_path/<name> and returns the folder."""
+
+    def run(name: str, *overrides: str) -> Path:
+        train(compose([*SMALL, accelerator, *overrides]), tmp_path / name)
+        return tmp_path / name
+
+    return run
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, epoch: int, signum: int = TERM) -> None:
+    """Send this process a signal when an epoch's row is written."""
+    original = Recorder.on_train_epoch_end
+
+    def stop(self: Recorder, trainer: L.Trainer, module: L.LightningModule) -> None:
+        original(self, trainer, module)
+        if trainer.current_epoch + 1 == epoch:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(Recorder, "on_train_epoch_end", stop)
+
+
+CONFIGURATIONS = [
+    ["checkpoint.every_n_steps=3", "model.num_layers=2", "model.dropout=0.3", "model.bidirectional=true"],
+    ["data.num_workers=2", "optimizer.schedule=cosine", "trainer.early_stopping_patience=2"],
+    ["checkpoint.every_n_epochs=2", "checkpoint.monitor=val/loss", "model.num_layers=2", "model.dropout=0.3"],
+]
+
+
+@pytest.mark.parametrize("index", range(len(CONFIGURATIONS)))
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, accelerator: str, index: int) -> None:
+    overrides = [*SMALL, accelerator, *CONFIGURATIONS[index]]
+    run_until_done(overrides, tmp_path / "alone", [])
+    stopped = run_until_done(overrides, tmp_path / "killed", random_moments(random.Random(index), 11))
+    assert stopped >= 3
+    assert differences(tmp_path / "alone", tmp_path / "killed") == []
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        [
+            Moment("half a checkpoint", 1, KILL),
+            Moment("half a checkpoint", 2, KILL),
+            Moment("between renames", 2, KILL),
+        ],
+        [Moment("row written", 2, KILL), Moment("curves written", 3, KILL), Moment("checkpoint written", 2, KILL)],
+        [Moment("start-up", 1, KILL), Moment("test", 1, KILL), Moment("test", 2, TERM), Moment("summary", 1, KILL)],
+        [
+            Moment("validation", 2, TERM),
+            Moment("validation", 1, INT),
+            Moment("batch", 7, TERM),
+            Moment("batch", 1, INT),
+        ],
+        [Moment("start-up", 1, TERM), Moment("half a checkpoint", 2, INT), Moment("row written", 2, TERM)],
+    ],
+    ids=lambda moments: ", ".join(map(str, moments)),
+)
+def test_every_kind_of_moment(tmp_path: Path, accelerator: str, moments: list[Moment]) -> None:
+    overrides = [*SMALL, accelerator, "model.num_layers=2", "model.dropout=0.3"]
+    run_until_done(overrides, tmp_path / "alone", [])
+    assert run_until_done(overrides, tmp_path / "stopped", moments) == len(moments)
+    assert differences(tmp_path / "alone", tmp_path / "stopped") == []
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_every_epoch_is_a_good_place_to_stop(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    overrides = [f"optimizer.schedule={schedule}", "trainer.early_stopping_patience=3", "optimizer.lr=0.05"]
+    alone = start("alone", *overrides)
+    for epoch in range(1, len(pd.read_csv(alone / "metrics.csv")) + 1):
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, epoch)
+            with pytest.raises(Interrupted):
+                start(f"stopped-{epoch}", *overrides)
+        summary = json.loads((tmp_path / f"stopped-{epoch}" / "summary.json").read_text())
+        assert summary["status"] == "interrupted"
+        resume(tmp_path / f"stopped-{epoch}")
+        assert differences(alone, tmp_path / f"stopped-{epoch}") == []
+
+
+@pytest.mark.parametrize("epochs", range(1, 6))
+def test_k_epochs_extended_to_n_equal_n(start: Start, epochs: int) -> None:
+    alone, extended = start("alone"), start("extended", f"trainer.max_epochs={epochs}")
+    summary = resume(extended, ["trainer.max_epochs=6"])
+    assert (summary["status"], summary["epochs"], summary["resumed"]) == ("done", 6, 1)
+    assert differences(alone, extended) == []
+
+
+def test_early_stopping_is_over_and_patience_can_grow(start: Start) -> None:
+    overrides = ["optimizer.lr=1e-30", "trainer.max_epochs=9"]  # no epoch is better than the first
+    stopped = start("stopped", *overrides, "trainer.early_stopping_patience=2")
+    assert len(pd.read_csv(stopped / "metrics.csv")) == 3
+    before = (stopped / "checkpoints" / "last.ckpt").read_bytes()
+    assert resume(stopped)["epochs"] == 3
+    assert (stopped / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert resume(stopped, ["trainer.early_stopping_patience=4"])["epochs"] == 5
+    assert differences(start("patient", *overrides, "trainer.early_stopping_patience=4"), stopped) == []
+    assert resume(stopped, ["trainer.early_stopping_patience=null"])["epochs"] == 9
+
+
+def test_a_longer_horizon_is_the_schedules_too(start: Start) -> None:
+    run = start("run", "optimizer.schedule=cosine", "trainer.max_epochs=2")
+    resume(run, ["trainer.max_epochs=4"])
+    rates = pd.read_csv(run / "metrics.csv")["lr"]
+    expected = [0.02, 0.01, 0.01, 0.02 * 0.5 * (1 + np.cos(np.pi * 3 / 4))]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_finished_run_says_so_and_is_left_alone(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    run = start("run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".owner"}
+    with caplog.at_level("INFO"):
+        assert resume(run)["status"] == "done"
+    assert "finished already" in caplog.text
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".owner"} == before
+    with pytest.raises(ConfigError, match=r"trainer.max_epochs=3: 6 epochs are done already"):
+        resume(run, ["trainer.max_epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.hidden_size=9"], r"model.hidden_size=9: the run has 8"),
+        (["optimizer.lr=1.0", "seed=4"], r"optimizer.lr=1.0: the run has 0.02(.|\n)*seed=4: the run has 0"),
+        (["trainer.deterministic=false"], r"trainer.deterministic=false: the run has true"),
+        (["trainer.max_epoch=9"], "did you mean trainer.max_epochs"),
+        (["trainer.max_epochs=0"], "must be at least 1"),
+        (["trainer.max_epochs=8,9"], "single values"),
+        (["+typo=1"], "single values"),
+        (["data=temporal_order"], "single values"),
+        (["trainer.max_epochs"], "key=value"),
+    ],
+)
+def test_another_run_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"config": compose(SMALL).to_dict()}))
+    with pytest.raises(ConfigError, match=message):
+        resumed_config(tmp_path, overrides)
+
+
+def test_the_same_run_may_change_what_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"config": compose(SMALL).to_dict()}))
+    overrides = ["trainer.max_epochs=50", "data.num_workers=2", "trainer.early_stopping_patience=7"]
+    overrides += ["trainer.accelerator=cpu"]
+    assert resumed_config(tmp_path, overrides) == compose([*SMALL, *overrides])
+
+
+def test_the_checkpoint_has_the_last_word_on_what_run_it_is(start: Start) -> None:
+    run = start("run", "trainer.max_epochs=1")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["config"]["model"]["hidden_size"] = 9
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ConfigError, match=r"model.hidden_size=9: the run has 8"):
+        resume(run, ["trainer.max_epochs=2"])
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing: no such folder"):
+        resume(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="is not a run's folder"):
+        resume(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"summary.json: cannot be read"):
+        resume(tmp_path)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Interrupted(TERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceClassifier, "training_step", fail)
+        with pytest.raises(Interrupted):
+            start("stopped")
+    resume(tmp_path / "stopped")
+    assert differences(start("alone"), tmp_path / "stopped") == []
+
+
+@pytest.fixture
+def stopped(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run that was interrupted after its fourth epoch."""
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(Interrupted):
+            start("stopped")
+    return tmp_path / "stopped"
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
+    start: Start, stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = stopped / "checkpoints" / "last.ckpt"
+    spoilt = last.read_bytes()[: last.stat().st_size // 2]
+    last.write_bytes(spoilt)
+    resume(stopped)
+    assert "last.ckpt: is damaged" in caplog.text
+    assert (last.with_name("last-damaged.ckpt")).read_bytes() == spoilt
+    assert differences(start("alone"), stopped) == []
+
+
+def test_a_flipped_byte_is_found_wherever_it_matters(stopped: Path, tmp_path: Path) -> None:
+    """Every checkpoint with one byte changed either is refused or loads to the very same."""
+    last = stopped / "checkpoints" / "last.ckpt"
+    content, expected = last.read_bytes(), load(last)
+    found = 0
+    for position in random.Random(0).sample(range(len(content)), 150):
+        changed = bytearray(content)
+        changed[position] ^= 0xFF
+        path = tmp_path / "flipped.ckpt"
+        path.write_bytes(changed)
+        try:
+            loaded = load(path)
+        except DamagedCheckpointError:
+            found += 1
+        else:
+            assert same(loaded, expected), position
+    assert found > 75
+
+
+def test_with_no_whole_checkpoint_nothing_is_touched(stopped: Path) -> None:
+    folder = stopped / "checkpoints"
+    for name in ("last.ckpt", "last-previous.ckpt"):
+        (folder / name).write_bytes(b"PK not a zip")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rows = (stopped / "metrics.csv").read_bytes()
+    with pytest.raises(
+        DamagedCheckpointError, match=r"last.ckpt: is damaged.*last-previous.ckpt: is damaged.*good copy"
+    ):
+        resume(stopped)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert (stopped / "metrics.csv").read_bytes() == rows
+
+
+def test_a_spoilt_best_is_made_again_or_named(start: Start, stopped: Path) -> None:
+    best = stopped / "checkpoints" / "best.ckpt"
+    epoch = load(best)["grulab"]["epochs"]
+    best.unlink()
+    if epoch == 4:
+        resume(stopped)
+        assert differences(start("alone"), stopped) == []
+    else:
+        with pytest.raises(DamagedCheckpointError, match=rf"best.ckpt.*it holds epoch {epoch}"):
+            resume(stopped)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("form", ["zip", "pickle"])
+def test_code_in_a_checkpoint_is_refused_by_name(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    last = stopped / "checkpoints" / "last.ckpt"
+    if form == "zip":
+        torch.save(load(last) | {"state_dict": Payload()}, last)
+    else:
+        last.write_bytes(pickle.dumps({"grulab": Payload()}))
+    with pytest.raises(UnsafeCheckpointError, match=r"last.ckpt: refused: it asks for posix.system"):
+        resume(stopped)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_has_one_owner(stopped: Path) -> None:
+    """Another process is refused and told who holds the folder; when the holder dies, the folder is free."""
+    script = f"import time; from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "mine\n"
+        with pytest.raises(ConfigError, match=rf"is in use by process {holder.pid} on .* since \d{{4}}-") as caught:
+            resume(stopped)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ConfigError, match="is in use"):
+            train(compose(SMALL), stopped)
+        holder.kill()
+    assert resume(stopped)["status"] == "done"
+
+
+def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
+    """A loader's worker that outlives a killed run by some seconds does not keep its folder."""
+    with own(tmp_path):
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        reader = subprocess.run(
+            [sys.executable, "-c", f"from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert reader.stdout == "free\n"
+    finally:
+        os.kill(worker, KILL)
+        os.waitpid(worker, 0)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of 300 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_room_is_all_it_needs(start: Start, tiny_disk: Path, accelerator: str) -> None:
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(bytes(250 * 1024))
+    with pytest.raises(DiskFullError, match=r"the disk is full; make room, then go on with grulab resume"):
+        train(compose([*SMALL, accelerator]), tiny_disk / "run")
+    ballast.unlink()
+    resume(tiny_disk / "run")
+    assert differences(start("alone"), tiny_disk / "run") == []
+
+
+def test_a_full_disk_in_the_middle_loses_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = L.Trainer.save_checkpoint, []
+
+    def full(self: L.Trainer, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        original(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L.Trainer, "save_checkpoint", full)
+        with pytest.raises(DiskFullError):
+            start("full")
+    resume(tmp_path / "full")
+    assert differences(start("alone"), tmp_path / "full") == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("grulab.tracking.owner.os.open", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be written to \(Permission denied\)"):
+        resume(stopped)
+
+
+@pytest.mark.parametrize("signum", [TERM, INT, signal.SIGUSR1])
+def test_a_signal_saves_marks_and_tells(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, signum: int
+) -> None:
+    step, calls = SequenceClassifier.training_step, []
+
+    def interrupted(self: SequenceClassifier, *args: Any) -> torch.Tensor:
+        calls.append(self.global_step)
+        if len(calls) == 10:
+            os.kill(os.getpid(), signum)
+        return step(self, *args)
+
+    monkeypatch.setattr(SequenceClassifier, "training_step", interrupted)
+    handlers = [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1)]
+    with pytest.raises(Interrupted) as caught:
+        start("run")
+    assert caught.value.exit_code == (130 if signum == INT else 143)
+    assert [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1)] == handlers
+    assert len(calls) == 10
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 10
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert "go on with  grulab resume" in caplog.text
+
+
+def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, accelerator: str) -> None:
+    child = os.fork()
+    if child == 0:
+        step, calls = SequenceClassifier.training_step, []
+
+        def hang(self: SequenceClassifier, *args: Any) -> torch.Tensor:
+            calls.append(0)
+            if len(calls) == 9:
+                os.kill(os.getpid(), INT)
+                time.sleep(0.01)
+                os.kill(os.getpid(), INT)
+                time.sleep(60)
+            return step(self, *args)
+
+        SequenceClassifier.training_step = hang  # type: ignore[method-assign]
+        train(compose([*SMALL, accelerator]), tmp_path / "run")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    run_until_done([*SMALL, accelerator], tmp_path / "alone", [])
+    run_until_done([*SMALL, accelerator], tmp_path / "run", [])
+    assert differences(tmp_path / "alone", tmp_path / "run") == []
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """The whole way: a signal, its exit code, the command that is printed, and what that does."""
+    grulab = [str(Path(sys.executable).with_name("grulab"))]
+    command = [*grulab, "train", *SMALL, "trainer.max_epochs=2000", "hydra.run.dir=run"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        process.send_signal(TERM)
+        output = process.stdout.read()
+        assert process.wait() == 143
+    assert output.splitlines()[-1] == "interrupted by SIGTERM; go on with  grulab resume run"
+    epochs = len(pd.read_csv(tmp_path / "run" / "metrics.csv"))
+    again = [*grulab, "resume", "run", f"trainer.max_epochs={epochs + 2}"]
+    resumed = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert resumed.stderr == ""
+    assert resumed.stdout.startswith(f"resumed  after epoch {epochs} and ")
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == epochs + 2
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "interrupted by SIGTERM" in log
+    assert "resumed  after epoch" in log
+    nonsense = subprocess.run(
+        [*grulab, "resume", "nowhere"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (nonsense.returncode, nonsense.stderr) == (2, "grulab: nowhere: no such folder\n")
+
+
+def test_random_states_come_back_to_the_bit() -> None:
+    def draw() -> list[Any]:
+        return [random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()]  # noqa: NPY002
+
+    np.random.randn()  # noqa: NPY002  (an odd number of draws leaves one in NumPy's pocket)
+    state = RandomState().state_dict()
+    first = draw()
+    restored = RandomState()
+    restored.load_state_dict(state)
+    restored.on_train_start(None, None)  # type: ignore[arg-type]
+    assert draw() == first
+
+
+def test_a_table_is_cut_back_whatever_a_crash_left(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    header = "epoch,step,train/loss,train/accuracy,val/loss,val/accuracy,lr,seconds"
+    rows = [f"{epoch},{7 * epoch},1.5,0.5,1.5,0.5,0.02,0.1" for epoch in (1, 2, 3)]
+    table.write_text("\r\n".join([header, *rows, "4,28,0.1"]), newline="")
+    assert Recorder.cut_back(tmp_path, 2) == 14
+    assert table.read_text().splitlines() == [header, *rows[:2]]
+    assert Recorder.cut_back(tmp_path, 0) == 0
+    assert table.read_text().splitlines() == [header]
+
+
+def test_a_checkpoint_is_the_same_run_elsewhere(stopped: Path, start: Start, tmp_path: Path) -> None:
+    """A run's folder can be moved: nothing in it knows where it is."""
+    elsewhere = tmp_path / "moved" / "here"
+    elsewhere.parent.mkdir()
+    stopped.rename(elsewhere)
+    resume(elsewhere)
+    assert differences(start("alone"), elsewhere) == []
+
+
+def test_newest_good_of_nothing_is_nothing(tmp_path: Path) -> None:
+    assert checkpoints.newest_good(tmp_path) is None
