@@ -48,8 +48,12 @@ def leaves(value: Any) -> Iterator[Any]:
 def test_the_folder_holds_what_the_contract_says(run: Run, tmp_path: Path) -> None:
     summary = run("run")
     found = {path.name for path in (tmp_path / "run").iterdir()}
-    assert found == {"checkpoints", "tensorboard", "metrics.csv", "summary.json"}
-    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert found == {"checkpoints", "tensorboard", "metrics.csv", "summary.json", ".owner"}
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "last-previous.ckpt",
+    }
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "done"
     assert summary["error"] is None
@@ -227,25 +231,8 @@ def test_a_failure_says_so_and_a_folder_is_used_once(
         run("run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]["type"]) == ("failed", "OSError")
-    with pytest.raises(ConfigError, match=r"holds a run \(failed\)"):
+    with pytest.raises(ConfigError, match=r"holds a run \(failed\); go on with grulab resume"):
         run("run")
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [(KeyboardInterrupt, KeyboardInterrupt), (SystemExit, SystemExit)],
-    ids=["ctrl-c", "exit"],
-)
-def test_an_interrupted_run_says_so(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type, raised: type
-) -> None:
-    def stop(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("grulab.tracking.recorder.Recorder.on_train_epoch_end", stop)
-    with pytest.raises(raised):
-        run("run")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])

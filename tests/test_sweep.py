@@ -35,7 +35,7 @@ def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
     for job in jobs:
         assert json.loads((job / "summary.json").read_text())["status"] == "done"
         assert {path.name for path in job.iterdir()} == {
-            ".hydra", "checkpoints", "metrics.csv", "run.log", "summary.json", "tensorboard",
+            ".hydra", ".owner", "checkpoints", "metrics.csv", "run.log", "summary.json", "tensorboard",
         }  # fmt: skip
         assert "result  test accuracy" in (job / "run.log").read_text()
     assert not list(sweep.glob("*/*/hparams.yaml"))

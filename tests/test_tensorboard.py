@@ -66,7 +66,7 @@ def test_hyper_parameters_are_typed_and_the_status_is_true(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     if outcome == "failed":
-        monkeypatch.setattr("grulab.run._test_metrics", lambda _: 1 / 0)
+        monkeypatch.setattr("grulab.run._test_metrics", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("run", "model.bidirectional=true")
     else:

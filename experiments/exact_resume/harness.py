@@ -88,7 +88,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "row written": (Recorder, "_draw", _before),
     "curves written": (Recorder, "_draw", _after),
     "half a checkpoint": (L.Trainer, "save_checkpoint", _half_a_file),
-    "between renames": (checkpoints, "_link", _after),
+    "between renames": (checkpoints, "_rename", _after),
     "checkpoint written": (checkpoints.RunCheckpoints, "_write", _after),
     "test": (SequenceClassifier, "test_step", _before),
     "summary": (RunLogger, "end", _before),
@@ -101,7 +101,8 @@ def random_moments(generator: random.Random, count: int) -> list[Moment]:
     chosen = [place for _ in range(count // len(places) + 1) for place in generator.sample(places, len(places))]
     moments = []
     for place in chosen[:count]:
-        limit = {"batch": 12, "validation": 5}.get(place, 2)
+        # Few enough calls for a process to come that far in what is left of the run.
+        limit = {"batch": 8, "start-up": 1, "test": 1, "summary": 1}.get(place, 2)
         when = generator.uniform(0.0, 0.4) if place == "time" else generator.randint(1, limit)
         moments.append(Moment(place, when, generator.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])))
     return sorted(moments, key=lambda moment: moment.place in ("time", "test", "summary"))
@@ -156,6 +157,9 @@ def _attempt(overrides: list[str], run_dir: Path, moment: Moment | None) -> NoRe
             train(compose(overrides), run_dir)
     except Interrupted as interrupted:
         os._exit(interrupted.exit_code)
+    except KeyboardInterrupt:
+        # The signal came before anything was begun.
+        os._exit(130)
     except BaseException:
         logging.exception("failed")
         os._exit(1)

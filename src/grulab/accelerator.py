@@ -9,25 +9,26 @@ def find_accelerator(config: Config) -> str:
     """Return "cpu", "cuda" or "mps" for the accelerator that is asked for.
 
     Raises:
-        ConfigError: if this machine does not have it.
+        ConfigError: if this machine lacks it, or that device of it, or it cannot compute in that precision.
     """
-    wanted = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
-    if wanted == "auto":
+    trainer = config.trainer
+    found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
+    if found == "auto":
         # Not MPS, although Lightning would take it: see Config.notes().
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("trainer.accelerator=mps: this machine has none; use trainer.accelerator=cpu")
-    if wanted == "cuda":
-        count = torch.cuda.device_count()
-        if count == 0:
-            raise ConfigError(
-                f"trainer.accelerator={config.trainer.accelerator}: this machine has no CUDA device; "
-                "use trainer.accelerator=cpu"
-            )
-        index = config.trainer.devices[0] if isinstance(config.trainer.devices, list) else 0
-        if index >= count:
-            raise ConfigError(
-                f"trainer.devices=[{index}]: this machine has {count} CUDA device(s), counted from 0; "
-                f"choose from 0 to {count - 1}"
-            )
-    return wanted
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found, 1)
+    if count == 0:
+        raise ConfigError(
+            f"trainer.accelerator={trainer.accelerator}: this machine has no {found} device; "
+            "use trainer.accelerator=cpu"
+        )
+    if isinstance(trainer.devices, list) and trainer.devices[0] >= count:
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: this machine has {count} {found} device{'s' * (count > 1)}, "
+            f"counted from 0; choose one of those"
+        )
+    if trainer.precision == "16-mixed" and found == "cpu":
+        raise ConfigError("trainer.precision=16-mixed: the cpu has no 16-bit floats of that kind; use bf16-mixed")
+    if trainer.precision == "64-true" and found == "mps":
+        raise ConfigError("trainer.precision=64-true: mps has no 64-bit floats; use 32-true")
+    return found

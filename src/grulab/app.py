@@ -15,10 +15,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from grulab.composition import compose_run, compose_sweep, config_dir, explain
+from grulab.composition import compose_run, compose_sweep
 from grulab.config import Config, ConfigError, parse
 from grulab.folders import make_unused, shown
+from grulab.mistakes import config_dir, explain
+
+_ANYWHERE = ("32-true", "bf16-mixed")
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,14 @@ def main(arguments: Sequence[str]) -> None:
     """
     arguments = list(arguments)
     args = _parse_arguments(arguments)
+    if args.config_path is not None:
+        raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
+    if args.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: reads a pickle, which may hold code; name the overrides again")
+    if args.multirun and (args.cfg or args.info):
+        raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
     only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    if not only_shows and args.experimental_rerun is None:
+    if not only_shows:
         arguments += _check(args)
     # Hydra wants flags before overrides, and all overrides in one stretch.
     flags = [word for word in arguments if word not in args.overrides and not word.startswith("hydra.")]
@@ -44,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         if show_all:
             raise
         raise ConfigError(explain(error, args.overrides)) from None
@@ -60,7 +70,7 @@ def run_job(values: DictConfig) -> float:
         plain = OmegaConf.to_container(values, resolve=True)
         assert isinstance(plain, dict)
         summary = train(parse(plain), run_dir)  # type: ignore[arg-type]
-    except BaseException as error:
+    except Exception as error:
         _log_traceback(error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # Hydra tells of the first failure alone, and only when all jobs are done.
@@ -74,7 +84,7 @@ def _check(args: Namespace) -> list[str]:
     name = args.config_name or "config"
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
-    extra = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    extra = [f"hydra.searchpath=[{_quoted(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
     given = [line.lstrip("+").partition("=")[0] for line in args.overrides]
     if args.multirun:
         sweep = compose_sweep(args.overrides + extra, name)
@@ -92,15 +102,27 @@ def _check(args: Namespace) -> list[str]:
 
 def _claim(key: str, folder: Path, given: list[str]) -> list[str]:
     """Make the folder, a new one; return the override that tells Hydra, where it does not know."""
-    if key not in given:
-        return [f"{key}={make_unused(folder)}"]
-    if folder.is_dir() and any(folder.iterdir()):
+    try:
+        if key not in given:
+            return [f"{key}={_quoted(str(make_unused(folder)))}"]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
+    if any(folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
     return []
 
 
+def _quoted(value: str) -> str:
+    """Return a value that Hydra takes as it is, whatever it holds."""
+    escaped = value.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def _check_machine(config: Config) -> None:
-    if config.trainer.accelerator not in ("auto", "cpu"):
+    trainer = config.trainer
+    # Only these need torch to be answered.
+    if trainer.accelerator not in ("auto", "cpu") or trainer.devices != 1 or trainer.precision not in _ANYWHERE:
         from grulab.accelerator import find_accelerator
 
         find_accelerator(config)

@@ -1,6 +1,7 @@
 """The verbs. Nothing heavy is imported before a verb needs it."""
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     from grulab.config import ConfigError
 
+    # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
+    logging.raiseExceptions = False
     try:
         verb(arguments)
     except ConfigError as error:
@@ -54,8 +57,9 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
             return int(error.exit_code)  # type: ignore[attr-defined]
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
-        print(f"grulab: {type(error).__name__}: {error}", file=sys.stderr)
-        print("grulab: the traceback is in run.log; GRULAB_TRACEBACK=1 shows it here", file=sys.stderr)
+        # Some of torch's have a stack of C++ below their first line.
+        lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
+        _refuse(f"{type(error).__name__}: " + "\n".join(lines))
         return 1
     return 0
 

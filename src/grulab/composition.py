@@ -1,7 +1,6 @@
 """From overrides to checked configurations, with every mistake found before anything is started. No torch."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +12,14 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from grulab.config import TASK_CONFIGS, Config, ConfigError, parse, unknown_key, valid_keys
+from grulab.config import Config, ConfigError, parse, unknown_key, valid_keys
 from grulab.folders import job_folder
-
-_HERE = Path(__file__).parent
-
-
-def config_dir() -> Path:
-    """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
-    checkout = _HERE.parents[1]
-    return checkout / "conf" if (checkout / "pyproject.toml").is_file() else _HERE / "conf"
+from grulab.mistakes import config_dir, explain, known_keys
 
 
 def _job_folder(number: Any, overrides: Any, exclude: Any) -> str:
@@ -57,9 +50,14 @@ class Sweep:
 def compose(overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that ``grulab train OVERRIDES`` would run.
 
+    Args:
+        overrides: such as ``["model.hidden_size=16", "seed=1"]``.
+
     Raises:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f"{overrides}: is text; compose() takes a list of overrides, [{overrides!r}]")
     return compose_run(overrides)[0]
 
 
@@ -86,23 +84,33 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         ConfigError: as :func:`compose`, for all jobs at once.
     """
     with _hydra(overrides):
-        fixed = [override.input_line for override in _parsed(overrides) if not override.is_sweep_override()]
-        base, hydra = _compose([str(override) for override in fixed], config_name)
+        parsed = _parsed(overrides)
+        fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        base, hydra = _compose(fixed, config_name)
         folder = Path(hydra.sweep.dir)
+        for override in parsed:
+            if _sets_value(override) and override.key_or_group not in valid_keys(base.to_dict()):
+                raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
         if not hydra.sweeper._target_.endswith(BasicSweeper.__name__):
             return Sweep(folder, [], [base], [])
         swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
-        arguments = [line for line in overrides if not line.lstrip("+~").startswith("hydra.")]
+        # Hydra's sweeper sees the job's overrides alone; what is about Hydra holds for every job.
+        settings = [line for line in fixed if _is_about_hydra(line)]
+        arguments = [line for line in overrides if not _is_about_hydra(line)]
         jobs = BasicSweeper.split_arguments(_parsed([*swept, *arguments]), None)[0]
-        configs, mistakes = [], []
+        if not jobs:
+            raise ConfigError(f"{' '.join([*swept, *arguments])}: has no values, so the sweep has no jobs")
+        configs = []
+        mistakes: dict[str, int] = {}
         bases: dict[tuple[str, ...], DictConfig] = {}
         for number, job in enumerate(jobs):
             try:
-                configs.append(_compose_job(job, config_name, bases))
+                configs.append(_compose_job(job, settings, config_name, bases))
             except ConfigError as error:
-                mistakes += [f"{line} (first in job {number})" for line in str(error).splitlines()]
+                for line in str(error).splitlines():
+                    mistakes.setdefault(line, number)
         if mistakes:
-            raise ConfigError("\n".join({line.rsplit(" (", 1)[0]: line for line in reversed(mistakes)}.values()))
+            raise ConfigError("\n".join(f"{line} (first in job {number})" for line, number in mistakes.items()))
         return Sweep(folder, jobs, configs, _constant(jobs))
 
 
@@ -151,7 +159,9 @@ def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, DictCo
     return _checked(values), hydra
 
 
-def _compose_job(job: list[str], config_name: str, bases: dict[tuple[str, ...], DictConfig]) -> Config:
+def _compose_job(
+    job: list[str], settings: list[str], config_name: str, bases: dict[tuple[str, ...], DictConfig]
+) -> Config:
     """Return one job's configuration.
 
     Composing takes Hydra 60 ms. Jobs mostly differ in values alone, so what they have in common is composed once and
@@ -160,19 +170,25 @@ def _compose_job(job: list[str], config_name: str, bases: dict[tuple[str, ...], 
     parsed = _parsed(job)
     structure = tuple(str(override.input_line) for override in parsed if not _sets_value(override))
     if structure not in bases:
-        bases[structure] = hydra_compose(config_name, list(structure))
+        bases[structure] = hydra_compose(config_name, [*settings, *structure])
     values = copy.deepcopy(bases[structure])
     for override in parsed:
         if _sets_value(override):
             if OmegaConf.select(values, override.key_or_group, default=values) is values:
-                raise ConfigError(unknown_key(str(override.input_line), _known(job)))
+                raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
             OmegaConf.update(values, override.key_or_group, override.value())
     return _checked(values)
+
+
+def _is_about_hydra(line: str) -> bool:
+    return line.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def _sets_value(override: Override) -> bool:
     """Return whether the override changes a value that is there, and not what the configuration is made of."""
     is_value = "." in override.key_or_group or override.key_or_group in ("name", "seed")
+    if _is_about_hydra(override.key_or_group):
+        return False
     return override.type == OverrideType.CHANGE and override.package is None and is_value
 
 
@@ -198,36 +214,7 @@ def _hydra(overrides: Sequence[str]) -> Iterator[None]:
     with initialize_config_dir(str(config_dir()), job_name="grulab", version_base="1.3"):
         try:
             yield
-        except (HydraException, OmegaConfBaseException) as error:
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
             raise ConfigError(explain(error, overrides)) from None
-
-
-def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return one line for what Hydra or OmegaConf says of a user's overrides."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        if error.options:
-            return f"{group}={choice}: no such choice; choose from {', '.join(sorted(error.options))}"
-    if found := re.search(r"Cannot find primary config '([^']+)'", text):
-        return f"--config-name {found[1]}: no such file in {config_dir()}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key = found[1].split("@")[0]
-        override = next((line for line in overrides if line.lstrip("+~").startswith(f"{key}=")), f"{key}=...")
-        return unknown_key(override, _known(overrides))
-    if found := re.search(r"An item is already at '([^']+)'", text):
-        override = next((line for line in overrides if line.startswith(f"+{found[1]}=")), f"+{found[1]}=...")
-        return f"{override}: is there already; leave out the + to change it"
-    if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:
-        override = getattr(error, "override", None) or " ".join(overrides)
-        return f"{override}: cannot be read as key=value; quote what the shell or Hydra would take apart"
-    cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
-    return f"{text} {cause}".strip()
-
-
-def _known(overrides: Sequence[str]) -> list[str]:
-    """Return every key and group that an override can name, for the data that these overrides choose."""
-    chosen = next((line.partition("=")[2] for line in overrides if line.startswith("data=")), None)
-    groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"]
-    task = chosen if chosen in TASK_CONFIGS else "sinusoids"
-    return valid_keys({"data": {"task": task}}) + groups

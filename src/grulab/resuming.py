@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from grulab.composition import config_dir, override_values
+from grulab.composition import override_values
 from grulab.config import Config, ConfigError, parse
 from grulab.identity import MAY_CHANGE, refuse_another_run
+from grulab.mistakes import config_dir
 
 
 def main(arguments: Sequence[str]) -> None:

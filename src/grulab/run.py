@@ -68,7 +68,7 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
     with explained(run_dir), own(run_dir):
         if (existing := read_summary(run_dir)) is not None:
             raise ConfigError(
-                f"hydra.run.dir={run_dir}: holds a run ({existing['status']}); "
+                f"{run_dir}: holds a run ({existing['status']}); "
                 f"go on with grulab resume {shown(run_dir)}, or choose another folder"
             )
         return execute(config, run_dir, accelerator)
@@ -154,7 +154,7 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
 
             module.load_state_dict(checkpoints.load(keeper.best_path)["state_dict"])
             trainer.test(module, datamodule=datamodule, verbose=False)
-            test = _test_metrics(module)
+            test = _test_metrics(module, task.length_range)
             assert keeper.best_step is not None
             assert keeper.best_epoch is not None
             logger.log_metrics(test, keeper.best_step)
@@ -218,7 +218,8 @@ def build_trainer(
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
         accelerator=accelerator,
-        devices=config.trainer.devices,
+        # A list names a CUDA device; of the others there is one.
+        devices=config.trainer.devices if accelerator == "cuda" else 1,
         precision=config.trainer.precision,
         gradient_clip_val=config.trainer.gradient_clip_val,
         deterministic=config.trainer.deterministic,
@@ -238,8 +239,8 @@ def build_trainer(
     return trainer
 
 
-def _test_metrics(module: SequenceClassifier) -> dict[str, float]:
-    """Return the test means, and the accuracy for each range of lengths."""
+def _test_metrics(module: SequenceClassifier, length_range: tuple[int, int]) -> dict[str, float]:
+    """Return the test means, and the accuracy for each range of lengths: the same ranges in every run of a task."""
     means = module.test_means.compute()
     outcomes = pd.DataFrame(
         {
@@ -247,7 +248,7 @@ def _test_metrics(module: SequenceClassifier) -> dict[str, float]:
             "correct": torch.cat([correct for _, correct in module.test_outcomes]).cpu().numpy(),
         }
     )
-    low, high = int(outcomes["length"].min()), int(outcomes["length"].max())
+    low, high = length_range
     width = -(-(high - low + 1) // _LENGTH_BUCKETS)
     starts = low + (outcomes["length"] - low) // width * width
     by_length = outcomes.groupby(starts)["correct"].mean()

@@ -22,8 +22,10 @@ class PaddedBatch(NamedTuple):
     lengths: Tensor
     y: Tensor
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> "PaddedBatch":
+    def to(self, device: torch.device | str) -> "PaddedBatch":
         """Return the batch with x and y on the device; the lengths stay."""
+        # To a CUDA device the copy is ordered before whatever uses it; elsewhere the values might not be there yet.
+        non_blocking = torch.device(device).type == "cuda"
         return PaddedBatch(
             self.x.to(device, non_blocking=non_blocking),
             self.lengths,

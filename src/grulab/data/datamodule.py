@@ -19,6 +19,7 @@ _NEEDED_BY: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
+    "predict": (),
 }
 
 
@@ -92,11 +93,11 @@ class SequenceDataModule(L.LightningDataModule):
         return self._loader("train", PlanSampler(plan, self._position, batches))
 
     def val_dataloader(self) -> DataLoader[PaddedBatch]:
-        """Return the validation batches, sorted by length."""
+        """Return the validation batches, longest sequences first."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[PaddedBatch]:
-        """Return the test batches, sorted by length."""
+        """Return the test batches, longest sequences first."""
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:

@@ -19,8 +19,8 @@ def training_plan(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch:
     """Return the batches of one epoch: a pure function of its arguments, the same on every machine.
 
     Sequences are shuffled, then sorted by length inside windows of some batches, so that a batch holds sequences of
-    like length; then whole batches are shuffled. Every sequence comes exactly once. Only the last batch may be
-    smaller than ``batch_size``.
+    like length, the longest first; then whole batches are shuffled. Every sequence comes exactly once. Only the last
+    batch may be smaller than ``batch_size``; its sequences are drawn from all lengths alike.
 
     Args:
         lengths: (sequences,) int64.
@@ -32,18 +32,25 @@ def training_plan(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch:
         For each batch its sequences' indices: (batch,) int64.
     """
     shuffled = randomness.permutation(seed, "sequences", epoch, len(lengths))
-    window = batch_size * _WINDOW
-    windows = [shuffled[start : start + window] for start in range(0, len(shuffled), window)]
-    batches = _cut(np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in windows]), batch_size)
-    # A smaller batch stays at the end: the only place where one is expected.
     full = len(lengths) // batch_size
+    window = batch_size * _WINDOW
+    batches: Plan = []
+    for start in range(0, full * batch_size, window):
+        part = shuffled[start : min(start + window, full * batch_size)]
+        batches += _cut(_longest_first(part, lengths), batch_size)
     order = randomness.permutation(seed, "batches", epoch, full)
-    return [batches[index] for index in order] + batches[full:]
+    rest = shuffled[full * batch_size :]
+    return [batches[index] for index in order] + _cut(_longest_first(rest, lengths), batch_size)
 
 
 def evaluation_plan(lengths: NDArray[np.int64], batch_size: int) -> Plan:
-    """Return the batches of a whole split, sorted by length: the least padding, and the same every time."""
-    return _cut(np.argsort(lengths, kind="stable"), batch_size)
+    """Return the batches of a whole split, longest sequences first: the least padding, and the same every time."""
+    return _cut(_longest_first(np.arange(len(lengths)), lengths), batch_size)
+
+
+def _longest_first(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sort by length, as packing wants it; among equals the order stays."""
+    return indices[np.argsort(-lengths[indices], kind="stable")]
 
 
 def _cut(indices: NDArray[np.int64], batch_size: int) -> Plan:

@@ -20,6 +20,9 @@ class GRUClassifier(nn.Module):
         num_classes: answers.
         bidirectional: whether each layer also reads the sequence backwards.
         dropout: probability of a unit being zeroed between layers while training; no effect with one layer.
+
+    Raises:
+        ValueError: if a size is not positive, or dropout no probability.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class GRUClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout}: must be from 0 to 1")
         self.gru = nn.GRU(
             input_size,
             hidden_size,
@@ -48,7 +53,8 @@ class GRUClassifier(nn.Module):
 
         Args:
             x: (batch, time, features) float, padded at the end; the padding may hold anything, NaN included.
-            lengths: (batch,) int64 on the CPU, from 1 to time.
+            lengths: (batch,) int64 on the CPU, from 1 to time, in any order; with the longest first, as the data
+                module delivers them, nothing waits for an accelerator.
 
         Returns:
             (batch, classes) float.
@@ -77,7 +83,9 @@ class GRUClassifier(nn.Module):
 
     def _recur(self, x: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
         self._check(x, lengths)
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        # In another order than longest first, pack_padded_sequence sends the order to the device and waits.
+        longest_first = bool((lengths[1:] <= lengths[:-1]).all())
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=longest_first)
         output, h_n = self.gru(packed)
         # h_n: (num_layers x directions, batch, hidden_size), a layer's directions side by side, the last layer last.
         return output, torch.cat((h_n[-2], h_n[-1]), dim=1) if self.gru.bidirectional else h_n[-1]

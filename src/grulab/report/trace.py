@@ -1,7 +1,6 @@
 """``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
 
 import argparse
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training import training_section
 from grulab.tasks import Task, build_task
 from grulab.tracking import checkpoints, recorder
+from grulab.tracking.checkpoints import DamagedCheckpointError, UnsafeCheckpointError
 
 FOLDER = "trace"
 PICTURE = "hidden_states.png"
@@ -82,7 +82,7 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     Raises:
         ConfigError: if there is no checkpoint there, or no such sequence.
     """
-    trained = load(find_checkpoint(Path(path)))
+    trained = load(find_checkpoint(Path(path)).resolve())
     size = trained.config.data.test_size
     if not 0 <= sequence < size:
         raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1} (data.test_size={size})")
@@ -129,13 +129,16 @@ def load(path: Path) -> Trained:
         ConfigError: if it is not one of ours.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = checkpoints.load(path)
         config = parse(content[checkpoints.KEY]["config"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise ConfigError(f"{path}: is not a checkpoint of grulab ({reason})") from None
-    module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
-    module.load_state_dict(content["state_dict"])
+        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
+        module.load_state_dict(content["state_dict"])
+    except UnsafeCheckpointError as error:
+        raise ConfigError(str(error)) from None
+    except (DamagedCheckpointError, RuntimeError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path}: is not a checkpoint of grulab, or damaged; name a run's folder or its .ckpt"
+        ) from None
     return Trained(path, config, build_task(config.data), module.eval(), content["epoch"] + 1, content["global_step"])
 
 
@@ -248,7 +251,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _values(tensor: Tensor) -> str:
-    return _row(tensor.flatten()[:_COLUMNS][:4]) + " ..."
+    return _row(tensor.flatten()[:4]) + " ..."
 
 
 def _row(values: Tensor) -> str:

@@ -30,11 +30,13 @@ class Task(ABC):
         num_features: width of a step.
         num_classes: how many answers there are.
         chance: accuracy of the best answer given before looking.
+        length_range: shortest and longest sequence there can be, in steps.
     """
 
     num_features: int
     num_classes: int
     chance: float
+    length_range: tuple[int, int]
 
     @abstractmethod
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:

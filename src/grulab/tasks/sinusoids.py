@@ -7,11 +7,12 @@ from grulab.config import SinusoidsConfig
 from grulab.tasks import randomness
 from grulab.tasks.base import Sequences, Split, Task
 
-# The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, and that
-# only where the ceiling is low: the error stays under 0.008, and under 0.0001 at the default noise.
+# The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, so the mean
+# has a standard error of at most 0.008, where the ceiling is low; at the default noise it is under 0.0001.
 _CEILING_SEQUENCES = 4000
-# The integrand is smooth and periodic in the phase: equal steps converge faster than any power of their number.
-_PHASES = 48
+_FEWEST_PHASES = 48
+# Numbers held at once while integrating.
+_CELLS = 4_000_000
 
 
 class Sinusoids(Task):
@@ -36,6 +37,7 @@ class Sinusoids(Task):
         self.num_features = config.num_features
         self.num_classes = len(config.frequencies)
         self.chance = 1 / self.num_classes
+        self.length_range = (config.min_length, config.max_length)
 
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
         """Return the sequences with these indices; see :meth:`Task.generate`."""
@@ -49,7 +51,8 @@ class Sinusoids(Task):
         which is computed numerically.
         """
         # In pieces, so that long sequences of many features need little memory.
-        pieces = np.array_split(np.arange(_CEILING_SEQUENCES), 16)
+        cells = _CEILING_SEQUENCES * self.num_features * max(self._phases(), self.config.max_length)
+        pieces = np.array_split(np.arange(_CEILING_SEQUENCES), min(-(-cells // _CELLS), _CEILING_SEQUENCES))
         samples = [self._generate(0, "ceiling", piece) for piece in pieces]
         best = [self.posterior(sample.features, sample.lengths).max(axis=1) for sample in samples]
         return float(np.concatenate(best).mean())
@@ -61,7 +64,8 @@ class Sinusoids(Task):
         values = features * valid[:, :, None]
         log_likelihood = np.zeros((len(features), self.num_classes))
         for index, frequency in enumerate(self.config.frequencies):
-            waves = np.sin(2 * np.pi * (frequency * steps[:, None] + np.arange(_PHASES) / _PHASES))  # (time, phases)
+            turns = frequency * steps[:, None] + np.arange(self._phases()) / self._phases()
+            waves = np.sin(2 * np.pi * turns)  # (time, phases)
             # |x - wave|^2 without |x|^2, which is the same for every class: (sequences, features, phases)
             distance = np.matmul(-2 * values.transpose(0, 2, 1), waves) + (valid @ waves**2)[:, None, :]
             exponent = distance / (-2 * self.config.noise**2)
@@ -70,6 +74,15 @@ class Sinusoids(Task):
             log_likelihood[:, index] = (highest + np.log(integral)).sum(axis=1)
         likelihood = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
         return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))
+
+    def _phases(self) -> int:
+        """Return in how many steps the phase is integrated out.
+
+        The likelihood has a peak of about noise / (2 pi sqrt(time / 2)) turns; it is smooth and periodic, so a
+        step of that width already leaves an error of about exp(-2 pi^2) = 3e-9 of it.
+        """
+        peak = self.config.noise / (2 * np.pi * np.sqrt(self.config.max_length / 2))
+        return max(_FEWEST_PHASES, int(np.ceil(1 / peak)))
 
     def _generate(self, seed: int, stream: str, indices: NDArray[np.int64]) -> Sequences:
         config = self.config

@@ -1,12 +1,12 @@
 """best.ckpt and last.ckpt: written whole, verified, and enough to go on to the bit."""
 
+import hashlib
+import io
 import logging
 import os
-import pickle
 import re
 import shutil
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,8 @@ PREVIOUS = "last-previous.ckpt"
 DAMAGED = "last-damaged.ckpt"
 # Where a checkpoint keeps what Lightning has no place for.
 KEY = "grulab"
+# Of the checksum at a checkpoint's end.
+_DIGITS = 64
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +143,17 @@ class RunCheckpoints(Checkpoint):
         folder = self.last_path.parent
         temporary = folder / ".writing.ckpt"
         trainer.save_checkpoint(temporary)
+        _seal(temporary)
         if self._interruption.requested:
             _sync(temporary)
         if is_best:
-            _link(temporary, self.best_path)
+            # A file of its own: a disk that spoils one of them leaves the other.
+            _copy(temporary, self.best_path)
         if is_last:
+            # Between the two renames there is no last.ckpt; whoever resumes then takes the one before.
             if self.last_path.exists():
-                _link(self.last_path, folder / PREVIOUS)
-            temporary.replace(self.last_path)
+                _rename(self.last_path, folder / PREVIOUS)
+            _rename(temporary, self.last_path)
         else:
             temporary.unlink()
         if self._interruption.requested:
@@ -168,38 +173,41 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         DamagedCheckpointError: if it is incomplete, or a byte of it has changed.
         UnsafeCheckpointError: if it asks for code; nothing of it has been executed.
+        FileNotFoundError, PermissionError: as usual.
     """
+    data = path.read_bytes()
+    whole = data[-_DIGITS:] == _digest(data[:-_DIGITS])
     try:
-        # A checkpoint is a zip archive, which has a checksum for each member. What is none of that kind goes on to
-        # torch, which says what it would have run.
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"{damaged.rsplit('/', 1)[-1]} fails its checksum")
         with warnings.catch_warnings():
             # About the kind of pickle, when it is none of ours.
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    # Spoilt offsets make the readers seek to nowhere, which is an OSError.
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        OSError,
-    ) as error:
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # Spoilt bytes make a reader fail in any way whatever.
+    except Exception as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"
             raise UnsafeCheckpointError(message) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DamagedCheckpointError(f"{path}: is damaged ({reason})") from None
-    if not isinstance(content, dict) or KEY not in content:
-        raise DamagedCheckpointError(f"{path}: is not a checkpoint of grulab")
+        whole, content = False, None
+    if not whole:
+        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
+    assert isinstance(content, dict)
     return content
+
+
+def _seal(path: Path) -> None:
+    """Add a checksum of the whole file, as the comment that every zip archive may end with.
+
+    The archive has a checksum for each member, but not for what it says of its members, and a byte changed there can
+    make a reader see zeros.
+    """
+    data = path.read_bytes()
+    assert data[-22:-18] == b"PK\x05\x06", "torch.save ends its archive without a comment"
+    data = data[:-2] + _DIGITS.to_bytes(2, "little")
+    path.write_bytes(data + _digest(data))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -223,10 +231,10 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             damages.append(str(error))
             continue
         if path == previous:
-            if last.exists():
+            if damages:
                 last.replace(folder / DAMAGED)
-            _link(previous, last)
-            log.warning("%s; it is %s now, and the state before it is used", damages[0], DAMAGED)
+                log.warning("%s; it is %s now, and the state before it is used", damages[0], DAMAGED)
+            _copy(previous, last)
         return last, content
     if damages:
         raise DamagedCheckpointError("; ".join(damages) + ": put back a good copy, or begin anew with grulab train")
@@ -248,7 +256,7 @@ def check_best(folder: Path, content: dict[str, Any]) -> None:
         if best_epoch != content[KEY]["epochs"] or content[KEY]["batches"]:
             message = f"{error}: put back a good copy; it holds epoch {best_epoch}, which no other file does"
             raise DamagedCheckpointError(message) from None
-        _link(folder / LAST, folder / BEST)
+        _copy(folder / LAST, folder / BEST)
 
 
 def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
@@ -267,16 +275,14 @@ def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
     validation["is_last_batch"] = False
 
 
-def _link(path: Path, name: Path) -> None:
-    """Give a file one more name, in place of the file that has it now."""
-    temporary = path.with_name(".link.ckpt")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:
-        # Not every file system has hard links.
-        shutil.copyfile(path, temporary)
-    temporary.replace(name)
+def _copy(path: Path, name: Path) -> None:
+    temporary = path.with_name(".copying.ckpt")
+    shutil.copyfile(path, temporary)
+    _rename(temporary, name)
+
+
+def _rename(path: Path, name: Path) -> None:
+    path.replace(name)
 
 
 def _sync(path: Path) -> None:

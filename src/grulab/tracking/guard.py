@@ -1,14 +1,18 @@
 """A run whose loss is no number has nothing more to learn."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from grulab.models.classifier import SequenceClassifier
+from grulab.models.means import EpochMeans
+
 # Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
 _STEPS_BETWEEN_READINGS = 50
+_REMEDY = "lower optimizer.lr or set trainer.gradient_clip_val"
 
 
 class NonFiniteLossError(RuntimeError):
@@ -16,7 +20,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class LossGuard(L.Callback):
-    """Stops the run when the loss is NaN or infinite, and names the step.
+    """Stops the run when the loss is NaN or infinite, and names the step (from 0).
 
     On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every
     50 steps and at the end of the epoch, before anything is saved: the step named is still the right one.
@@ -37,6 +41,14 @@ class LossGuard(L.Callback):
         if len(self._losses) == _STEPS_BETWEEN_READINGS:
             self._read()
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at what the epoch's last step, whose loss nobody has computed yet, did to the weights."""
+        self._check_mean("validation", cast(SequenceClassifier, pl_module).val_means, trainer.global_step)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Likewise: the test split may be harder than the validation split."""
+        self._check_mean("test", cast(SequenceClassifier, pl_module).test_means, trainer.global_step)
+
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
         self._read()
@@ -53,8 +65,12 @@ class LossGuard(L.Callback):
             self._check(loss, self._first_step + offset)
 
     @staticmethod
+    def _check_mean(split: str, means: EpochMeans, step: int) -> None:
+        loss = means.compute()["loss"]
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(f"the {split} loss is {loss} after step {step - 1}: {_REMEDY}")
+
+    @staticmethod
     def _check(loss: float, step: int) -> None:
         if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss is {loss} at step {step}: lower optimizer.lr or set trainer.gradient_clip_val"
-            )
+            raise NonFiniteLossError(f"the loss is {loss} at step {step}: {_REMEDY}")

@@ -64,7 +64,7 @@ class Recorder(L.Callback):
         curves = {tag: row[tag] for tag in COLUMNS if tag not in ("epoch", "step", "seconds")}
         self._draw(trainer, curves | self._bounds, trainer.global_step)
         log.info(
-            "epoch %*d/%s  train loss %.4f acc. %.3f  val loss %.4f acc. %.3f  %.1f s",
+            "epoch %*d/%s  train loss %#.4g acc. %.3f  val loss %#.4g acc. %.3f  %.1f s",
             len(str(trainer.max_epochs)),
             row["epoch"],
             trainer.max_epochs,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from grulab.config import Config
+from grulab.folders import shown
 from grulab.tracking.files import write_atomically
 
 FILE_NAME = "summary.json"
@@ -63,7 +64,7 @@ class Summary:
         """Set top-level values and write the file."""
         self.content.update(values)
         self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
-        write_atomically(self.path, json.dumps(self.content, indent=2) + "\n")
+        write_atomically(self.path, json.dumps(self.content, indent=2, allow_nan=False) + "\n")
 
     def __enter__(self) -> Self:
         self.update()
@@ -75,6 +76,8 @@ class Summary:
         status, cause = "done", None
         if error is not None:
             status = "failed" if isinstance(error, Exception) else "interrupted"
+            if status == "failed":
+                error.add_note(f"the traceback is in {shown(self.path)}, and GRULAB_TRACEBACK=1 shows it here")
             cause = {
                 "type": type(error).__name__,
                 "message": str(error),
