@@ -64,6 +64,15 @@ MISTAKES = {
     "--config-name=foo": "no such file",
     "--config-dir=foo": "no such folder",
     "--faster": "unrecognized arguments: --faster",
+    "--config-path=foo": "--config-dir adds to it",
+    "--experimental-rerun=foo": "may hold code",
+    "model=null": "choose from gru",
+    "+model=gru": "leave out the +",
+    "hydra.run.dir=/proc/run": "cannot be made",
+    "model.hidden_size=99999999999999999999999": "must be at most 65536",
+    "optimizer.lr=1e+38": "must be at most 3e+37",
+    "trainer.devices=[true]": "one device",
+    "data.noise=0": "must be at least 0.01",
 }
 
 # Runs every command in one interpreter: main() must not import torch for any of them.
@@ -107,25 +116,37 @@ def test_every_mistake_is_one_line_without_torch_or_a_folder(tmp_path: Path) -> 
         assert key in err, context
         # Of a list, the element that is wrong.
         value = mistake.partition("=")[2]
-        assert value in err or value.strip("[]").split(",")[-1] in err, context
+        assert value in err or value.strip("[]").split(",")[-1].lower() in err.lower(), context
         assert not torch_imported, context
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_in_a_sweep_are_found_before_its_first_job(tmp_path: Path) -> None:
-    ((code, _, err, torch_imported), (group_code, _, group_err, _)) = cli(
+    ((code, _, err, torch_imported), *others) = cli(
         tmp_path,
         ["train", "-m", "model.hidden_size=8,0", "seed=0,-1", "model.num_layers=1,2"],
         ["train", "-m", "data=sinusoids,sinusoid"],
+        ["train", "-m", "model.hiden_size=8,16"],
+        ["train", "-m", "model.hidden_size=range(1,1)"],
+        ["train", "-m", "--cfg", "job", "seed=0,1"],
     )
-    assert code == group_code == 2
-    assert sorted(err.splitlines()) == [
-        "grulab: model.hidden_size=0: must be at least 1 (first in job 4)",
+    assert code == 2
+    assert err.splitlines() == [
         "grulab: seed=-1: must be at least 0 (first in job 2)",
+        "grulab: model.hidden_size=0: must be at least 1 (first in job 4)",
     ]
-    assert "choose from sinusoids, temporal_order" in group_err
+    assert [other[0] for other in others] == [2, 2, 2, 2]
+    assert "choose from sinusoids, temporal_order" in others[0][2]
+    assert others[1][2] == "grulab: model.hiden_size=8,16: no such key; did you mean model.hidden_size?\n"
+    assert "has no values" in others[2][2]
+    assert "--multirun: does not go with --cfg" in others[3][2]
     assert not torch_imported
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_are_a_list() -> None:
+    with pytest.raises(ConfigError, match=r"seed=1: is text"):
+        compose("seed=1")
 
 
 def test_several_mistakes_are_told_together() -> None:
@@ -173,14 +194,44 @@ def test_tab_completion_knows_the_verbs(
     assert not torch_imported
 
 
-def test_an_accelerator_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+def test_what_the_machine_lacks_leaves_no_folder(tmp_path: Path) -> None:
     import torch
 
     missing = "mps" if torch.cuda.is_available() else "gpu"
-    ((code, _, err, _),) = cli(tmp_path, ["train", f"trainer.accelerator={missing}"])
-    assert code == 2
-    assert f"trainer.accelerator={missing}" in err
+    accelerator, device, precision = cli(
+        tmp_path,
+        ["train", f"trainer.accelerator={missing}"],
+        ["train", "trainer.devices=[64]"],
+        ["train", "trainer.accelerator=cpu", "trainer.precision=16-mixed"],
+    )
+    assert [result[0] for result in (accelerator, device, precision)] == [2, 2, 2]
+    assert f"trainer.accelerator={missing}: this machine has no" in accelerator[2]
+    assert "trainer.devices=[64]: this machine has" in device[2]
+    assert "trainer.precision=16-mixed" in precision[2]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_experiments_of_ones_own(tmp_path: Path) -> None:
+    """A folder of one's own configurations works for a run and for a sweep, and beginner's slips are named."""
+    folder = tmp_path / "my 'own'" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\nname: mine\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
+    (folder / "unpacked.yaml").write_text("model: {hidden_size: 4}\n")
+    (folder / "broken.yaml").write_text("model: {hidden_size: [\n")
+    where = ["--config-dir", str(folder.parent)]
+    bad, unpacked, broken = cli(
+        tmp_path,
+        ["train", "-m", *where, "experiment=mine", "model.hidden_size=0"],
+        ["train", *where, "experiment=unpacked"],
+        ["train", *where, "experiment=broken"],
+    )
+    assert [result[0] for result in (bad, unpacked, broken)] == [2, 2, 2]
+    assert bad[2] == "grulab: model.hidden_size=0: must be at least 1\n"
+    assert "# @package _global_" in unpacked[2]
+    assert broken[2].count("\n") == 1
+    searchpath = f"hydra.searchpath=['file://{folder.parent}']".replace("my 'own'", "my \\'own\\'")
+    sweep = compose_sweep([searchpath, "experiment=mine"])
+    assert [(config.name, config.seed) for config in sweep.configs] == [("mine", 0), ("mine", 1)]
 
 
 @pytest.mark.parametrize("task", TASK_CONFIGS)

@@ -1,12 +1,16 @@
 """Every sequence once an epoch, in batches that depend on seed and epoch alone."""
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from grulab import PaddedBatch, SequenceDataModule
+from grulab import PaddedBatch, SequenceClassifier, SequenceDataModule
 from grulab.composition import compose
 from grulab.data.datamodule import SplitDataset
 from grulab.data.plan import PlanSampler, evaluation_plan, training_plan
@@ -45,6 +49,34 @@ def test_seeds_and_epochs_give_different_orders() -> None:
     # Not only the order of batches changes: their members do.
     members = [{frozenset(batch) for batch in training_plan(lengths, 32, 0, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 3
+
+
+def test_long_and_short_batches_are_mixed() -> None:
+    lengths = np.random.default_rng(0).integers(5, 51, 1000)
+    longest = [lengths[batch].max() for batch in training_plan(lengths, 32, 0, 0)]
+    assert longest[:-1] not in (sorted(longest[:-1]), sorted(longest[:-1], reverse=True))
+
+
+def test_the_smaller_last_batch_is_of_all_lengths() -> None:
+    """It counts more in its step than others do, so it must not always hold the longest sequences."""
+    lengths = np.random.default_rng(0).integers(5, 11, 1000)
+    seen = {int(length) for epoch in range(20) for length in lengths[training_plan(lengths, 32, 0, epoch)[-1]]}
+    assert seen == set(range(5, 11))
+
+
+@given(lengths_and_batch_size, st.integers(0, 50))
+def test_batches_are_longest_first(case: tuple[np.ndarray, int], epoch: int) -> None:
+    lengths, batch_size = case
+    for batch in training_plan(lengths, batch_size, 0, epoch) + evaluation_plan(lengths, batch_size):
+        assert (np.diff(lengths[batch]) <= 0).all()
+
+
+def test_the_plan_is_the_same_on_every_machine() -> None:
+    plan = training_plan(np.arange(1000) % 7, 32, seed=5, epoch=3)
+    digest = hashlib.sha256(np.concatenate(plan).tobytes()).hexdigest()
+    assert digest == "55908c743d5f2e1dfb8bfa87242b89af3560ed4028cc1b067cd59c313a1e2763", (
+        "the order of batches has changed: results before and after cannot be compared"
+    )
 
 
 def test_buckets_save_most_of_the_padding() -> None:
@@ -113,14 +145,38 @@ def test_lengths_never_leave_the_cpu() -> None:
     assert move_data_to_device(batch, torch.device("meta")).lengths is batch.lengths
 
 
-def test_a_step_reads_nothing_back_from_the_device() -> None:
-    """A tensor on the meta device has no values: whatever asked for one would raise, as a synchronisation."""
-    model = GRUClassifier(5, 8, 2, 3, bidirectional=True).to("meta")
-    batch = PaddedBatch(torch.zeros(2, 3, 5), torch.tensor([3, 1]), torch.tensor([0, 1])).to("meta")
-    loss = torch.nn.functional.cross_entropy(model(batch.x, batch.lengths), batch.y)
-    loss.backward()
-    with pytest.raises(RuntimeError, match="meta"):
-        loss.item()
+class Waits(TorchDispatchMode):
+    """Notes every operation that makes the processor wait for a device (played by meta, which has no values)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+        crosses = len({tensor.device.type for tensor in tensors if tensor.dim()}) > 1
+        if (crosses and "copy" in str(func)) or "_local_scalar_dense" in str(func):
+            on_device = any(tensor.is_meta for tensor in tensors)
+            if on_device and not (kwargs or {}).get("non_blocking"):
+                self.found.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("step", ["training_step", "validation_step", "test_step"])
+def test_a_step_never_waits_for_the_device(step: str) -> None:
+    data = SequenceDataModule(compose().data, seed=0)
+    batch = next(iter(data.train_dataloader())).to("meta")
+    module = SequenceClassifier(5, 8, 2, 3, bidirectional=True).to("meta")
+    with Waits() as waits:
+        loss = getattr(module, step)(batch, 0)
+        if loss is not None:
+            loss.backward()
+    assert waits.found == []
+    # The check sees what it is for: a batch in another order sends that order.
+    with Waits() as waits:
+        module(torch.zeros(2, 3, 5, device="meta"), torch.tensor([1, 3]))
+    assert waits.found != []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, whose synchronisations can be counted")

@@ -1,23 +1,30 @@
 """One run: what it leaves in its folder, and that the numbers there are true."""
 
 import csv
+import io
 import json
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from experiments.exact_resume.harness import differences
 
 from grulab import SequenceClassifier, SequenceDataModule
 from grulab.composition import compose
 from grulab.config import ConfigError
-from grulab.data.plan import training_plan
+from grulab.data.plan import PlanSampler, training_plan
 from grulab.run import train
 from grulab.tracking.guard import LossGuard, NonFiniteLossError
 from grulab.tracking.recorder import COLUMNS
+from grulab.tracking.summary import git_state
 from tests.conftest import SMALL, Run
 
 PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)
@@ -69,24 +76,35 @@ def test_the_folder_holds_what_the_contract_says(run: Run, tmp_path: Path) -> No
 
 
 def test_the_same_seed_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
-    for name, overrides in {
-        "a": [],
-        "b": [],
-        "workers": ["data.num_workers=2"],
-        "other": ["seed=1"],
-    }.items():
-        run(name, "model.num_layers=2", "model.dropout=0.3", *overrides)
+    """Weights, optimizer, metrics.csv, TensorBoard and summary; loader processes or not."""
+    stochastic = ["model.num_layers=2", "model.dropout=0.3"]
+    for name, overrides in {"a": [], "b": [], "workers": ["data.num_workers=2"], "other": ["seed=1"]}.items():
+        run(name, *stochastic, *overrides)
+    assert differences(tmp_path / "a", tmp_path / "b") == []
+    found = differences(tmp_path / "a", tmp_path / "workers")
+    assert {line for line in found if "config" not in line} == set()
+    found = differences(tmp_path / "a", tmp_path / "other")
+    assert {"last.ckpt: state_dict", "metrics.csv", "TensorBoard"} <= set(found)
 
-    def outcome(name: str) -> tuple[list[torch.Tensor], list[dict[str, str]]]:
-        weights = checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"].values()
-        return list(weights), [{k: v for k, v in row.items() if k != "seconds"} for row in rows(tmp_path / name)]
 
-    weights, table = outcome("a")
-    for name in ("b", "workers"):
-        assert all(map(torch.equal, outcome(name)[0], weights)), name
-        assert outcome(name)[1] == table, name
-    assert not any(map(torch.equal, outcome("other")[0], weights))
-    assert outcome("other")[1] != table
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_has_the_plan_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Not one epoch's order again and again, and none skipped, whether batches are fetched ahead or not."""
+    original, drawn = PlanSampler.__iter__, []
+
+    def noting(self: PlanSampler) -> Iterator[np.ndarray]:
+        batches = list(original(self))
+        if len(self) == 3:  # training; validation and test have two batches
+            drawn.append([tuple(batch) for batch in batches])
+        return iter(batches)
+
+    monkeypatch.setattr(PlanSampler, "__iter__", noting)
+    run("run", "trainer.max_epochs=4", f"data.num_workers={workers}", "seed=3")
+    lengths = SequenceDataModule(compose(SMALL).data, 3).split("train").lengths
+    expected = [[tuple(batch) for batch in training_plan(lengths, 32, 3, epoch)] for epoch in range(4)]
+    # Lightning asks once more before the first epoch begins; what counts is what the epochs got.
+    assert drawn[-4:] == expected
+    assert drawn[:-4] in ([], [expected[0]])
 
 
 def test_seed_0_is_a_seed(run: Run) -> None:
@@ -114,16 +132,21 @@ def test_epoch_means_are_exact(run: Run, tmp_path: Path) -> None:
         assert summary["metrics"][f"{split}/accuracy"] == np.mean(right)
 
 
-def test_the_training_mean_counts_every_sequence_once(run: Run) -> None:
-    """With a learning rate too small to move anything, the epoch's mean is the untrained model's over the split."""
-    summary = run("run", "trainer.max_epochs=1", "optimizer.lr=1e-30")
+def test_every_epoch_has_means_of_its_own(run: Run, tmp_path: Path) -> None:
+    """With a learning rate too small to move anything, every epoch's mean is the untrained model's over the split."""
+    run("run", "trainer.max_epochs=3", "optimizer.lr=1e-30")
     config = compose(SMALL)
     torch.manual_seed(config.seed)
     module = SequenceClassifier(5, 8, 1, 3).eval()
     data = SequenceDataModule(config.data, config.seed)
-    x, lengths, y = data.split("train")[np.arange(65)]
-    expected = torch.nn.functional.cross_entropy(module(x, lengths), y).item()
-    assert math.isclose(summary["metrics"]["train/loss"], expected, abs_tol=1e-6)
+    for split, size in (("train", 65), ("val", 33)):
+        x, lengths, y = data.split(split)[np.arange(size)]
+        logits = module(x, lengths)
+        loss = torch.nn.functional.cross_entropy(logits, y).item()
+        accuracy = (logits.argmax(1) == y).float().mean().item()
+        for row in rows(tmp_path / "run"):
+            assert math.isclose(float(row[f"{split}/loss"]), loss, abs_tol=1e-6)
+            assert math.isclose(float(row[f"{split}/accuracy"]), accuracy, abs_tol=1e-6)
     assert len(training_plan(data.split("train").lengths, 32, 0, 0)[-1]) == 1
 
 
@@ -186,10 +209,6 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(run: Run, tmp_path: 
     assert summary["status"] == "failed"
     assert summary["error"]["message"] == str(caught.value)
     assert "Traceback" in summary["error"]["traceback"]
-    # What was saved before is a good state.
-    if (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
-        state = checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
-        assert all(torch.isfinite(weight).all() for weight in state.values())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -211,13 +230,43 @@ def test_the_guard_stops_before_the_weights_change(run: Run, monkeypatch: pytest
     assert len(seen) == 5
 
 
-def test_on_an_accelerator_the_right_step_is_named_later() -> None:
-    guard = LossGuard()
-    losses = [1.0] * 30 + [float("nan")] + [1.0] * 9
-    guard._losses, guard._first_step = [torch.tensor(loss) for loss in losses], 100
+class OnAnAccelerator:
+    """A loss that is not on the CPU, as far as the guard can see."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def detach(self) -> torch.Tensor:
+        return torch.tensor(self.value)
+
+
+@pytest.mark.parametrize("reader", ["a full list", "validation", "a checkpoint"])
+def test_on_an_accelerator_the_right_step_is_named_later(reader: str) -> None:
+    guard, trainer, spoilt = LossGuard(), SimpleNamespace(global_step=100), 130
+
+    def train_and_read() -> None:
+        for step in range(100, 150 if reader == "a full list" else 140):
+            trainer.global_step = step
+            loss = OnAnAccelerator(math.nan if step == spoilt else 1.0)
+            guard.on_before_backward(trainer, None, loss)  # type: ignore[arg-type]
+        if reader == "validation":
+            guard.on_validation_start(trainer, None)  # type: ignore[arg-type]
+        else:
+            guard.on_save_checkpoint(trainer, None, {})  # type: ignore[arg-type]
+
     with pytest.raises(NonFiniteLossError, match="nan at step 130"):
-        guard.on_validation_start(None, None)  # type: ignore[arg-type]
-    assert guard._losses == []
+        train_and_read()
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
+def test_weights_spoilt_by_an_epochs_last_step_are_not_kept(run: Run, tmp_path: Path, monitor: str) -> None:
+    """That step's own loss was fine, and no other follows; the validation tells."""
+    with pytest.raises(NonFiniteLossError, match=r"the validation loss is (nan|inf) after step 0"):
+        run("run", "data.train_size=32", "trainer.max_epochs=1", "optimizer.lr=2e37", f"checkpoint.monitor={monitor}")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
 def test_a_failure_says_so_and_a_folder_is_used_once(
@@ -235,20 +284,78 @@ def test_a_failure_says_so_and_a_folder_is_used_once(
         run("run")
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_other_precisions_train(run: Run, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32)])
+def test_other_precisions_train(run: Run, tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
     assert math.isfinite(run("run", f"trainer.precision={precision}")["metrics"]["test/loss"])
+    weights = checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert {weight.dtype for weight in weights.values()} == {dtype}
+    assert run("plain")["metrics"]["train/loss"] != pytest.approx(run("again", f"trainer.precision={precision}")["metrics"]["train/loss"], rel=1e-12)  # fmt: skip  # noqa: E501
 
 
-@pytest.mark.parametrize("overrides", [["optimizer=adamw"], ["trainer.gradient_clip_val=0.5"], ["model.dropout=0.5"]])
-def test_every_knob_trains(run: Run, overrides: list[str]) -> None:
-    assert run("run", *overrides)["status"] == "done"
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.gradient_clip_val=1e-9",
+        "optimizer.weight_decay=1.0",
+        "optimizer.lr=0.01",
+        "optimizer.schedule=cosine",
+        "model.dropout=0.5",
+        "seed=1",
+        "data.seed=1",
+        "data.batch_size=16",
+        "data.noise=1.0",
+        "data.frequencies=[0.2,0.3]",
+    ],
+)
+def test_every_knob_does_something(run: Run, tmp_path: Path, override: str) -> None:
+    run("plain", "model.num_layers=2")
+    run("other", "model.num_layers=2", override)
+    losses = [[row["train/loss"] for row in rows(tmp_path / name)] for name in ("plain", "other")]
+    assert losses[0] != losses[1]
 
 
-def test_a_gradient_is_clipped(run: Run, tmp_path: Path) -> None:
-    run("clipped", "trainer.gradient_clip_val=1e-9")
-    run("free")
-    assert rows(tmp_path / "clipped") != rows(tmp_path / "free")
+def test_the_optimizer_is_the_one_that_is_named() -> None:
+    for algorithm, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        optimizer = SequenceClassifier(
+            5, 8, 1, 3, algorithm=algorithm, lr=0.3, weight_decay=0.1
+        ).configure_optimizers()
+        assert type(optimizer) is kind
+        assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.3, 0.1)
+    with pytest.raises(ValueError, match="algorithm=sgd: choose from adam, adamw"):
+        SequenceClassifier(5, 8, 1, 3, algorithm="sgd")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_is_what_it_says(run: Run, deterministic: bool) -> None:
+    run("run", f"trainer.deterministic={deterministic}")
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+def test_on_a_terminal_there_is_a_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("grulab.tracking.progress._SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    run("terminal", "trainer.max_epochs=3")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sys.stdout.getvalue())  # type: ignore[attr-defined]
+    assert re.search(r"epoch 1/3 .*\d/9.* steps  loss \d\.\d+ accuracy \d\.\d+", shown)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    run("pipe")
+    assert sys.stdout.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_the_commit_is_noted() -> None:
+    process = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)  # fmt: skip  # noqa: E501
+    state = git_state()
+    if process.returncode:
+        assert state is None
+    else:
+        assert state is not None
+        assert state["commit"] == process.stdout.strip()
 
 
 def test_the_seed_example_is_learned(tmp_path: Path) -> None:

@@ -153,6 +153,23 @@ def test_the_ceiling_of_sinusoids_agrees_with_a_slow_one() -> None:
     np.testing.assert_allclose(task.posterior(sample.features, sample.lengths), expected, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.frequencies=[0.1,0.11]", "data.noise=0.02", "data.num_features=1"),
+        ("data.frequencies=[0.1,0.1001]", "data.noise=0.1", "data.num_features=1", "data.max_length=200"),
+    ],
+    ids=["little noise", "long sequences"],
+)
+def test_the_ceiling_holds_where_the_likelihood_is_a_sharp_peak(overrides: tuple[str, ...]) -> None:
+    task = task_of("data=sinusoids", *overrides)
+    assert isinstance(task, Sinusoids)
+    judge = task.generate(0, "test", np.arange(4000))
+    right = task.posterior(judge.features, judge.lengths).argmax(1) == judge.classes
+    # Four standard errors of either mean.
+    assert abs(right.mean() - task.ceiling()) < 4 * np.sqrt(2 * task.ceiling() * (1 - task.ceiling()) / 4000)
+
+
 def test_the_ceiling_falls_with_noise() -> None:
     ceilings = [task_of("data=sinusoids", f"data.noise={noise}").ceiling() for noise in (0.5, 1, 2, 20)]
     assert ceilings == sorted(ceilings, reverse=True)

@@ -89,6 +89,31 @@ def test_a_checkpoint_alone_is_enough(run: Run, tmp_path: Path) -> None:
     assert "there is no metrics.csv" in (folder / "trace.md").read_text()
 
 
+def test_a_path_is_the_same_from_wherever(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("run")
+    monkeypatch.chdir(tmp_path / "run" / "checkpoints")
+    assert trace("best.ckpt") == tmp_path / "run" / "trace"
+
+
+def test_the_picture_shows_the_states(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("run", "model.bidirectional=true")
+    drawn: dict[str, np.ndarray] = {}
+
+    def keep(path: Path, states: np.ndarray, prefixes: np.ndarray, probabilities: np.ndarray, *rest: int) -> None:
+        drawn.update(states=states, prefixes=prefixes, probabilities=probabilities)
+        Image.new("RGB", (4, 4)).save(path)
+
+    monkeypatch.setattr("grulab.report.figures.hidden_states", keep)
+    trace(tmp_path / "run", sequence=3)
+    module = SequenceClassifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
+    batch = SequenceDataModule(compose(["data.test_size=40"]).data, 0).split("test")[np.array([3])]
+    states, _ = module.model.hidden_states(batch.x, batch.lengths)
+    np.testing.assert_allclose(drawn["states"], states[0].detach(), atol=1e-6)
+    for length, row in zip(drawn["prefixes"], drawn["probabilities"], strict=True):
+        alone = module(batch.x[:, :length], torch.tensor([length])).softmax(1)
+        np.testing.assert_allclose(row, alone[0].detach(), atol=1e-6)
+
+
 def test_what_cannot_be_traced_is_named(tmp_path: Path, run: Run) -> None:
     with pytest.raises(ConfigError, match="missing: no such file or folder"):
         trace(tmp_path / "missing")

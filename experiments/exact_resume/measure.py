@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from experiments.exact_resume.harness import SMALL, differences, random_moments, run_until_done
-from tqdm import tqdm
+from rich.progress import track
 
 from grulab import compose
 from grulab.report.sections import Section, to_markdown
-from grulab.run import execute, train
+from grulab.run import train
 from grulab.tracking import checkpoints
 
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ def kills(folder: Path, accelerator: str) -> Section:
     """Return, for each configuration, how often it was killed and what differed in the end."""
     generator = random.Random(0)
     rows = []
-    for number, values in enumerate(tqdm(list(itertools.product(*AXES.values())))):
+    for number, values in enumerate(track(list(itertools.product(*AXES.values())))):
         settings = [f"{key}={value}" for key, value in zip(AXES, values, strict=True)]
         overrides = [*SMALL, f"trainer.accelerator={accelerator}", *settings]
         alone, killed = folder / f"{number:02d}-alone", folder / f"{number:02d}-killed"
@@ -49,16 +49,16 @@ def kills(folder: Path, accelerator: str) -> Section:
         moments = random_moments(generator, 6)
         stopped = run_until_done(overrides, killed, moments)
         found = differences(alone, killed)
-        rows.append([*values, stopped, "; ".join(found) or "none", "; ".join(map(str, moments))])
-    for loader in ("fast", "python"):
-        for number, found in enumerate(_loader_differences(folder, loader)):
-            rows[number][-2] = "; ".join(filter(None, [rows[number][-2].replace("none", ""), found])) or "none"
+        rows.append([*values, stopped, "; ".join(found), "; ".join(map(str, moments))])
     table = pd.DataFrame(rows, columns=[*AXES, "times stopped", "differences", "moments"])
+    for loader in ("fast", "python"):
+        table["differences"] += _loader_differences(folder, loader)
+    table["differences"] = table["differences"].replace("", "none")
     total, different = table["times stopped"].sum(), (table["differences"] != "none").sum()
     text = (
-        f"{len(table)} configurations, stopped {total} times in all, resumed until done, and compared with the same run "
-        "left alone: weights, optimizer, random states, metrics.csv, TensorBoard (its Python accumulator, its web "
-        f"server with the fast loader and with the Python loader), test metrics. **{different} differ.**"
+        f"{len(table)} configurations, stopped {total} times in all, resumed until done, and compared with the same "
+        "run left alone: weights, optimizer, random states, metrics.csv, TensorBoard (Python accumulator, web "
+        f"server with its fast loader and with the Python loader), test metrics. **{different} differ.**"
     )
     return Section("Stopped at random moments", text, table)
 
@@ -84,7 +84,7 @@ def _loader_differences(folder: Path, loader: str) -> list[str]:
                             curves.append([point[1:] for point in json.load(answer)])
                     if curves[0] != curves[1]:
                         found.append(f"{loader}: {tag}")
-                results.append("; ".join(found))
+                results.append("; ".join(["", *found]))
             return results
         finally:
             server.terminate()
@@ -117,61 +117,50 @@ def costs(folder: Path, accelerator: str) -> Section:
         original(*args)  # type: ignore[arg-type]
         writes.append(1000 * (time.perf_counter() - began))
 
-    checkpoints.RunCheckpoints._write = timed  # type: ignore[method-assign]
+    checkpoints.RunCheckpoints._write = timed  # type: ignore[method-assign,assignment]
     for repeat in range(5):
         train(config, folder / f"write-{repeat}")
     checkpoints.RunCheckpoints._write = original  # type: ignore[method-assign]
 
-    first_step: dict[str, list[float]] = {"fresh": [], "resumed": []}
-    longer = compose([f"trainer.accelerator={accelerator}", "model.hidden_size=64", "trainer.max_epochs=6"])
-    for repeat in range(9):
-        for kind in first_step:
-            run_dir = folder / f"start-{kind}-{repeat}"
-            last = None
-            if kind == "resumed":
-                train(config, run_dir)
-                last = run_dir / "checkpoints" / "last.ckpt"
-            run_dir.mkdir(exist_ok=True)
-            began = time.perf_counter()
-            first_step[kind].append(_seconds_to_first_step(longer, run_dir, accelerator, last, began))
-    fresh, resumed = (statistics.median(values) for values in first_step.values())
-    table = pd.DataFrame(
-        [
-            ["a checkpoint written, hidden size 64", f"{statistics.median(writes):.1f} ms", _range(writes, "ms")],
-            ["to the first step, fresh", f"{1000 * fresh:.0f} ms", _range([1000 * v for v in first_step["fresh"]], "ms")],
-            ["to the first step, resumed", f"{1000 * resumed:.0f} ms", _range([1000 * v for v in first_step["resumed"]], "ms")],
-            ["resumed / fresh", f"{resumed / fresh:.2f}", ""],
-        ],
-        columns=["what", "median", "range"],
-    )  # fmt: skip
-    text = "In one process that has imported torch; the imports, seconds, are the same for both starts."
-    return Section("What it costs", text, table)
+    arguments = [f"trainer.accelerator={accelerator}", "model.hidden_size=64"]
+    finished = folder / "finished"
+    train(compose(arguments), finished)
+    seconds: dict[str, list[float]] = {"fresh": [], "resumed": []}
+    for repeat in range(7):
+        seconds["fresh"].append(_seconds_to_first_step("train", *arguments, f"hydra.run.dir={folder / str(repeat)}"))
+        seconds["resumed"].append(_seconds_to_first_step("resume", str(finished), f"trainer.max_epochs={6 + repeat}"))
+    fresh, resumed = (statistics.median(values) for values in seconds.values())
+    milliseconds = {kind: [1000 * value for value in values] for kind, values in seconds.items()}
+    rows = [
+        ["a checkpoint written, hidden size 64", f"{statistics.median(writes):.1f} ms", _range(writes)],
+        *(
+            [f"command to first step, {k}", f"{statistics.median(v):.0f} ms", _range(v)]
+            for k, v in milliseconds.items()
+        ),
+        ["resumed / fresh", f"{resumed / fresh:.2f}", ""],
+    ]
+    return Section("What it costs", "", pd.DataFrame(rows, columns=["what", "median", "range"]))
 
 
-class _FirstStepError(Exception):
-    """The first step was reached."""
+# The command line, in a process that ends when it comes to its first training step.
+_TO_FIRST_STEP = """
+import os, sys
+from grulab.models.classifier import SequenceClassifier
+SequenceClassifier.training_step = lambda *_: os._exit(7)
+from grulab.cli import main
+main(sys.argv[1:])
+"""
 
 
-def _seconds_to_first_step(config: object, run_dir: Path, accelerator: str, last: Path | None, began: float) -> float:
-    from grulab.models.classifier import SequenceClassifier
-
-    original = SequenceClassifier.training_step
-
-    def reached(*_: object) -> torch.Tensor:
-        raise _FirstStepError
-
-    SequenceClassifier.training_step = reached  # type: ignore[assignment]
-    try:
-        execute(config, run_dir, accelerator, last)  # type: ignore[arg-type]
-    except _FirstStepError:
-        return time.perf_counter() - began
-    finally:
-        SequenceClassifier.training_step = original  # type: ignore[method-assign]
-    raise AssertionError("a run without a step")
+def _seconds_to_first_step(*command: str) -> float:
+    began = time.perf_counter()
+    code = subprocess.run([sys.executable, "-c", _TO_FIRST_STEP, *command], check=False).returncode
+    assert code == 7, command
+    return time.perf_counter() - began
 
 
-def _range(values: list[float], unit: str) -> str:
-    return f"{min(values):.1f} to {max(values):.1f} {unit}"
+def _range(milliseconds: list[float]) -> str:
+    return f"{min(milliseconds):.1f} to {max(milliseconds):.1f} ms"
 
 
 if __name__ == "__main__":

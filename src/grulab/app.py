@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> None:
     if args.config_path is not None:
         raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
     if args.experimental_rerun is not None:
-        raise ConfigError("--experimental-rerun: reads a pickle, which may hold code; name the overrides again")
+        raise ConfigError(
+            f"--experimental-rerun {args.experimental_rerun}: a pickle may hold code; name the overrides"
+        )
     if args.multirun and (args.cfg or args.info):
         raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
     only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion

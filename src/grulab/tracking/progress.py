@@ -39,7 +39,8 @@ class TerminalProgress(L.Callback):
             TextColumn("steps  {task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=Console(file=self._stream),
-            refresh_per_second=4,
+            # No thread that draws: loaders fork this process.
+            auto_refresh=False,
             transient=True,
         )
         total = trainer.num_training_batches * cast(int, trainer.max_epochs)
@@ -63,6 +64,7 @@ class TerminalProgress(L.Callback):
             description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             completed=trainer.global_step,
             metrics=f"loss {means['loss']:.4f} accuracy {means['accuracy']:.3f}",
+            refresh=True,
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
