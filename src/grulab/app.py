@@ -73,7 +73,6 @@ def run_job(values: DictConfig) -> float:
         assert isinstance(plain, dict)
         summary = train(parse(plain), run_dir)  # type: ignore[arg-type]
     except Exception as error:
-        _log_traceback(error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # Hydra tells of the first failure alone, and only when all jobs are done.
             log.error("failed  %s in %s: %s", type(error).__name__, shown(run_dir), error)
@@ -139,13 +138,3 @@ def _parse_arguments(arguments: list[str]) -> Namespace:
     parser.error = refuse  # type: ignore[method-assign]
     # Unlike Hydra, take flags and overrides in any order.
     return parser.parse_intermixed_args(arguments)
-
-
-def _log_traceback(error: BaseException) -> None:
-    """Write the traceback to run.log alone: the terminal has the one line."""
-    record = log.makeRecord(
-        log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
-    )
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)

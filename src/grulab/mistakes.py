@@ -1,12 +1,14 @@
 """What Hydra and OmegaConf say of a user's overrides, in one line that names key, value and remedy."""
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import MissingConfigException
 
-from grulab.config import TASK_CONFIGS, unknown_key, valid_keys
+from grulab.config import TASK_CONFIGS, ConfigError, unknown_key, valid_keys
 
 _HERE = Path(__file__).parent
 
@@ -15,6 +17,14 @@ def config_dir() -> Path:
     """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
     inside = _HERE / "conf"
     return inside if inside.is_dir() else _HERE.parents[1] / "conf"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are ours to print."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError with the message and where to find help."""
+        raise ConfigError(f"{message}; {self.prog} --help shows how")
 
 
 def groups() -> dict[str, list[str]]:

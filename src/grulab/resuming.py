@@ -1,18 +1,17 @@
 """``grulab resume``: go on with a run from its folder alone, to the bit."""
 
-import argparse
 import json
 import logging.config
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from grulab.composition import override_values
 from grulab.config import Config, ConfigError, parse
 from grulab.identity import MAY_CHANGE, refuse_another_run
-from grulab.mistakes import config_dir
+from grulab.mistakes import Parser, config_dir
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,18 +20,13 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: for a user's mistake.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="grulab resume",
         description="Go on with a run where it stopped, in the same folder and on the same curves.",
         epilog=f"Overrides may change {', '.join(sorted(MAY_CHANGE))}: what else changes makes another run.",
     )
     parser.add_argument("run_dir", metavar="DIR", help="the run's folder")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; grulab resume --help shows how")
-
-    parser.error = refuse  # type: ignore[method-assign]
     options = parser.parse_args(arguments)
     run_dir = Path(options.run_dir)
     config = resumed_config(run_dir, options.overrides)

@@ -98,7 +98,7 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
         summary = read_summary(run_dir)
         if summary and summary["status"] == "done" and checkpoints.is_trained(config, epochs, best_epoch):
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
-            _report(config, run_dir, summary)
+            _announce(config, run_dir, summary)
             return summary
         log.info("resumed  after epoch %d and %d batches of the next", epochs, batches)
         return execute(config, run_dir, accelerator, checkpoint)
@@ -152,7 +152,7 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
             if not checkpoints.is_trained(config, epochs, keeper.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
-            module.load_state_dict(checkpoints.load(keeper.best_path)["state_dict"])
+            module.load_state_dict(keeper.load_best()["state_dict"])
             trainer.test(module, datamodule=datamodule, verbose=False)
             test = _test_metrics(module, task.length_range)
             assert keeper.best_step is not None
@@ -166,29 +166,52 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
         table = pd.read_csv(run_dir / recorder.FILE_NAME, float_precision="round_trip").set_index("epoch")
         best = {tag: float(table[tag][keeper.best_epoch]) for tag in table.columns if "/" in tag}
         metrics = best | test
-        summary.update(metrics=metrics, best_epoch=keeper.best_epoch, epochs=len(table))
-    _report(config, run_dir, summary.content)
+        speed = config.data.train_size * len(table) / table["seconds"].sum()
+        summary.update(
+            metrics=metrics,
+            best_epoch=keeper.best_epoch,
+            epochs=len(table),
+            sequences_per_second=round(float(speed), 1),
+            padding=round(datamodule.padding(), 4),
+        )
+    _announce(config, run_dir, summary.content)
     return summary.content
 
 
 @contextmanager
 def explained(run_dir: Path) -> Iterator[None]:
-    """Say how to go on after an interruption or with a full disk.
+    """Say how to go on after an interruption or with a full disk; leave any other traceback in run.log.
 
     Raises:
         DiskFullError: for the system's errors of that kind.
     """
     try:
         yield
+    except ConfigError:
+        raise
     except Interrupted as error:
         log.warning("interrupted by %s; go on with  grulab resume %s", error, shown(run_dir))
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _log_traceback(error)
             raise
         raise DiskFullError(
             f"{run_dir}: the disk is full; make room, then go on with grulab resume {shown(run_dir)}"
         ) from error
+    except Exception as error:
+        _log_traceback(error)
+        raise
+
+
+def _log_traceback(error: Exception) -> None:
+    """Write the traceback to run.log alone: the terminal has the one line."""
+    record = log.makeRecord(
+        log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def build_module(config: Config, num_features: int, num_classes: int) -> SequenceClassifier:
@@ -258,7 +281,7 @@ def _test_metrics(module: SequenceClassifier, length_range: tuple[int, int]) -> 
     }
 
 
-def _report(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
+def _announce(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
     metrics = content["metrics"]
     log.info(
         "result  test accuracy %.3f (chance %.3f, ceiling %.3f), loss %.4f, with epoch %d of %d, best by %s",

@@ -100,6 +100,13 @@ class SequenceDataModule(L.LightningDataModule):
         """Return the test batches, longest sequences first."""
         return self._evaluation_loader("test")
 
+    def padding(self) -> float:
+        """Return which share of the first training epoch's batches is padding."""
+        lengths = self.split("train").lengths
+        plan = training_plan(lengths, self.config.batch_size, self.seed, 0)
+        steps = sum(len(batch) * int(lengths[batch].max()) for batch in plan)
+        return 1 - float(lengths.sum()) / steps
+
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
         plan = evaluation_plan(self.split(name).lengths, self.config.batch_size)
         return self._loader(name, PlanSampler(lambda _: plan, lambda: (0, 0), len(plan)))

@@ -1,10 +1,9 @@
 """``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from grulab.config import Config, ConfigError, parse
 from grulab.data.batch import PaddedBatch
 from grulab.data.datamodule import SplitDataset
 from grulab.folders import shown
+from grulab.mistakes import Parser
 from grulab.models.classifier import SequenceClassifier
 from grulab.report import figures
 from grulab.report.sections import Section, print_sections, to_markdown
@@ -51,18 +51,13 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: for a user's mistake.
     """
-    parser = argparse.ArgumentParser(prog="grulab trace", description=__doc__)
+    parser = Parser(prog="grulab trace", description=__doc__)
     parser.add_argument(
         "path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt"
     )
     parser.add_argument(
         "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
     )
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; grulab trace --help shows how")
-
-    parser.error = refuse  # type: ignore[method-assign]
     options = parser.parse_args(arguments)
     folder = trace(options.path, options.sequence, Console())
     print(f"\nfolder  {shown(folder)}")

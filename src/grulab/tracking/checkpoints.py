@@ -122,6 +122,21 @@ class RunCheckpoints(Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
         self.best_step = state_dict["best_step"]
 
+    def load_best(self) -> dict[str, Any]:
+        """Return the checkpoint of the best epoch.
+
+        Raises:
+            DamagedCheckpointError: if the file is spoilt, or of a later epoch, which was trained before a crash and is
+                not trained again because the run now ends before it.
+        """
+        content = load(self.best_path)
+        if content[KEY]["epochs"] != self.best_epoch:
+            raise DamagedCheckpointError(
+                f"{self.best_path}: holds epoch {content[KEY]['epochs']}, but the best so far is {self.best_epoch}; "
+                f"go on to epoch {content[KEY]['epochs']} at least"
+            )
+        return content
+
     def _is_better(self, score: float) -> bool:
         if self.best_score is None:
             return True
