@@ -180,7 +180,7 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("grulab tr", "train resume trace"),
+        ("grulab tr", "train resume report trace"),
         ("grulab train model.hid", "model.hidden_size="),
         ("grulab train data=", "data=sinusoids data=temporal_order"),
     ],

@@ -25,7 +25,7 @@ def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     (sweep,) = (tmp_path / "outputs" / "sweeps" / "architecture").iterdir()
-    jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
+    jobs = sorted(path for path in sweep.iterdir() if path.name[0] == "0")
     assert [job.name for job in jobs] == [
         "000_hidden_size-4_bidirectional-false",
         "001_hidden_size-4_bidirectional-true",
@@ -39,6 +39,12 @@ def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
         }  # fmt: skip
         assert "result  test accuracy" in (job / "run.log").read_text()
     assert not list(sweep.glob("*/*/hparams.yaml"))
+    # It ends with what it has found.
+    assert "4 jobs: 4 done" in process.stdout
+    assert (sweep / "report.html").is_file()
+    again = grulab(tmp_path, "report", str(sweep))
+    assert again.returncode == 0
+    assert again.stdout.strip() == process.stdout[process.stdout.index("Leaderboard") :].strip()
 
 
 def test_a_failed_job_leaves_its_traceback_and_the_others_finish(tmp_path: Path) -> None:
@@ -50,7 +56,8 @@ def test_a_failed_job_leaves_its_traceback_and_the_others_finish(tmp_path: Path)
     assert process.stderr.splitlines()[-2].startswith("grulab: NonFiniteLossError: the loss is inf at step 1")
     assert process.stdout.count("failed  NonFiniteLossError in") == 1
     assert "Traceback" not in process.stderr + process.stdout
-    bad, good = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert "2 jobs: 1 failed, 1 done" in process.stdout
+    bad, good = sorted(path for path in (tmp_path / "out").iterdir() if path.name[0] == "0")
     assert (bad.name, good.name) == ("000_lr-2e37", "001_lr-0.01")
     assert json.loads((bad / "summary.json").read_text())["status"] == "failed"
     assert "Traceback" in (bad / "run.log").read_text()

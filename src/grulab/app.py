@@ -11,10 +11,12 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from yaml import YAMLError
 
 from grulab.composition import compose_run, compose_sweep
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str]) -> None:
         if show_all:
             raise
         raise ConfigError(explain(error, args.overrides)) from None
+    finally:
+        if args.multirun and not only_shows:
+            _report_on(_folder_of(overrides))
 
 
 def run_job(values: DictConfig) -> float:
@@ -112,6 +117,20 @@ def _claim(key: str, folder: Path, given: list[str]) -> list[str]:
     if any(folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
     return []
+
+
+def _folder_of(overrides: list[str]) -> Path:
+    """Return the sweep's folder, from the override that names it."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return Path(str(next(override.value() for override in parsed if override.key_or_group == "hydra.sweep.dir")))
+
+
+def _report_on(sweep_dir: Path) -> None:
+    """Print the leaderboard of what is there, also of a sweep that failed or was stopped."""
+    if any(sweep_dir.glob("*/summary.json")):
+        from grulab.report.sweep import report
+
+        report(sweep_dir, Console())
 
 
 def _quoted(value: str) -> str:

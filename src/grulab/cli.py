@@ -12,6 +12,7 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab train [OVERRIDES]        train one GRU
   grulab train -m [OVERRIDES]     sweep over comma-separated values
   grulab resume DIR [OVERRIDES]   go on with a run where it stopped
+  grulab report DIR               leaderboard and figures of a sweep
   grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
 
   grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
@@ -82,7 +83,18 @@ def _resume(arguments: list[str]) -> None:
     run_resume(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "resume": _resume, "trace": _trace}
+def _report(arguments: list[str]) -> None:
+    from grulab.report.sweep import main as run_report
+
+    run_report(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "resume": _resume,
+    "report": _report,
+    "trace": _trace,
+}
 
 
 def _completion(arguments: list[str]) -> list[str]:

@@ -126,8 +126,8 @@ class RunCheckpoints(Checkpoint):
         """Return the checkpoint of the best epoch.
 
         Raises:
-            DamagedCheckpointError: if the file is spoilt, or of a later epoch, which was trained before a crash and is
-                not trained again because the run now ends before it.
+            DamagedCheckpointError: if the file is spoilt, or of a later epoch, which was trained before a crash and
+                is not trained again because the run now ends before it.
         """
         content = load(self.best_path)
         if content[KEY]["epochs"] != self.best_epoch:

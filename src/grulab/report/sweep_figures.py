@@ -1,0 +1,93 @@
+"""Pictures of a sweep."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from grulab.config import shown_value
+from grulab.report.leaderboard import Leaderboard, effects, interval
+
+_HIGHLIGHTED = 4
+
+
+def draw_effects(board: Leaderboard, path: Path) -> None:
+    """Draw the metric against each swept key: means over all jobs with their 95 % intervals, jobs as dots."""
+    count = len(board.swept)
+    figure = Figure(figsize=(max(4.0, 2.8 * count), 3.4), layout="constrained")
+    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for axis, key in zip(axes, board.swept, strict=True):
+        table = effects(board, key)
+        positions = np.arange(len(table))
+        for position, value in zip(positions, table["value"], strict=True):
+            dots = board.done[board.done[key] == value][board.metric]
+            axis.plot(np.full(len(dots), position), dots, "o", color="0.75", markersize=3, zorder=1)
+        axis.errorbar(positions, table["mean"], yerr=table["interval"].fillna(0), fmt="o-", capsize=4, zorder=2)
+        axis.set_xticks(positions, [shown_value(value) for value in table["value"]])
+        axis.set_xlabel(key)
+        axis.margins(x=0.15)
+    axes[0].set_ylabel(board.metric)
+    figure.suptitle("Each swept key on its own: jobs (grey), mean and its 95 % interval", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def draw_pareto(board: Leaderboard, path: Path) -> None:
+    """Draw the metric against the number of parameters; the front is what no smaller configuration beats."""
+    ranking = board.ranking.sort_values("parameters", kind="stable")
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    half = ranking[f"{board.metric} interval"].fillna(0)
+    axis.errorbar(ranking["parameters"], ranking[board.metric], yerr=half, fmt="o", capsize=3, color="0.6")
+    sign = -1 if board.metric.endswith("loss") else 1
+    scores = sign * ranking[board.metric]
+    front = ranking[scores > scores.cummax().shift(fill_value=-np.inf)]
+    axis.plot(front["parameters"], front[board.metric], "-", color="C3", linewidth=1)
+    for place, (_, row) in enumerate(front.iterrows(), start=1):
+        axis.plot(
+            row["parameters"], row[board.metric], "o", color="C3", zorder=3, label=f"{place}  {board.label(row)}"
+        )
+        axis.annotate(
+            str(place), (row["parameters"], row[board.metric]), fontsize=9, weight="bold", color="C3",
+            xytext=(-5, 4), textcoords="offset points", ha="right",
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("parameters")
+    axis.set_ylabel(f"{board.metric}, mean over seeds")
+    axis.margins(x=0.12, y=0.12)
+    axis.legend(fontsize=7, loc="lower right", title="the front", title_fontsize=8, handlelength=1)
+    axis.set_title("What parameters buy: mean and its 95 % interval", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def draw_learning(board: Leaderboard, path: Path) -> None:
+    """Draw validation accuracy over epochs: means over seeds, the best configurations in colour."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for place, (_, row) in enumerate(board.ranking[::-1].iterrows()):
+        rank = len(board.ranking) - place
+        members = board.members(row)
+        tables = [pd.read_csv(folder / "metrics.csv") for folder in members["folder"]]
+        curves = pd.concat(tables).groupby("epoch")["val/accuracy"]
+        mean = curves.mean()
+        if rank > _HIGHLIGHTED:
+            axis.plot(mean.index, mean, color="0.8", linewidth=1, label="others" if place == 0 else None)
+            continue
+        (line,) = axis.plot(mean.index, mean, linewidth=2, label=f"{rank}. {board.label(row)}")
+        half = curves.apply(interval).fillna(0)
+        axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.12, linewidth=0)
+    done = board.done.iloc[0]
+    axis.axhline(done["ceiling"], color="black", linestyle=":", linewidth=1)
+    axis.axhline(done["chance"], color="black", linestyle="--", linewidth=1)
+    for name in ("ceiling", "chance"):
+        axis.annotate(name, (1, done[name]), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, -0.02), min(high, 1.04))
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("val/accuracy, mean over seeds")
+    axis.set_title("Learning curves, with 95 % intervals of the best", fontsize=10)
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.08))
+    figure.savefig(path, dpi=130)

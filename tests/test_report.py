@@ -1,0 +1,188 @@
+"""The leaderboard says what the jobs' folders say, with honest intervals."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from scipy import stats
+
+from grulab.composition import compose
+from grulab.config import ConfigError
+from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
+from grulab.report.sweep import report
+
+Score = Callable[[int, bool, int], float]
+
+
+def write_job(folder: Path, overrides: list[str], score: float | None, **summary: Any) -> None:
+    """Write a job's folder as a run leaves it; without a score, as one that was never begun."""
+    config = compose(overrides).to_dict()
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
+    if score is None:
+        return
+    hidden_size = config["model"]["hidden_size"]
+    content = {
+        "status": "done", "config": config, "monitor": config["checkpoint"]["monitor"], "error": None,
+        "metrics": {
+            "val/accuracy": score, "val/loss": 1 - score, "test/accuracy": score - 0.01, "test/loss": 1.1 - score,
+        },
+        "parameters": 10 * hidden_size, "seconds": 2.0, "sequences_per_second": 500.0, "padding": 0.1,
+        "chance": 1 / 3, "ceiling": 0.99,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(content | summary))
+    rows = [f"{epoch},{epoch},1,0.5,1,{score * epoch / 3},0.02,0.1" for epoch in (1, 2, 3)]
+    header = "epoch,step,train/loss,train/accuracy,val/loss,val/accuracy,lr,seconds"
+    (folder / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def write_sweep(folder: Path, score: Score, *common: str) -> Path:
+    """Write a finished sweep over hidden size 8, 16, direction and seeds 0, 1, 2."""
+    jobs = itertools.product((8, 16), (False, True), (0, 1, 2))
+    for number, (hidden_size, bidirectional, seed) in enumerate(jobs):
+        overrides = [f"model.hidden_size={hidden_size}", f"model.bidirectional={bidirectional}", f"seed={seed}"]
+        job = folder / f"{number:03d}_job"
+        write_job(job, [*common, *overrides], score(hidden_size, bidirectional, seed))
+    return folder
+
+
+def plain(hidden_size: int, bidirectional: bool, seed: int) -> float:
+    """Return a score with a large effect of the size, a small one of the direction, and seeds that differ."""
+    return 0.5 + 0.02 * hidden_size + 0.004 * bidirectional + 0.01 * seed
+
+
+def test_the_ranking_is_what_the_jobs_are(tmp_path: Path) -> None:
+    board = read_sweep(write_sweep(tmp_path, plain))
+    assert board.swept == ["model.hidden_size", "model.bidirectional"]
+    assert board.metric == "val/accuracy"
+    assert len(board.ranking) == 4
+    best = board.ranking.iloc[0]
+    assert (best["rank"], best["model.hidden_size"], best["model.bidirectional"], best["seeds"]) == (1, 16, True, 3)
+    scores = [plain(16, True, seed) for seed in range(3)]
+    assert best["val/accuracy"] == pytest.approx(np.mean(scores))
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
+    assert best["val/accuracy interval"] == pytest.approx((high - low) / 2)
+    assert list(board.ranking["val/accuracy"]) == sorted(board.ranking["val/accuracy"], reverse=True)
+    assert best["parameters"] == 160
+
+
+def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
+    board = read_sweep(write_sweep(tmp_path, plain, "checkpoint.monitor=val/loss"))
+    assert board.metric == "val/loss"
+    assert board.ranking.iloc[0]["model.hidden_size"] == 16
+    assert list(board.ranking["val/loss"]) == sorted(board.ranking["val/loss"])
+
+
+def test_a_difference_is_paired_over_seeds(tmp_path: Path) -> None:
+    """Seeds differ more than the directions do, but always alike: paired, the small difference is real."""
+    wobble = {0: 1e-4, 1: -1e-4, 2: 0.0}
+    board = read_sweep(write_sweep(tmp_path, lambda h, b, s: plain(h, b, s) + wobble[s] * b))
+    first, second = (board.members(board.ranking.iloc[place]) for place in (0, 1))
+    mean, half, pairs = difference(first, second, "val/accuracy", ["seed"])
+    test = stats.ttest_rel(first["val/accuracy"].to_numpy(), second["val/accuracy"].to_numpy())
+    bounds = test.confidence_interval(0.95)
+    assert pairs == 3
+    assert (mean - half, mean + half) == pytest.approx((bounds.low, bounds.high))
+    assert verdict(board).endswith("the difference is real.")
+    assert "paired over 3 seeds" in verdict(board)
+    # Unpaired, the intervals overlap.
+    one, other = board.ranking.iloc[0], board.ranking.iloc[1]
+    assert one["val/accuracy"] - one["val/accuracy interval"] < other["val/accuracy"]
+
+
+def test_chance_is_called_chance(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.8 + 0.05 * float(noise.normal())))
+    assert verdict(board).endswith("that may be chance.")
+
+
+def test_one_seed_is_no_result(tmp_path: Path) -> None:
+    for number, size in enumerate((8, 16)):
+        write_job(tmp_path / f"{number}", [f"model.hidden_size={size}"], 0.5 + size / 100)
+    board = read_sweep(tmp_path)
+    assert np.isnan(board.ranking["val/accuracy interval"]).all()
+    assert "at least 2 are needed" in verdict(board)
+
+
+def test_effects_are_over_pairs_that_agree_in_the_rest(tmp_path: Path) -> None:
+    board = read_sweep(write_sweep(tmp_path, plain))
+    sizes = effects(board, "model.hidden_size")
+    assert list(sizes["value"]) == [8, 16]
+    assert list(sizes["pairs"]) == [6, 6]
+    assert list(sizes["difference"]) == pytest.approx([0, 0.16])
+    assert list(sizes["difference_interval"]) == pytest.approx([0, 0], abs=1e-9)
+    directions = effects(board, "model.bidirectional")
+    assert list(directions["difference"]) == pytest.approx([0, 0.004])
+
+
+def test_the_interval_of_the_mean_holds_its_level() -> None:
+    """Of many samples of three, about 95 % have the true mean in their interval."""
+    generator = np.random.default_rng(0)
+    samples = generator.normal(0.8, 0.05, (2000, 3))
+    held = [abs(sample.mean() - 0.8) <= interval(pd.Series(sample)) for sample in samples]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_half_a_sweep_is_reported_too(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, plain)
+    error = {"type": "NonFiniteLossError", "message": "the loss is nan at step 7\nmore", "traceback": "..."}
+    write_job(sweep / "012_failed", ["model.hidden_size=32"], 0.0, status="failed", error=error, metrics={})
+    write_job(sweep / "013_running", ["model.hidden_size=32", "seed=1"], 0.0, status="running", metrics={})
+    write_job(sweep / "014_pending", ["model.hidden_size=32", "seed=2"], None)
+    write_job(sweep / "015_garbled", ["model.hidden_size=32", "seed=3"], 0.0)
+    (sweep / "015_garbled" / "summary.json").write_text("{")
+    board = report(sweep)
+    assert len(board.jobs) == 16
+    assert len(board.ranking) == 4
+    text = (sweep / "leaderboard.md").read_text()
+    assert "16 jobs: 12 done, 2 failed, 1 running, 1 pending" in text
+    assert "| 012_failed | failed | NonFiniteLossError: the loss is nan at step 7 |" in text
+    assert "| 015_garbled | failed | ValueError: summary.json cannot be read |" in text
+
+
+def test_a_sweep_without_a_result_says_so(tmp_path: Path) -> None:
+    write_job(tmp_path / "000", ["seed=0"], None)
+    report(tmp_path)
+    assert "No job has a result yet" in (tmp_path / "leaderboard.md").read_text()
+    assert not (tmp_path / "figures").exists()
+
+
+def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing: no such folder"):
+        report(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="is not a sweep's folder"):
+        report(tmp_path)
+
+
+def test_the_report_is_whole(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, plain, "name=mine")
+    report(sweep)
+    names = {path.name for path in sweep.iterdir() if not path.name.endswith("_job")}
+    assert names == {"leaderboard.csv", "leaderboard.md", "report.html", "figures"}
+    pictures = sorted((sweep / "figures").iterdir())
+    assert [path.name for path in pictures] == ["effects.png", "learning.png", "pareto.png"]
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.width >= 400
+            assert np.asarray(picture.convert("L")).std() > 10
+    page = (sweep / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)', page), "it needs nothing beside it"
+    table = pd.read_csv(sweep / "leaderboard.csv")
+    assert list(table["rank"]) == [1, 2, 3, 4]
+    text = (sweep / "leaderboard.md").read_text()
+    assert "grulab train name=mine model.hidden_size=16 model.bidirectional=True seed=2" in text
+    assert "011_job/checkpoints/best.ckpt" in text
+    # Again: the same, byte for byte.
+    before = {path.name: path.read_bytes() for path in sweep.glob("*.*")}
+    report(sweep)
+    assert {path.name: path.read_bytes() for path in sweep.glob("*.*")} == before
