@@ -1,0 +1,188 @@
+"""Nothing that was saved is lost, and nothing foreign is trusted: damage, owners, full disks, hostile files."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from experiments.exact_resume.harness import SMALL, differences
+
+from grulab import compose, resume, train
+from grulab.config import ConfigError
+from grulab.run import DiskFullError
+from grulab.tracking import checkpoints
+from grulab.tracking.checkpoints import DamagedCheckpointError, UnsafeCheckpointError, load
+from grulab.tracking.owner import own
+from tests.conftest import Start
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
+    start: Start, stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = stopped / "checkpoints" / "last.ckpt"
+    spoilt = last.read_bytes()[: last.stat().st_size // 2]
+    last.write_bytes(spoilt)
+    resume(stopped)
+    assert "last.ckpt: is damaged" in caplog.text
+    assert (last.with_name("last-damaged.ckpt")).read_bytes() == spoilt
+    assert differences(start("alone"), stopped) == []
+
+
+def test_a_flipped_byte_is_found_wherever_it_is(stopped: Path, tmp_path: Path) -> None:
+    content = (stopped / "checkpoints" / "last.ckpt").read_bytes()
+    path = tmp_path / "flipped.ckpt"
+    # Anywhere, and in the directory at the archive's end, where a zip has no checksum of its own.
+    start = content.rindex(b"archive/data/0") - 46
+    positions = random.Random(0).sample(range(len(content)), 150) + list(range(start, start + 100))
+    for position in [*positions, len(content) - 1]:
+        changed = bytearray(content)
+        changed[position] ^= 0xFF
+        path.write_bytes(changed)
+        with pytest.raises((DamagedCheckpointError, UnsafeCheckpointError)):
+            load(path)
+
+
+def test_with_no_whole_checkpoint_nothing_is_touched(stopped: Path) -> None:
+    folder = stopped / "checkpoints"
+    for name in ("last.ckpt", "last-previous.ckpt"):
+        (folder / name).write_bytes(b"PK not a zip")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rows = (stopped / "metrics.csv").read_bytes()
+    with pytest.raises(
+        DamagedCheckpointError, match=r"last.ckpt: is damaged.*last-previous.ckpt: is damaged.*good copy"
+    ):
+        resume(stopped)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert (stopped / "metrics.csv").read_bytes() == rows
+
+
+def test_a_spoilt_best_is_made_again_or_named(start: Start, stopped: Path) -> None:
+    best = stopped / "checkpoints" / "best.ckpt"
+    epoch = load(best)["grulab"]["epochs"]
+    best.unlink()
+    if epoch == 4:
+        resume(stopped)
+        assert differences(start("alone"), stopped) == []
+    else:
+        with pytest.raises(DamagedCheckpointError, match=rf"best.ckpt.*it holds epoch {epoch}"):
+            resume(stopped)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("form", ["zip", "pickle"])
+def test_code_in_a_checkpoint_is_refused_by_name(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    last = stopped / "checkpoints" / "last.ckpt"
+    content = load(last) | {"state_dict": Payload()}
+    torch.save(content, last, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UnsafeCheckpointError, match=r"last.ckpt: refused: it asks for posix.system"):
+        resume(stopped)
+    # Also where the checksum is right, by whoever knows how to compute it.
+    if form == "zip":
+        checkpoints._seal(last)
+        with pytest.raises(UnsafeCheckpointError):
+            resume(stopped)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_has_one_owner(stopped: Path) -> None:
+    """Another process is refused and told who holds the folder; when the holder dies, the folder is free."""
+    script = f"import time; from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "mine\n"
+        with pytest.raises(ConfigError, match=rf"is in use by process {holder.pid} on .* since \d{{4}}-") as caught:
+            resume(stopped)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ConfigError, match="is in use"):
+            train(compose(SMALL), stopped)
+        holder.kill()
+    assert resume(stopped)["status"] == "done"
+
+
+def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
+    """A loader's worker that outlives a killed run by some seconds does not keep its folder."""
+    with own(tmp_path):
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        reader = subprocess.run(
+            [sys.executable, "-c", f"from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert reader.stdout == "free\n"
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of 300 KiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_room_is_all_it_needs(start: Start, tiny_disk: Path, accelerator: str) -> None:
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(bytes(250 * 1024))
+    with pytest.raises(DiskFullError, match=r"the disk is full; make room, then go on with grulab resume"):
+        train(compose([*SMALL, accelerator]), tiny_disk / "run")
+    ballast.unlink()
+    resume(tiny_disk / "run")
+    assert differences(start("alone"), tiny_disk / "run") == []
+
+
+def test_a_full_disk_in_the_middle_loses_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = L.Trainer.save_checkpoint, []
+
+    def full(self: L.Trainer, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        original(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L.Trainer, "save_checkpoint", full)
+        with pytest.raises(DiskFullError):
+            start("full")
+    resume(tmp_path / "full")
+    assert differences(start("alone"), tmp_path / "full") == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("grulab.tracking.owner.os.open", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be written to \(Permission denied\)"):
+        resume(stopped)
+
+
+def test_newest_good_of_nothing_is_nothing(tmp_path: Path) -> None:
+    assert checkpoints.newest_good(tmp_path) is None
