@@ -23,7 +23,6 @@ from grulab.resuming import resumed_config
 from grulab.tracking.checkpoints import load
 from grulab.tracking.interruption import Interrupted
 from grulab.tracking.randomness import RandomState
-from grulab.tracking.recorder import Recorder
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -31,6 +30,7 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 CONFIGURATIONS = [
     ["checkpoint.every_n_steps=3", "model.num_layers=2", "model.dropout=0.3", "model.bidirectional=true"],
     ["data.num_workers=2", "optimizer.schedule=cosine", "trainer.early_stopping_patience=2"],
+    ["trainer.precision=64-true", "checkpoint.every_n_steps=2"],
     ["checkpoint.every_n_epochs=2", "checkpoint.monitor=val/loss", "model.num_layers=2", "model.dropout=0.3"],
 ]
 
@@ -142,13 +142,13 @@ def test_a_finished_run_says_so_and_is_left_alone(start: Start, caplog: pytest.L
     ],
 )
 def test_another_run_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"config": compose(SMALL).to_dict()}))
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "config": compose(SMALL).to_dict()}))
     with pytest.raises(ConfigError, match=message):
         resumed_config(tmp_path, overrides)
 
 
 def test_the_same_run_may_change_what_does_not_count(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"config": compose(SMALL).to_dict()}))
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "config": compose(SMALL).to_dict()}))
     overrides = ["trainer.max_epochs=50", "data.num_workers=2", "trainer.early_stopping_patience=7"]
     overrides += ["trainer.accelerator=cpu"]
     assert resumed_config(tmp_path, overrides) == compose([*SMALL, *overrides])
@@ -167,9 +167,6 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing: no such folder"):
         resume(tmp_path / "missing")
     with pytest.raises(ConfigError, match="is not a run's folder"):
-        resume(tmp_path)
-    (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"summary.json: cannot be read"):
         resume(tmp_path)
 
 
@@ -263,6 +260,36 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert (nonsense.returncode, nonsense.stderr) == (2, "grulab: nowhere: no such folder\n")
 
 
+@pytest.mark.parametrize("signum", [TERM, INT, signal.SIGUSR1])
+def test_a_signal_to_the_whole_group_ends_the_workers_too(tmp_path: Path, signum: int) -> None:
+    """As a terminal and SLURM send it: every process of the group gets it, loaders' workers included."""
+    command = [str(Path(sys.executable).with_name("grulab")), "train", *SMALL, "trainer.max_epochs=2000"]
+    with subprocess.Popen(
+        [*command, "data.num_workers=2", "hydra.run.dir=run"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        os.killpg(process.pid, signum)
+        output = process.stdout.read()
+        assert process.wait(timeout=60) == (130 if signum == INT else 143)
+    assert "go on with  grulab resume run" in output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
+
+
+def test_an_ignored_signal_stays_ignored(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell makes what it puts in the background deaf to Ctrl-C, which is for the foreground."""
+    interrupt_after(monkeypatch, 2, INT)
+    before = signal.signal(INT, signal.SIG_IGN)
+    try:
+        start("run")
+        assert signal.getsignal(INT) == signal.SIG_IGN
+    finally:
+        signal.signal(INT, before)
+
+
 def test_random_states_come_back_to_the_bit() -> None:
     def draw() -> list[Any]:
         return [random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()]  # noqa: NPY002
@@ -274,17 +301,6 @@ def test_random_states_come_back_to_the_bit() -> None:
     restored.load_state_dict(state)
     restored.on_train_start(None, None)  # type: ignore[arg-type]
     assert draw() == first
-
-
-def test_a_table_is_cut_back_whatever_a_crash_left(tmp_path: Path) -> None:
-    table = tmp_path / "metrics.csv"
-    header = "epoch,step,train/loss,train/accuracy,val/loss,val/accuracy,lr,seconds"
-    rows = [f"{epoch},{7 * epoch},1.5,0.5,1.5,0.5,0.02,0.1" for epoch in (1, 2, 3)]
-    table.write_text("\r\n".join([header, *rows, "4,28,0.1"]), newline="")
-    assert Recorder.cut_back(tmp_path, 2) == 14
-    assert table.read_text().splitlines() == [header, *rows[:2]]
-    assert Recorder.cut_back(tmp_path, 0) == 0
-    assert table.read_text().splitlines() == [header]
 
 
 def test_a_checkpoint_is_the_same_run_elsewhere(stopped: Path, start: Start, tmp_path: Path) -> None:

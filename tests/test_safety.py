@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from experiments.exact_resume.harness import SMALL, differences
+from experiments.exact_resume.harness import SMALL, differences, run_until_done
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from grulab import compose, resume, train
 from grulab.config import ConfigError
@@ -22,6 +24,7 @@ from grulab.run import DiskFullError
 from grulab.tracking import checkpoints
 from grulab.tracking.checkpoints import DamagedCheckpointError, UnsafeCheckpointError, load
 from grulab.tracking.owner import own
+from grulab.tracking.recorder import Recorder
 from tests.conftest import Start
 
 
@@ -51,30 +54,163 @@ def test_a_flipped_byte_is_found_wherever_it_is(stopped: Path, tmp_path: Path) -
             load(path)
 
 
+def test_a_flipped_bit_is_damage_and_no_attack(start: Start, stopped: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One bit can turn the name of a harmless class into another's: the state before is used all the same."""
+    last = stopped / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[content.index(b"ccollections") + 1] ^= 1  # bollections
+    last.write_bytes(content)
+    resume(stopped)
+    assert "last.ckpt: is damaged: its checksum" in caplog.text
+    assert differences(start("alone"), stopped) == []
+
+
 def test_with_no_whole_checkpoint_nothing_is_touched(stopped: Path) -> None:
     folder = stopped / "checkpoints"
-    for name in ("last.ckpt", "last-previous.ckpt"):
+    for name in ("last.ckpt", "last-previous.ckpt", "best.ckpt"):
         (folder / name).write_bytes(b"PK not a zip")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     rows = (stopped / "metrics.csv").read_bytes()
     with pytest.raises(
-        DamagedCheckpointError, match=r"last.ckpt: is damaged.*last-previous.ckpt: is damaged.*good copy"
-    ):
+        DamagedCheckpointError, match=r"last.ckpt: is damaged.*best.ckpt: is damaged.*good copy"
+    ) as caught:
         resume(stopped)
+    assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (stopped / "metrics.csv").read_bytes() == rows
 
 
-def test_a_spoilt_best_is_made_again_or_named(start: Start, stopped: Path) -> None:
-    best = stopped / "checkpoints" / "best.ckpt"
-    epoch = load(best)["grulab"]["epochs"]
-    best.unlink()
-    if epoch == 4:
+def test_missing_checkpoints_do_not_begin_the_run_anew(start: Start) -> None:
+    run = start("run")
+    shutil.rmtree(run / "checkpoints")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".owner"}
+    with pytest.raises(
+        ConfigError, match=r"holds no checkpoint, but metrics.csv has 6 epochs; put the checkpoints back"
+    ):
+        resume(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".owner"} == before
+
+
+@pytest.mark.parametrize("missing", ["last.ckpt", "last-previous.ckpt", "best.ckpt"])
+def test_any_one_checkpoint_can_be_lost(start: Start, stopped: Path, missing: str) -> None:
+    folder = stopped / "checkpoints"
+    epochs = {
+        name: load(folder / name)["grulab"]["epochs"] for name in ("last.ckpt", "last-previous.ckpt", "best.ckpt")
+    }
+    lost = epochs[missing]
+    (folder / missing).unlink()
+    if missing == "best.ckpt" and lost not in (epochs["last.ckpt"], epochs["last-previous.ckpt"]):
+        with pytest.raises(DamagedCheckpointError, match=rf"best.ckpt: is missing.*of epoch {lost}"):
+            resume(stopped)
+    else:
+        resume(stopped)
+        assert differences(start("alone"), stopped) == []
+
+
+def test_a_best_of_another_run_is_not_tested(start: Start, stopped: Path) -> None:
+    other = start("other", "seed=9", "trainer.max_epochs=2")
+    for path in (stopped / "checkpoints").glob("*.ckpt"):
+        if load(path)["grulab"]["epochs"] != 4:
+            path.unlink()
+    shutil.copy(other / "checkpoints" / "best.ckpt", stopped / "checkpoints" / "best.ckpt")
+    if load(stopped / "checkpoints" / "last.ckpt")["callbacks"]["RunCheckpoints"]["best_epoch"] == 4:
         resume(stopped)
         assert differences(start("alone"), stopped) == []
     else:
-        with pytest.raises(DamagedCheckpointError, match=rf"best.ckpt.*it holds epoch {epoch}"):
+        with pytest.raises(DamagedCheckpointError, match=r"best.ckpt: is missing, or of another run or epoch"):
             resume(stopped)
+
+
+def test_weights_and_the_epoch_they_are_said_to_be_of_agree(tmp_path: Path, accelerator: str) -> None:
+    """A crash leaves best.ckpt newer than last.ckpt; an end before that epoch is refused, not mixed up."""
+    overrides = [*SMALL, accelerator, "checkpoint.every_n_epochs=3", "optimizer.lr=0.05"]
+    run_until_done(overrides, tmp_path / "alone", [])
+    folder = tmp_path / "killed"
+    pid = os.fork()
+    if pid == 0:
+        original = Recorder.on_train_epoch_end
+
+        def kill(self: Recorder, trainer: L.Trainer, module: L.LightningModule) -> None:
+            original(self, trainer, module)
+            if trainer.current_epoch + 1 == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Recorder.on_train_epoch_end = kill  # type: ignore[method-assign]
+        train(compose(overrides), folder)
+    os.waitpid(pid, 0)
+    best, last = (load(folder / "checkpoints" / f"{name}.ckpt")["grulab"]["epochs"] for name in ("best", "last"))
+    assert last == 3
+    if best > last:
+        with pytest.raises(ConfigError, match=f"{best} epochs are done already"):
+            resume(folder, ["trainer.max_epochs=3"])
+    resume(folder)
+    assert differences(tmp_path / "alone", folder) == []
+
+
+def spoil_table(run: Path) -> None:
+    (run / "metrics.csv").write_text("epo")
+
+
+def lose_table(run: Path) -> None:
+    (run / "metrics.csv").unlink()
+
+
+def lose_curves(run: Path) -> None:
+    shutil.rmtree(run / "tensorboard")
+
+
+def cut_curves(run: Path) -> None:
+    (file,) = (run / "tensorboard").iterdir()
+    file.write_bytes(file.read_bytes()[:1200])
+
+
+def flip_curves(run: Path) -> None:
+    (file,) = (run / "tensorboard").iterdir()
+    content = bytearray(file.read_bytes())
+    content[1500] ^= 0xFF
+    file.write_bytes(content)
+
+
+def cut_summary(run: Path) -> None:
+    path = run / "summary.json"
+    path.write_text(path.read_text()[:300])
+
+
+def lose_summary(run: Path) -> None:
+    (run / "summary.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "harm", [spoil_table, lose_table, lose_curves, cut_curves, flip_curves, cut_summary, lose_summary]
+)
+def test_a_checkpoint_makes_the_rest_of_the_folder_again(
+    start: Start, stopped: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(stopped)
+    resume(stopped)
+    assert differences(start("alone"), stopped) == []
+
+
+def test_what_a_user_put_beside_the_curves_stays(stopped: Path) -> None:
+    mine = stopped / "tensorboard" / "events.out.tfevents.1.mine"
+    mine.write_bytes(b"not an event file")
+    with SummaryWriter(stopped / "tensorboard") as writer:
+        writer.add_scalar("mine/note", 1.5, 7)
+    resume(stopped)
+    assert mine.read_bytes() == b"not an event file"
+    mine.unlink()
+    events = EventAccumulator(str(stopped / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("mine/note")] == [(7, 1.5)]
+
+
+def test_a_second_damage_does_not_overwrite_the_first(stopped: Path) -> None:
+    folder = stopped / "checkpoints"
+    for content in (b"first", b"second"):
+        (folder / "last.ckpt").write_bytes(content)
+        checkpoints.newest_good(folder)
+    assert (folder / "last-damaged.ckpt").read_bytes() == b"first"
+    assert (folder / "last-damaged1.ckpt").read_bytes() == b"second"
 
 
 class Payload:
@@ -113,6 +249,13 @@ def test_a_folder_has_one_owner(stopped: Path) -> None:
             train(compose(SMALL), stopped)
         holder.kill()
     assert resume(stopped)["status"] == "done"
+
+
+def test_a_folder_has_one_owner_among_threads_too(stopped: Path) -> None:
+    with own(stopped), pytest.raises(ConfigError, match="is in use by this process"), own(stopped):
+        pass
+    with own(stopped):
+        pass
 
 
 def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 USAGE = """\
@@ -43,12 +45,16 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        # Until a run has handlers of its own: the exit code of a termination, also for SLURM's way of announcing one.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signum) == signal.SIG_DFL:
+            signal.signal(signum, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         verb(arguments)
     except ConfigError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("grulab: interrupted before anything was begun", file=sys.stderr)
+        print("grulab: interrupted before the run had begun", file=sys.stderr)
         return 130
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)

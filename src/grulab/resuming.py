@@ -1,6 +1,5 @@
 """``grulab resume``: go on with a run from its folder alone, to the bit."""
 
-import json
 import logging.config
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from grulab.composition import override_values
 from grulab.config import Config, ConfigError, parse
 from grulab.identity import MAY_CHANGE, refuse_another_run
 from grulab.mistakes import Parser, config_dir
+from grulab.tracking.summary import read_summary
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -82,16 +82,19 @@ def stored_config(run_dir: Path) -> Config:
     """
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
-    summary, composed = run_dir / "summary.json", run_dir / ".hydra" / "config.yaml"
-    if summary.is_file():
-        try:
-            return parse(json.loads(summary.read_text(encoding="utf-8"))["config"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{summary}: cannot be read ({error}); it is not a run's") from None
+    composed = run_dir / ".hydra" / "config.yaml"
+    summary = read_summary(run_dir)
+    if summary is not None and isinstance(summary.get("config"), dict):
+        return parse(summary["config"])
     if composed.is_file():
-        # The run was stopped before it had written anything of its own.
+        # The run was stopped before it had written anything of its own, or its summary was spoilt since.
         return parse(OmegaConf.to_container(OmegaConf.load(composed), resolve=True))  # type: ignore[arg-type]
-    raise ConfigError(f"{run_dir}: is not a run's folder: it has neither summary.json nor .hydra/config.yaml")
+    if (run_dir / "checkpoints").is_dir():
+        from grulab.tracking import checkpoints
+
+        if found := checkpoints.newest_good(run_dir / checkpoints.FOLDER):
+            return parse(found[1][checkpoints.KEY]["config"])
+    raise ConfigError(f"{run_dir}: is not a run's folder: no summary.json, .hydra or checkpoints tells what it is")
 
 
 def _log_to(run_dir: Path) -> None:

@@ -85,7 +85,15 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
     with explained(run_dir), own(run_dir):
         folder = run_dir / checkpoints.FOLDER
         found = checkpoints.newest_good(folder)
+        summary = read_summary(run_dir)
         if found is None:
+            rows = recorder.count_rows(run_dir)
+            # The first epoch is the best so far, so a checkpoint follows its row at once.
+            if rows > 1 or (summary and summary["status"] == "done"):
+                raise ConfigError(
+                    f"{folder}: holds no checkpoint, but metrics.csv has {rows} epochs; put the checkpoints back, "
+                    "or begin anew with grulab train"
+                )
             log.info("nothing was saved yet: the run begins anew")
             return execute(config, run_dir, accelerator)
         checkpoint, state = found
@@ -95,8 +103,8 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
         if config.trainer.max_epochs < epochs:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         best_epoch = state["callbacks"][RunCheckpoints.__name__]["best_epoch"]
-        summary = read_summary(run_dir)
-        if summary and summary["status"] == "done" and checkpoints.is_trained(config, epochs, best_epoch):
+        is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
+        if summary and is_reported and checkpoints.is_trained(config, epochs, best_epoch):
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
             _announce(config, run_dir, summary)
             return summary
@@ -124,15 +132,21 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
         state = checkpoints.load(checkpoint) if checkpoint else None
         epochs = state[checkpoints.KEY]["epochs"] if state else 0
         (run_dir / checkpoints.FOLDER).mkdir(exist_ok=True)
-        events.cut_back(run_dir / tensorboard.FOLDER, Recorder.cut_back(run_dir, epochs))
 
         L.seed_everything(config.seed, verbose=False)
         datamodule = SequenceDataModule(config.data, config.seed)
         task = datamodule.task
         module = build_module(config, task.num_features, task.num_classes)
+        if config.trainer.precision == "64-true":
+            # Lightning converts the module after it has restored the weights, which would round them.
+            module.double()
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = task.ceiling()
         summary.update(parameters=parameters, chance=task.chance, ceiling=ceiling)
+
+        rows = state["callbacks"][Recorder.__name__]["rows"] if state else []
+        recorder.write_table(run_dir, rows)
+        events.cut_back(run_dir / tensorboard.FOLDER, recorder.curves(rows, task.chance, ceiling))
 
         keeper = RunCheckpoints(run_dir / checkpoints.FOLDER, config, interruption)
         if state:
@@ -159,8 +173,13 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
             assert keeper.best_epoch is not None
             logger.log_metrics(test, keeper.best_step)
         except BaseException as error:
-            logger.end("failed" if isinstance(error, Exception) else "interrupted")
+            is_failure = isinstance(error, Exception) and not interruption.requested
+            logger.end("failed" if is_failure else "interrupted")
+            # Whatever broke while the run was being stopped, it was being stopped.
+            interruption.check()
             raise
+        finally:
+            datamodule.close()
         logger.end("done")
 
         table = pd.read_csv(run_dir / recorder.FILE_NAME, float_precision="round_trip").set_index("epoch")
@@ -196,9 +215,9 @@ def explained(run_dir: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             _log_traceback(error)
             raise
-        raise DiskFullError(
-            f"{run_dir}: the disk is full; make room, then go on with grulab resume {shown(run_dir)}"
-        ) from error
+        known = read_summary(run_dir) is not None or (run_dir / ".hydra" / "config.yaml").is_file()
+        command = f"go on with grulab resume {shown(run_dir)}" if known else "start the run again"
+        raise DiskFullError(f"{run_dir}: the disk is full; make room, then {command}") from error
     except Exception as error:
         _log_traceback(error)
         raise

@@ -65,6 +65,7 @@ class SequenceDataModule(L.LightningDataModule):
         self.seed = seed
         self.task = build_task(config)
         self._splits: dict[Split, SplitDataset] = {}
+        self._loaders: list[_Loader] = []
 
     def split(self, name: Split) -> SplitDataset:
         """Return a split; it is generated when it is first asked for."""
@@ -114,19 +115,25 @@ class SequenceDataModule(L.LightningDataModule):
     def _loader(self, name: Split, sampler: PlanSampler) -> DataLoader[PaddedBatch]:
         trainer = self.trainer
         on_cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        loader = _Loader(
             self.split(name),
             # An item is a batch already: no collating.
             batch_size=None,
             sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.config.num_workers,
-            worker_init_fn=_ignore_signals,
             persistent_workers=self.config.num_workers > 0,
             pin_memory=on_cuda,
             # Without a generator of its own, a loader draws from the global one each time it is iterated.
             generator=torch.Generator().manual_seed(0),
         )
+        self._loaders.append(loader)
+        return loader
+
+    def close(self) -> None:
+        """End the processes that assemble batches."""
+        while self._loaders:
+            self._loaders.pop().close()
 
     def _position(self) -> tuple[int, int]:
         """Return the trainer's epoch and how many of its batches are done, from Lightning's own progress."""
@@ -138,10 +145,26 @@ class SequenceDataModule(L.LightningDataModule):
         return epoch.processed, fit_loop.epoch_loop.batch_progress.current.ready if inside else 0
 
 
-def _ignore_signals(worker: int) -> None:
-    """Make a worker deaf to the signals that its whole process group gets: its parent ends it in order."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
+class _Loader(DataLoader[PaddedBatch]):
+    """A DataLoader whose workers are deaf to the signals that their whole process group gets.
+
+    Their parent ends them in order. The signals are blocked before a worker is born, for it inherits that.
+    """
+
+    def __iter__(self) -> Any:
+        if self.num_workers == 0:
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def close(self) -> None:
+        """End the workers; at the interpreter's exit nobody would, for they do not hear its SIGTERM."""
+        if self.num_workers > 0 and self._iterator is not None:
+            self._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._iterator = None
 
 
 def _as_it_is(batch: Any) -> Any:

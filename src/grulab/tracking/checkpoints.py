@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ BEST = "best.ckpt"
 LAST = "last.ckpt"
 # The one that was last.ckpt before: if the disk spoils the newest, it is the newest good one.
 PREVIOUS = "last-previous.ckpt"
-DAMAGED = "last-damaged.ckpt"
+DAMAGED = "last-damaged"
 # Where a checkpoint keeps what Lightning has no place for.
 KEY = "grulab"
 # Of the checksum at a checkpoint's end.
@@ -186,12 +187,17 @@ def load(path: Path) -> dict[str, Any]:
     """Open a checkpoint that may come from anywhere.
 
     Raises:
-        DamagedCheckpointError: if it is incomplete, or a byte of it has changed.
+        DamagedCheckpointError: if it is incomplete, a byte of it has changed, or it is none of ours.
         UnsafeCheckpointError: if it asks for code; nothing of it has been executed.
-        FileNotFoundError, PermissionError: as usual.
+        FileNotFoundError: if there is none.
     """
-    data = path.read_bytes()
-    whole = data[-_DIGITS:] == _digest(data[:-_DIGITS])
+    try:
+        data = path.read_bytes()
+    except (PermissionError, IsADirectoryError) as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    sealed = re.fullmatch(rb"[0-9a-f]{64}", data[-_DIGITS:]) is not None
+    if sealed and data[-_DIGITS:] != _digest(data[:-_DIGITS]):
+        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
     try:
         with warnings.catch_warnings():
             # About the kind of pickle, when it is none of ours.
@@ -202,10 +208,9 @@ def load(path: Path) -> dict[str, Any]:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"
             raise UnsafeCheckpointError(message) from None
-        whole, content = False, None
-    if not whole:
-        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
-    assert isinstance(content, dict)
+        content = None
+    if not sealed or not isinstance(content, dict) or not {KEY, "state_dict", "loops", "callbacks"} <= content.keys():
+        raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: it has no checksum of ours")
     return content
 
 
@@ -226,52 +231,75 @@ def _digest(data: bytes) -> bytes:
 
 
 def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return last.ckpt and its content; where it is spoilt, put the one before in its place.
+    """Return last.ckpt and its content; where it is not the newest whole state, put that in its place.
+
+    best.ckpt is a whole state too, and newer than last.ckpt if a crash came between the two.
 
     Returns:
-        None if the run was stopped before it had saved anything.
+        None if nothing was saved.
 
     Raises:
         DamagedCheckpointError: if no state is whole.
         UnsafeCheckpointError: if one asks for code.
     """
-    last, previous = folder / LAST, folder / PREVIOUS
-    damages = []
-    for path in (last, previous):
-        if not path.exists():
-            continue
-        try:
-            content = load(path)
-        except DamagedCheckpointError as error:
-            damages.append(str(error))
-            continue
-        if path == previous:
-            if damages:
-                last.replace(folder / DAMAGED)
-                log.warning("%s; it is %s now, and the state before it is used", damages[0], DAMAGED)
-            _copy(previous, last)
-        return last, content
-    if damages:
-        raise DamagedCheckpointError("; ".join(damages) + ": put back a good copy, or begin anew with grulab train")
-    return None
+    states, damages = _states(folder)
+    if not states:
+        if damages:
+            message = "; ".join(map(str, damages.values()))
+            raise DamagedCheckpointError(f"{message}: put back a good copy, or begin anew with grulab train")
+        return None
+    newest = max(states, key=lambda name: (states[name][KEY]["epochs"], states[name][KEY]["batches"]))
+    if LAST in damages:
+        names = (folder / f"{DAMAGED}{number or ''}.ckpt" for number in count())
+        aside = next(name for name in names if not name.exists())
+        (folder / LAST).replace(aside)
+        log.warning("%s; it is %s now, and %s is used", damages[LAST], aside.name, newest)
+    if newest != LAST:
+        _copy(folder / newest, folder / LAST)
+    return folder / LAST, states[newest]
 
 
 def check_best(folder: Path, content: dict[str, Any]) -> None:
     """Make sure that the best epoch of a state can be tested in the end.
 
     Raises:
-        DamagedCheckpointError: if best.ckpt is missing or spoilt and cannot be made again.
+        DamagedCheckpointError: if no file holds it.
     """
     best_epoch = content["callbacks"][RunCheckpoints.__name__]["best_epoch"]
     if best_epoch is None:
         return
-    try:
-        load(folder / BEST)
-    except (DamagedCheckpointError, FileNotFoundError) as error:
-        if best_epoch != content[KEY]["epochs"] or content[KEY]["batches"]:
-            message = f"{error}: put back a good copy; it holds epoch {best_epoch}, which no other file does"
-            raise DamagedCheckpointError(message) from None
-        _copy(folder / LAST, folder / BEST)
+    states, damages = _states(folder)
+    holders = [name for name, state in states.items() if _is_epoch(state, best_epoch, content)]
+    if BEST not in holders:
+        if not holders:
+            cause = damages.get(BEST) or f"{folder / BEST}: is missing, or of another run or epoch"
+            raise DamagedCheckpointError(
+                f"{cause}: put back the one of epoch {best_epoch}, which no other file holds"
+            )
+        _copy(folder / holders[0], folder / BEST)
+
+
+def _states(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
+    """Return the content of every whole state, last.ckpt first, and what is wrong with the others."""
+    states, damages = {}, {}
+    for name in (LAST, PREVIOUS, BEST):
+        try:
+            states[name] = load(folder / name)
+        except FileNotFoundError:
+            continue
+        except DamagedCheckpointError as error:
+            damages[name] = error
+    return states, damages
+
+
+def _is_epoch(state: dict[str, Any], epoch: int, content: dict[str, Any]) -> bool:
+    """Return whether a state is the end of an epoch of the same run."""
+    same_model = (
+        state[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY]
+        == content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY]
+    )
+    same_seed = state[KEY]["config"]["seed"] == content[KEY]["config"]["seed"]
+    return bool(same_model and same_seed) and state[KEY]["epochs"] == epoch and state[KEY]["batches"] == 0
 
 
 def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
@@ -281,12 +309,12 @@ def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
     its whole validation comes next: begun, with no batch completed, is how Lightning spells that.
     """
     batches = fit_loop["epoch_loop.batch_progress"]
-    for count in (batches["current"], batches["total"]):
-        count["completed"] = count["processed"]
+    for counts in (batches["current"], batches["total"]):
+        counts["completed"] = counts["processed"]
     validation = fit_loop["epoch_loop.val_loop.batch_progress"]
     started = int(batches["is_last_batch"])
-    for count in (validation["current"], validation["total"]):
-        count.update(ready=started, started=started, processed=0, completed=0)
+    for counts in (validation["current"], validation["total"]):
+        counts.update(ready=started, started=started, processed=0, completed=0)
     validation["is_last_batch"] = False
 
 

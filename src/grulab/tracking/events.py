@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
@@ -17,8 +18,8 @@ _FILE_NAME = "events.out.tfevents.0000000000.resumed"
 _OF_THE_WHOLE_RUN = {hparams_metadata.PLUGIN_NAME, layout_metadata.PLUGIN_NAME}
 
 
-def cut_back(folder: Path, last_step: int) -> None:
-    """Make a run's event files one, without what came after a step.
+def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
+    """Make a run's event files one that ends where a checkpoint does, with every point of its curves.
 
     ``purge_step`` would do for files that end well and lie in the order in which they were written. A killed run's
     last record is cut, which hides what follows it in the same file; and names tell the order only to the second and
@@ -26,34 +27,46 @@ def cut_back(folder: Path, last_step: int) -> None:
 
     Args:
         folder: of the event files; it may be missing.
-        last_step: of the last epoch that stays; 0 if none does, and nothing is kept. Test results go, whatever their
-            step: the test comes at the end.
+        curves: the value of each (tag, step) that the checkpoint stands for. What the files lack of it is drawn
+            again; what they have of other tags stays up to the last of these steps, but for test results: the test
+            comes at the end. Without any, all is cut away.
     """
     files = sorted(folder.glob("events.out.tfevents.*"))
-    if last_step == 0:
-        for file in files:
-            file.unlink()
+    if not files and not curves:
         return
+    last_step = max((step for _, step in curves), default=-1)
+    tags = {tag for tag, _ in curves}
     kept: dict[tuple[str, int], Event] = {}
+    read = []
     for file in files:
-        for event in _events(file):
+        events = list(_events(file))
+        # What holds no record is not ours, or not any more.
+        if events:
+            read.append(file)
+        for event in events:
             for value in event.summary.value:
                 plugin = value.metadata.plugin_data.plugin_name
-                if event.step <= last_step and plugin not in _OF_THE_WHOLE_RUN and not value.tag.startswith("test/"):
+                stays = (value.tag, event.step) in curves if value.tag in tags else event.step <= last_step
+                if stays and plugin not in _OF_THE_WHOLE_RUN and not value.tag.startswith("test/"):
                     single = Event(wall_time=event.wall_time, step=event.step)
                     single.summary.value.append(value)
                     # A crash while cutting leaves the old files beside the new one: the same point twice.
                     kept[value.tag, event.step] = single
+    for (tag, step), number in curves.items():
+        if (tag, step) not in kept:
+            kept[tag, step] = Event(wall_time=time.time(), step=step)
+            kept[tag, step].summary.value.add(tag=tag, simple_value=number)
+    folder.mkdir(exist_ok=True)
     temporary = folder / "cutting"
     with temporary.open("wb") as stream:
         writer = RecordWriter(stream)
-        writer.write(Event(wall_time=0, file_version="brain.Event:2").SerializeToString())
-        for event in kept.values():
+        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        for event in sorted(kept.values(), key=lambda event: event.step):
             writer.write(event.SerializeToString())
         writer.flush()
         os.fsync(stream.fileno())
     temporary.replace(folder / _FILE_NAME)
-    for file in files:
+    for file in read:
         if file.name != _FILE_NAME:
             file.unlink()
 

@@ -41,6 +41,7 @@ class Interruption(L.Callback):
         self.signum: int | None = None
         self._mark = mark
         self._inside_a_loop = False
+        self._mine: list[signal.Signals] = []
 
     @property
     def requested(self) -> bool:
@@ -64,12 +65,15 @@ class Interruption(L.Callback):
             yield
             return
         before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        # Who started this process ignoring a signal (a shell does, for what it puts in the background) meant it; what
+        # was installed from C cannot be put back.
+        self._mine = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
         self._install()
         try:
             yield
         finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            for signum in self._mine:
+                signal.signal(signum, before[signum])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back: Lightning has handlers of its own, and its SIGTERM exits with 0."""
@@ -88,13 +92,18 @@ class Interruption(L.Callback):
         """Stop between two batches: the test has no state worth keeping."""
         self.check()
 
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What is left is done in no time."""
+        self._inside_a_loop = False
+        self.check()
+
     def _enter(self) -> None:
         self._inside_a_loop = True
         if threading.current_thread() is threading.main_thread():
             self._install()
 
     def _install(self) -> None:
-        for signum in SIGNALS:
+        for signum in self._mine:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

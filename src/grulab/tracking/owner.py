@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 from grulab.config import ConfigError
 
 FILE_NAME = ".owner"
+_HELD: set[Path] = set()
+_GUARD = threading.Lock()
 
 
 @contextmanager
@@ -26,6 +29,19 @@ def own(run_dir: Path) -> Iterator[None]:
         ConfigError: if another process owns the folder; it says which, and since when.
     """
     path = run_dir / FILE_NAME
+    place = path.resolve()
+    # The kernel's lock is between processes, not between threads of one.
+    with _GUARD:
+        if place in _HELD:
+            raise ConfigError(f"{run_dir}: is in use by this process; wait for that run")
+        _HELD.add(place)
+    try:
+        yield from _locked(run_dir, path)
+    finally:
+        _HELD.discard(place)
+
+
+def _locked(run_dir: Path, path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

@@ -1,11 +1,12 @@
 """After every epoch: a row of metrics.csv, a point on every curve, a line in the log."""
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 
@@ -14,7 +15,8 @@ from grulab.tracking.files import write_atomically
 from grulab.tracking.tensorboard import CEILING, CHANCE, RunLogger
 
 FILE_NAME = "metrics.csv"
-COLUMNS = ("epoch", "step", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "seconds")
+CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr")
+COLUMNS = ("epoch", "step", *CURVES, "seconds")
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,15 @@ class Recorder(L.Callback):
         self._bounds = {CHANCE: chance, CEILING: ceiling}
         self._is_new = is_new
         self._began = 0.0
+        self._rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the table so far: the checkpoint can make metrics.csv and the curves again."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the table."""
+        self._rows = list(state_dict["rows"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the bounds from step 0 on, before there is anything to compare with them."""
@@ -59,10 +70,10 @@ class Recorder(L.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self._began, 3),
         }
+        self._rows.append(row)
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, COLUMNS).writerow(row)
-        curves = {tag: row[tag] for tag in COLUMNS if tag not in ("epoch", "step", "seconds")}
-        self._draw(trainer, curves | self._bounds, trainer.global_step)
+        self._draw(trainer, {tag: row[tag] for tag in CURVES} | self._bounds, trainer.global_step)
         log.info(
             "epoch %*d/%s  train loss %#.4g acc. %.3f  val loss %#.4g acc. %.3f  %.1f s",
             len(str(trainer.max_epochs)),
@@ -76,26 +87,30 @@ class Recorder(L.Callback):
         )
 
     @staticmethod
-    def cut_back(run_dir: Path, epochs: int) -> int:
-        """Make metrics.csv end with an epoch, whatever was written of later ones.
-
-        Returns:
-            The step at that epoch's end; 0 for epoch 0, which is an empty table.
-        """
-        path = run_dir / FILE_NAME
-        rows = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                # The last line may have been cut by a crash.
-                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]
-        rows = [row for row in rows if row[0].isdigit() and int(row[0]) <= epochs]
-        lines = [",".join(row) + "\r\n" for row in [list(COLUMNS), *rows]]
-        write_atomically(path, "".join(lines))
-        return int(rows[-1][1]) if rows else 0
-
-    @staticmethod
     def _draw(trainer: L.Trainer, curves: Mapping[str, float], step: int) -> None:
         logger = cast(RunLogger, trainer.logger)
         logger.log_metrics(dict(curves), step)
         # Whoever watches sees the epoch now.
         logger.save()
+
+
+def write_table(run_dir: Path, rows: list[dict[str, float]]) -> None:
+    """Write metrics.csv anew, in place of whatever a crash or somebody left of it."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(run_dir / FILE_NAME, text.getvalue())
+
+
+def count_rows(run_dir: Path) -> int:
+    """Return how many epochs metrics.csv tells of."""
+    path = run_dir / FILE_NAME
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+
+def curves(rows: list[dict[str, float]], chance: float, ceiling: float) -> dict[tuple[str, int], float]:
+    """Return what a table's rows are in TensorBoard: the value of each (tag, step)."""
+    points = {(tag, int(row["step"])): row[tag] for row in rows for tag in CURVES}
+    steps = [0, *(int(row["step"]) for row in rows)] if rows else []
+    return points | {(tag, step): bound for tag, bound in ((CHANCE, chance), (CEILING, ceiling)) for step in steps}

@@ -42,7 +42,8 @@ class Summary:
         self.path = run_dir / FILE_NAME
         self._began = time.perf_counter()
         before = read_summary(run_dir) or {}
-        self._seconds_before = before.get("seconds") or 0.0
+        seconds, resumed = before.get("seconds"), before.get("resumed")
+        self._seconds_before = seconds if isinstance(seconds, float) else 0.0
         self.content: dict[str, Any] = {
             "status": "running",
             "name": config.name,
@@ -54,7 +55,7 @@ class Summary:
             "parameters": None,
             "seconds": 0.0,
             "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
-            "resumed": before.get("resumed", -1) + 1,
+            "resumed": resumed + 1 if isinstance(resumed, int) else int(bool(before)),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
             "git": git_state(),
             "error": None,
@@ -92,9 +93,12 @@ class Summary:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a run's summary.json, or None where there is none."""
-    path = run_dir / FILE_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Return the content of a run's summary.json, or None where there is none that can be read."""
+    try:
+        content = json.loads((run_dir / FILE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "status" in content else None
 
 
 def git_state() -> dict[str, Any] | None:
