@@ -1,6 +1,5 @@
 """A sweep's jobs as tables: which configuration won, by how much, and whether the difference is real."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,10 +144,8 @@ def _rank(jobs: pd.DataFrame, swept: list[str], metric: str) -> pd.DataFrame:
 
 
 def _job(folder: Path) -> dict[str, Any]:
-    summary: dict[str, Any]
-    try:
-        summary = read_summary(folder) or {}
-    except json.JSONDecodeError:
+    summary = read_summary(folder) or {}
+    if not summary and (folder / FILE_NAME).exists():
         summary = {"status": "failed", "error": {"type": "ValueError", "message": f"{FILE_NAME} cannot be read"}}
     composed: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
     error = summary.get("error")
