@@ -121,6 +121,18 @@ def test_a_best_of_another_run_is_not_tested(start: Start, stopped: Path) -> Non
             resume(stopped)
 
 
+def test_a_checkpoint_of_another_run_does_not_take_the_place_of_last(start: Start, stopped: Path) -> None:
+    other = start("other", "seed=9")
+    folder = stopped / "checkpoints"
+    before = (folder / "last.ckpt").read_bytes()
+    shutil.copy(other / "checkpoints" / "last.ckpt", folder / "best.ckpt")
+    assert load(folder / "best.ckpt")["grulab"]["epochs"] == 6
+    found = checkpoints.newest_good(folder)
+    assert found is not None
+    assert found[1]["grulab"]["epochs"] == 4
+    assert (folder / "last.ckpt").read_bytes() == before
+
+
 def test_weights_and_the_epoch_they_are_said_to_be_of_agree(tmp_path: Path, accelerator: str) -> None:
     """A crash leaves best.ckpt newer than last.ckpt; an end before that epoch is refused, not mixed up."""
     overrides = [*SMALL, accelerator, "checkpoint.every_n_epochs=3", "optimizer.lr=0.05"]

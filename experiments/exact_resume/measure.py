@@ -117,6 +117,7 @@ def costs(folder: Path, accelerator: str) -> Section:
         original(*args)  # type: ignore[arg-type]
         writes.append(1000 * (time.perf_counter() - began))
 
+    # In place of the method while these runs are timed; mypy does not like a class changed so.
     checkpoints.RunCheckpoints._write = timed  # type: ignore[method-assign,assignment]
     for repeat in range(5):
         train(config, folder / f"write-{repeat}")

@@ -11,16 +11,15 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from yaml import YAMLError
 
-from grulab.composition import compose_run, compose_sweep
-from grulab.config import Config, ConfigError, parse
+from grulab.composition import checked, compose_run, compose_sweep
+from grulab.config import Config, ConfigError
 from grulab.folders import make_unused, shown
 from grulab.mistakes import config_dir, explain
 
@@ -48,7 +47,8 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
     only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     if not only_shows:
-        arguments += _check(args)
+        folder, claims = _check(args)
+        arguments += claims
     # Hydra wants flags before overrides, and all overrides in one stretch.
     flags = [word for word in arguments if word not in args.overrides and not word.startswith("hydra.")]
     overrides = [word for word in arguments if word not in flags]
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(explain(error, args.overrides)) from None
     finally:
         if args.multirun and not only_shows:
-            _report_on(_folder_of(overrides))
+            _report_on(folder)
 
 
 def run_job(values: DictConfig) -> float:
@@ -74,9 +74,7 @@ def run_job(values: DictConfig) -> float:
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
-        plain = OmegaConf.to_container(values, resolve=True)
-        assert isinstance(plain, dict)
-        summary = train(parse(plain), run_dir)  # type: ignore[arg-type]
+        summary = train(checked(values), run_dir)
     except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # Hydra tells of the first failure alone, and only when all jobs are done.
@@ -85,8 +83,8 @@ def run_job(values: DictConfig) -> float:
     return float(summary["metrics"][summary["monitor"]])
 
 
-def _check(args: Namespace) -> list[str]:
-    """Check everything about the run or sweep; make its folder and return the overrides that say so."""
+def _check(args: Namespace) -> tuple[Path, list[str]]:
+    """Check everything about the run or sweep; make its folder, and return it and the overrides that say so."""
     name = args.config_name or "config"
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
@@ -97,7 +95,8 @@ def _check(args: Namespace) -> list[str]:
         for config in sweep.configs:
             _check_machine(config)
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
-        return [exclude, *_claim("hydra.sweep.dir", sweep.folder, given)]
+        folder, claims = _claim("hydra.sweep.dir", sweep.folder, given)
+        return folder, [exclude, *claims]
     config, hydra_config = compose_run(args.overrides + extra, name)
     _check_machine(config)
     if hydra_config.sweeper.params:
@@ -106,23 +105,18 @@ def _check(args: Namespace) -> list[str]:
     return _claim("hydra.run.dir", Path(hydra_config.run.dir), given)
 
 
-def _claim(key: str, folder: Path, given: list[str]) -> list[str]:
-    """Make the folder, a new one; return the override that tells Hydra, where it does not know."""
+def _claim(key: str, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
+    """Make the folder, a new one; return it, and the override that tells Hydra where it does not know."""
     try:
         if key not in given:
-            return [f"{key}={_quoted(str(make_unused(folder)))}"]
+            unused = make_unused(folder)
+            return unused, [f"{key}={_quoted(str(unused))}"]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
     if any(folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
-    return []
-
-
-def _folder_of(overrides: list[str]) -> Path:
-    """Return the sweep's folder, from the override that names it."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return Path(str(next(override.value() for override in parsed if override.key_or_group == "hydra.sweep.dir")))
+    return folder, []
 
 
 def _report_on(sweep_dir: Path) -> None:

@@ -156,7 +156,7 @@ def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, DictCo
             },
         }
     )
-    return _checked(values), hydra
+    return checked(values), hydra
 
 
 def _compose_job(
@@ -177,7 +177,7 @@ def _compose_job(
             if OmegaConf.select(values, override.key_or_group, default=values) is values:
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
             OmegaConf.update(values, override.key_or_group, override.value())
-    return _checked(values)
+    return checked(values)
 
 
 def _is_about_hydra(line: str) -> bool:
@@ -192,7 +192,12 @@ def _sets_value(override: Override) -> bool:
     return override.type == OverrideType.CHANGE and override.package is None and is_value
 
 
-def _checked(values: DictConfig) -> Config:
+def checked(values: DictConfig) -> Config:
+    """Return the checked configuration of composed values, Hydra's own part left out.
+
+    Raises:
+        ConfigError: as :func:`grulab.config.parse`.
+    """
     OmegaConf.set_struct(values, False)
     values.pop("hydra", None)
     plain = OmegaConf.to_container(values, resolve=True)

@@ -27,11 +27,16 @@ def refuse_another_run(before: Config, after: Config) -> None:
     lines = [
         f"{key}={shown_value(new.get(key))}: the run has {shown_value(old.get(key))}, and with another value "
         "it would be another run; leave it out, or start one with grulab train"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in MAY_CHANGE
+        for key in what_differs(old, new)
     ]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys that make two configurations, as nested plain values, different runs."""
+    old, new = flatten(before), flatten(after)
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from grulab.composition import override_values
+from grulab.composition import checked, override_values
 from grulab.config import Config, ConfigError, parse
 from grulab.identity import MAY_CHANGE, refuse_another_run
 from grulab.mistakes import Parser, config_dir
@@ -88,7 +88,9 @@ def stored_config(run_dir: Path) -> Config:
         return parse(summary["config"])
     if composed.is_file():
         # The run was stopped before it had written anything of its own, or its summary was spoilt since.
-        return parse(OmegaConf.to_container(OmegaConf.load(composed), resolve=True))  # type: ignore[arg-type]
+        values = OmegaConf.load(composed)
+        assert isinstance(values, DictConfig)
+        return checked(values)
     if (run_dir / "checkpoints").is_dir():
         from grulab.tracking import checkpoints
 

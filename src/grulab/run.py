@@ -96,7 +96,7 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
                 )
             log.info("nothing was saved yet: the run begins anew")
             return execute(config, run_dir, accelerator)
-        checkpoint, state = found
+        _, state = found
         refuse_another_run(parse(state[checkpoints.KEY]["config"]), config)
         checkpoints.check_best(folder, state)
         epochs, batches = state[checkpoints.KEY]["epochs"], state[checkpoints.KEY]["batches"]
@@ -109,17 +109,19 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
             _announce(config, run_dir, summary)
             return summary
         log.info("resumed  after epoch %d and %d batches of the next", epochs, batches)
-        return execute(config, run_dir, accelerator, checkpoint)
+        return execute(config, run_dir, accelerator, found)
 
 
-def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | None = None) -> dict[str, Any]:
+def execute(
+    config: Config, run_dir: Path, accelerator: str, resumed: tuple[Path, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Run from the beginning or from a checkpoint of the same run, in a folder that this process owns.
 
     Args:
         config: what to do.
         run_dir: the run's folder.
         accelerator: see :func:`find_accelerator`.
-        checkpoint: to go on from; it has been loaded once, so it is known to be good.
+        resumed: the checkpoint to go on from, and its content.
 
     Returns, Raises:
         As :func:`train`.
@@ -129,7 +131,7 @@ def execute(config: Config, run_dir: Path, accelerator: str, checkpoint: Path | 
     with interruption.listening(), summary:
         for note in config.notes():
             log.warning(note)
-        state = checkpoints.load(checkpoint) if checkpoint else None
+        checkpoint, state = resumed or (None, None)
         epochs = state[checkpoints.KEY]["epochs"] if state else 0
         (run_dir / checkpoints.FOLDER).mkdir(exist_ok=True)
 

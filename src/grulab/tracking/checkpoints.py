@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from grulab.config import Config
+from grulab.identity import what_differs
 from grulab.models.classifier import SequenceClassifier
 from grulab.tracking.interruption import Interruption
 
@@ -248,6 +249,9 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             message = "; ".join(map(str, damages.values()))
             raise DamagedCheckpointError(f"{message}: put back a good copy, or begin anew with grulab train")
         return None
+    # Whatever lies there of another run is not this one's newest state.
+    first = next(iter(states.values()))
+    states = {name: state for name, state in states.items() if _is_same_run(state, first)}
     newest = max(states, key=lambda name: (states[name][KEY]["epochs"], states[name][KEY]["batches"]))
     if LAST in damages:
         names = (folder / f"{DAMAGED}{number or ''}.ckpt" for number in count())
@@ -269,7 +273,11 @@ def check_best(folder: Path, content: dict[str, Any]) -> None:
     if best_epoch is None:
         return
     states, damages = _states(folder)
-    holders = [name for name, state in states.items() if _is_epoch(state, best_epoch, content)]
+    holders = [
+        name
+        for name, state in states.items()
+        if _is_same_run(state, content) and (state[KEY]["epochs"], state[KEY]["batches"]) == (best_epoch, 0)
+    ]
     if BEST not in holders:
         if not holders:
             cause = damages.get(BEST) or f"{folder / BEST}: is missing, or of another run or epoch"
@@ -292,14 +300,8 @@ def _states(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedC
     return states, damages
 
 
-def _is_epoch(state: dict[str, Any], epoch: int, content: dict[str, Any]) -> bool:
-    """Return whether a state is the end of an epoch of the same run."""
-    same_model = (
-        state[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY]
-        == content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY]
-    )
-    same_seed = state[KEY]["config"]["seed"] == content[KEY]["config"]["seed"]
-    return bool(same_model and same_seed) and state[KEY]["epochs"] == epoch and state[KEY]["batches"] == 0
+def _is_same_run(state: dict[str, Any], other: dict[str, Any]) -> bool:
+    return not what_differs(state[KEY]["config"], other[KEY]["config"])
 
 
 def _stand_between_batches(fit_loop: dict[str, Any]) -> None:
