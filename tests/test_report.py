@@ -94,6 +94,9 @@ def test_a_difference_is_paired_over_seeds(tmp_path: Path) -> None:
     assert (mean - half, mean + half) == pytest.approx((bounds.low, bounds.high))
     assert verdict(board).endswith("the difference is real.")
     assert "paired over 3 seeds" in verdict(board)
+    assert verdict(board).startswith(
+        "hidden_size 16, bidirectional true is ahead of hidden_size 16, bidirectional false"
+    )
     # Unpaired, the intervals overlap.
     one, other = board.ranking.iloc[0], board.ranking.iloc[1]
     assert one["val/accuracy"] - one["val/accuracy interval"] < other["val/accuracy"]

@@ -42,7 +42,9 @@ class Leaderboard:
 
     def label(self, row: "pd.Series[Any]") -> str:
         """Return a configuration in words: ``hidden_size 16, num_layers 1``."""
-        words = [f"{key.rsplit('.', 1)[-1]} {shown_value(row[key])}" for key in self.swept]
+        # pandas hands out NumPy's own true and false.
+        values = {key: row[key].item() if isinstance(row[key], np.generic) else row[key] for key in self.swept}
+        words = [f"{key.rsplit('.', 1)[-1]} {shown_value(value)}" for key, value in values.items()]
         return ", ".join(words) or "the one configuration"
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:

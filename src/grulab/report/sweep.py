@@ -24,9 +24,9 @@ FIGURES = {
     "learning.png": sweep_figures.draw_learning,
 }
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
 img { max-width: 100% } pre, code { background: #f5f5f5; padding: .1rem .3rem }
 """
 
