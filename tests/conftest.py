@@ -13,7 +13,7 @@ from experiments.exact_resume.harness import SMALL as SIX_EPOCHS
 
 from grulab.composition import compose
 from grulab.run import train
-from grulab.tracking.interruption import Interrupted
+from grulab.signals import Interrupted
 from grulab.tracking.recorder import Recorder
 
 # Enough to exercise everything: two full batches, and a last batch of one.

@@ -20,8 +20,8 @@ from grulab import compose, resume, train
 from grulab.config import ConfigError
 from grulab.models.classifier import SequenceClassifier
 from grulab.resuming import resumed_config
+from grulab.signals import Interrupted
 from grulab.tracking.checkpoints import load
-from grulab.tracking.interruption import Interrupted
 from grulab.tracking.randomness import RandomState
 from tests.conftest import Start, interrupt_after
 

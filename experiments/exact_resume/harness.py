@@ -19,8 +19,8 @@ from grulab.composition import compose
 from grulab.models.classifier import SequenceClassifier
 from grulab.resuming import resume
 from grulab.run import train
+from grulab.signals import Interrupted
 from grulab.tracking import checkpoints
-from grulab.tracking.interruption import Interrupted
 from grulab.tracking.recorder import Recorder
 from grulab.tracking.tensorboard import RunLogger
 

@@ -5,8 +5,9 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,11 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from yaml import YAMLError
 
-from grulab.composition import checked, compose_run, compose_sweep
+from grulab.composition import Sweep, checked, compose_run, compose_sweep
 from grulab.config import Config, ConfigError
 from grulab.folders import make_unused, shown
 from grulab.mistakes import config_dir, explain
+from grulab.signals import Interrupted
+from grulab.sweep import manifest
+from grulab.sweep.grid import SweepFailedError
+from grulab.sweep.states import record_failure, result_of, state_of
+from grulab.tracking.owner import own
+from grulab.tracking.summary import read_summary
 
+_PLAN = "--plan"
 _ANYWHERE = ("32-true", "bf16-mixed")
 
 log = logging.getLogger(__name__)
@@ -33,25 +41,123 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
         ConfigError: for a user's mistake; nothing has been made then.
-        Exception: what stopped the run, or the first job of a sweep that failed, when the others are done.
+        SweepFailedError: when a sweep is at its end and some of its jobs failed.
+        Interrupted: if it was asked to stop; everything up to there is saved.
+        Exception: what stopped a run.
     """
-    arguments = list(arguments)
-    args = _parse_arguments(arguments)
-    if args.config_path is not None:
-        raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
-    if args.experimental_rerun is not None:
-        raise ConfigError(
-            f"--experimental-rerun {args.experimental_rerun}: a pickle may hold code; name the overrides"
-        )
-    if args.multirun and (args.cfg or args.info):
-        raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
-    only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    if not only_shows:
-        folder, claims = _check(args)
-        arguments += claims
+    words = [word for word in arguments if word != _PLAN]
+    args = _parse_arguments(words)
+    _refuse_flags(args, plan=_PLAN in arguments)
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        _call_hydra(args, words)
+        return
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
+    extra = [f"hydra.searchpath=[{_quoted(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
+    if args.multirun:
+        _sweep(args, words, compose_sweep(args.overrides + extra, args.config_name or "config"), _PLAN in arguments)
+    else:
+        config, hydra_config = compose_run(args.overrides + extra, args.config_name or "config")
+        _check_machine(config)
+        if swept := hydra_config.sweeper.get("params"):
+            print(
+                f"note: this experiment sweeps {', '.join(swept)}; that takes grulab train -m. "
+                "Without it, one run is made"
+            )
+        _, claims = _claim("hydra.run.dir", Path(hydra_config.run_dir), args.overrides)
+        _call_hydra(args, words + claims)
+
+
+def continue_sweep(sweep_dir: Path, overrides: Sequence[str]) -> None:
+    """Run ``grulab resume SWEEP_DIR OVERRIDES``: the sweep's own command once more, in its folder.
+
+    Raises:
+        As :func:`main`.
+    """
+    before = manifest.read(sweep_dir)
+    assert before is not None
+    replaced = {_key(line) for line in overrides}
+    kept = [word for word in before.arguments if _key(word) not in replaced]
+    main(["--multirun", *kept, *overrides, f"hydra.sweep.dir={_quoted(str(sweep_dir))}"])
+
+
+def run_job(values: DictConfig) -> float:
+    """Run one job in the folder that Hydra made for it; return the monitored metric of its best epoch.
+
+    A job of a sweep that is done already is not run again, and one that was begun goes on: whatever the launcher.
+    """
+    settings = HydraConfig.get()
+    run_dir = Path(settings.runtime.output_dir)
+    config = checked(values)
+    if settings.mode != RunMode.MULTIRUN:
+        # Torch is imported here, when everything that can be wrong with the configuration has been found.
+        from grulab.run import train
+
+        return _score(train(config, run_dir))
+    if job := manifest.find(Path(settings.sweep.dir), settings.job.num):
+        config = job.config
+    score = result_of(run_dir, config)
+    if score is not None:
+        log.info("done before")
+        return score
+    try:
+        from grulab.run import go_on, train
+
+        has_begun = read_summary(run_dir) is not None or (run_dir / "checkpoints").is_dir()
+        return _score(go_on(config, run_dir) if has_begun else train(config, run_dir))
+    except Exception as error:
+        if state_of(run_dir) != "failed":
+            record_failure(run_dir, config, type(error).__name__, str(error))
+        # Hydra tells of the first failure alone, and only when all jobs are done.
+        log.error("failed  %s in %s: %s", type(error).__name__, shown(run_dir), error)
+        raise
+
+
+def _score(summary: dict[str, Any]) -> float:
+    return float(summary["metrics"][summary["monitor"]])
+
+
+def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
+    """Run a sweep, or go on with it, in a folder that is nobody else's meanwhile."""
+    for config in [job.config for job in sweep.jobs] or [sweep.base]:
+        _check_machine(config)
+        if sweep.settings and config.trainer.devices != 1:
+            raise ConfigError(
+                f"trainer.devices={config.trainer.devices}: in a sweep each job sees one device; "
+                f"hydra.launcher.devices={config.trainer.devices} says which there are"
+            )
+    given = any(_key(line) == "hydra.sweep.dir" for line in args.overrides)
+    before = manifest.read(sweep.folder) if given else None
+    if before is not None and before.jobs and sweep.jobs:
+        manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs)
+    if plan:
+        from grulab.sweep.plan import print_plan
+
+        print_plan(sweep, Console())
+        return
+    folder, claims = (sweep.folder, []) if before else _claim("hydra.sweep.dir", sweep.folder, args.overrides)
+    with own(folder):
+        for line in manifest.what_changed(before) if before else []:
+            print(f"warning: {line}")
+        if before is None:
+            before = manifest.new_manifest(_arguments(args), sweep.jobs)
+        manifest.write(folder, replace(before, jobs=sweep.jobs or before.jobs))
+        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
+        try:
+            _call_hydra(args, [*words, exclude, *claims])
+        except (Interrupted, KeyboardInterrupt, SystemExit):
+            print(f"interrupted; go on with  grulab resume {shown(folder)}", flush=True)
+            raise
+        except SweepFailedError:
+            _report_on(folder)
+            raise
+        _report_on(folder)
+
+
+def _call_hydra(args: Namespace, words: list[str]) -> None:
     # Hydra wants flags before overrides, and all overrides in one stretch.
-    flags = [word for word in arguments if word not in args.overrides and not word.startswith("hydra.")]
-    overrides = [word for word in arguments if word not in flags]
+    flags = [word for word in words if word not in args.overrides and not word.startswith("hydra.")]
+    overrides = [word for word in words if word not in flags]
     sys.argv = ["grulab", *flags, *overrides]
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print and exit with 1; our caller decides about both.
@@ -62,53 +168,32 @@ def main(arguments: Sequence[str]) -> None:
         if show_all:
             raise
         raise ConfigError(explain(error, args.overrides)) from None
-    finally:
-        if args.multirun and not only_shows:
-            _report_on(folder)
 
 
-def run_job(values: DictConfig) -> float:
-    """Run one job in the folder that Hydra made for it; return the monitored metric of its best epoch."""
-    # Torch is imported here, when everything that can be wrong with the configuration has been found.
-    from grulab.run import train
-
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        summary = train(checked(values), run_dir)
-    except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            # Hydra tells of the first failure alone, and only when all jobs are done.
-            log.error("failed  %s in %s: %s", type(error).__name__, shown(run_dir), error)
-        raise
-    return float(summary["metrics"][summary["monitor"]])
+def _refuse_flags(args: Namespace, plan: bool) -> None:
+    if args.config_path is not None:
+        raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
+    if args.experimental_rerun is not None:
+        raise ConfigError(
+            f"--experimental-rerun {args.experimental_rerun}: a pickle may hold code; name the overrides"
+        )
+    if args.multirun and (args.cfg or args.info):
+        raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
+    if plan and not args.multirun:
+        raise ConfigError(f"{_PLAN}: shows the jobs of a sweep, which takes -m; --cfg job shows a run")
 
 
-def _check(args: Namespace) -> tuple[Path, list[str]]:
-    """Check everything about the run or sweep; make its folder, and return it and the overrides that say so."""
-    name = args.config_name or "config"
-    if args.config_dir is not None and not Path(args.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
-    extra = [f"hydra.searchpath=[{_quoted(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
-    given = [line.lstrip("+").partition("=")[0] for line in args.overrides]
-    if args.multirun:
-        sweep = compose_sweep(args.overrides + extra, name)
-        for config in sweep.configs:
-            _check_machine(config)
-        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
-        folder, claims = _claim("hydra.sweep.dir", sweep.folder, given)
-        return folder, [exclude, *claims]
-    config, hydra_config = compose_run(args.overrides + extra, name)
-    _check_machine(config)
-    if hydra_config.sweeper.params:
-        swept = ", ".join(hydra_config.sweeper.params)
-        print(f"note: this experiment sweeps {swept}; that takes grulab train -m. Without it, one run is made")
-    return _claim("hydra.run.dir", Path(hydra_config.run.dir), given)
+def _arguments(args: Namespace) -> list[str]:
+    """Return what makes the same sweep again from any place, in any folder."""
+    flags = [f"--config-name={args.config_name}"] if args.config_name else []
+    flags += [f"--config-dir={Path(args.config_dir).resolve()}"] if args.config_dir else []
+    return flags + [line for line in args.overrides if _key(line) != "hydra.sweep.dir"]
 
 
-def _claim(key: str, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
+def _claim(key: str, folder: Path, overrides: list[str]) -> tuple[Path, list[str]]:
     """Make the folder, a new one; return it, and the override that tells Hydra where it does not know."""
     try:
-        if key not in given:
+        if key not in map(_key, overrides):
             unused = make_unused(folder)
             return unused, [f"{key}={_quoted(str(unused))}"]
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,11 +205,15 @@ def _claim(key: str, folder: Path, given: list[str]) -> tuple[Path, list[str]]:
 
 
 def _report_on(sweep_dir: Path) -> None:
-    """Print the leaderboard of what is there, also of a sweep that failed or was stopped."""
+    """Print the leaderboard of what is there, also of a sweep with failures."""
     if any(sweep_dir.glob("*/summary.json")):
         from grulab.report.sweep import report
 
         report(sweep_dir, Console())
+
+
+def _key(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]
 
 
 def _quoted(value: str) -> str:

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     from grulab.config import ConfigError
+    from grulab.signals import Interrupted
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
@@ -59,9 +60,8 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:
-        # Not by its class: that would import torch for everybody.
-        if type(error).__name__ == "Interrupted":
-            return int(error.exit_code)  # type: ignore[attr-defined]
+        if isinstance(error, Interrupted):
+            return error.exit_code
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         # Some of torch's have a stack of C++ below their first line.

@@ -13,13 +13,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from grulab.config import Config, ConfigError, parse, unknown_key, valid_keys
 from grulab.folders import job_folder
 from grulab.mistakes import config_dir, explain, known_keys
+from grulab.sweep.grid import expand
+from grulab.sweep.settings import TARGET, LocalSettings, parse_settings
 
 
 def _job_folder(number: Any, overrides: Any, exclude: Any) -> str:
@@ -31,20 +33,50 @@ OmegaConf.register_new_resolver("grulab_job_folder", _job_folder, replace=True)
 
 
 @dataclass(frozen=True)
+class HydraSettings:
+    """What matters here of Hydra's own configuration; ``subdir`` as it is written, for it is another in each job."""
+
+    run_dir: str
+    sweep_dir: str
+    subdir: str
+    sweeper: dict[str, Any]
+    launcher: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of a sweep's runs.
+
+    Attributes:
+        number: from 0, in the sweep's order.
+        folder: its name in the sweep's folder.
+        overrides: as ``key=value``.
+        config: what it runs.
+    """
+
+    number: int
+    folder: str
+    overrides: list[str]
+    config: Config
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """The jobs of a multirun.
+    """A multirun.
 
     Attributes:
         folder: hydra.sweep.dir.
-        overrides: each job's, as ``key=value``.
-        configs: each job's.
+        jobs: all of them; empty if only the sweeper knows, as it goes on.
+        base: what the jobs have in common.
         constant: keys that have the same value in every job.
+        settings: the launcher's, if it is ours.
     """
 
     folder: Path
-    overrides: list[list[str]]
-    configs: list[Config]
+    jobs: list[Job]
+    base: Config
     constant: list[str]
+    settings: LocalSettings | None
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -61,8 +93,8 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return compose_run(overrides)[0]
 
 
-def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[Config, DictConfig]:
-    """Return a single run's configuration, and Hydra's own (``run.dir`` and all that).
+def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[Config, HydraSettings]:
+    """Return a single run's configuration, and Hydra's own.
 
     Raises:
         ConfigError: as :func:`compose`.
@@ -71,7 +103,9 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
         for override in _parsed(overrides):
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep: grulab train -m ...")
-        return _compose(overrides, config_name)
+        config, hydra = _compose(overrides, config_name)
+        _refuse_solved_size(config, overrides)
+        return config, hydra
 
 
 def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Sweep:
@@ -87,31 +121,30 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         parsed = _parsed(overrides)
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
         base, hydra = _compose(fixed, config_name)
-        folder = Path(hydra.sweep.dir)
         for override in parsed:
             if _sets_value(override) and override.key_or_group not in valid_keys(base.to_dict()):
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
-        if not hydra.sweeper._target_.endswith(BasicSweeper.__name__):
-            return Sweep(folder, [], [base], [])
+        folder = Path(hydra.sweep_dir)
+        settings = parse_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
+        if not hydra.sweeper["_target_"].endswith((BasicSweeper.__name__, "grulab.GridSweeper")):
+            return Sweep(folder, [], base, [], settings)
         swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+        _refuse_solved_size(base, [*swept, *overrides])
         # Hydra's sweeper sees the job's overrides alone; what is about Hydra holds for every job.
-        settings = [line for line in fixed if _is_about_hydra(line)]
-        arguments = [line for line in overrides if not _is_about_hydra(line)]
-        jobs = BasicSweeper.split_arguments(_parsed([*swept, *arguments]), None)[0]
-        if not jobs:
-            raise ConfigError(f"{' '.join([*swept, *arguments])}: has no values, so the sweep has no jobs")
-        configs = []
-        mistakes: dict[str, int] = {}
-        bases: dict[tuple[str, ...], DictConfig] = {}
-        for number, job in enumerate(jobs):
-            try:
-                configs.append(_compose_job(job, settings, config_name, bases))
-            except ConfigError as error:
-                for line in str(error).splitlines():
-                    mistakes.setdefault(line, number)
-        if mistakes:
-            raise ConfigError("\n".join(f"{line} (first in job {number})" for line, number in mistakes.items()))
-        return Sweep(folder, jobs, configs, _constant(jobs))
+        about_hydra = [line for line in fixed if _is_about_hydra(line)]
+        arguments = [*swept, *(line for line in overrides if not _is_about_hydra(line))]
+        points = expand(arguments, hydra.sweeper.get("zip"))
+        if not points:
+            raise ConfigError(f"{' '.join(arguments)}: has no values, so the sweep has no jobs")
+        configs = _compose_jobs(points, about_hydra, config_name)
+        constant = _constant(points)
+        if hydra.subdir.startswith("${grulab_job_folder:"):
+            names = [job_folder(number, point, constant) for number, point in enumerate(points)]
+        else:
+            names = [_subdir(number, point, about_hydra, config_name) for number, point in enumerate(points)]
+        _refuse_shared_folders(names, hydra.subdir)
+        jobs = [Job(*parts) for parts in zip(range(len(points)), names, points, configs, strict=True)]
+        return Sweep(folder, jobs, base, constant, settings)
 
 
 def override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -143,20 +176,38 @@ def _constant(jobs: list[list[str]]) -> list[str]:
     return [key for key, different in values.items() if len(different) == 1]
 
 
-def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, DictConfig]:
+def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, HydraSettings]:
     values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
-    hydra = OmegaConf.create(
-        {
-            # The folders refer to the name.
-            "run": {"dir": values.hydra.run.dir},
-            "sweep": {"dir": values.hydra.sweep.dir},
-            "sweeper": {
-                "_target_": values.hydra.sweeper._target_,
-                "params": values.hydra.sweeper.get("params"),
-            },
-        }
-    )
-    return checked(values), hydra
+    sweep: Any = OmegaConf.to_container(values.hydra.sweep, resolve=False)
+    sweeper: Any = OmegaConf.to_container(values.hydra.sweeper, resolve=True)
+    launcher: Any = OmegaConf.to_container(values.hydra.launcher, resolve=True)
+    # The folders refer to the name.
+    settings = HydraSettings(values.hydra.run.dir, values.hydra.sweep.dir, str(sweep["subdir"]), sweeper, launcher)
+    return checked(values), settings
+
+
+def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str) -> list[Config]:
+    """Return each job's configuration.
+
+    Raises:
+        ConfigError: with the mistakes of all jobs.
+    """
+    configs = []
+    mistakes: dict[str, list[int]] = {}
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    for number, point in enumerate(points):
+        try:
+            configs.append(_compose_job(point, settings, config_name, bases))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                mistakes.setdefault(line, []).append(number)
+    if mistakes:
+        lines = []
+        for line, numbers in mistakes.items():
+            many = f"{len(numbers)} jobs, the first is" if len(numbers) > 1 else "one job,"
+            lines.append(f"{line} (in {many} {numbers[0]}: {' '.join(points[numbers[0]])})")
+        raise ConfigError("\n".join(lines))
+    return configs
 
 
 def _compose_job(
@@ -178,6 +229,40 @@ def _compose_job(
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
             OmegaConf.update(values, override.key_or_group, override.value())
     return checked(values)
+
+
+def _subdir(number: int, point: list[str], settings: list[str], config_name: str) -> str:
+    """Return the folder of a job for a ``hydra.sweep.subdir`` of the user's own."""
+    values = hydra_compose(config_name, [*settings, *point], return_hydra_config=True)
+    OmegaConf.set_readonly(values.hydra, False)
+    with open_dict(values.hydra):
+        values.hydra.job.num = values.hydra.job.id = number
+        values.hydra.overrides.task = point
+    return str(values.hydra.sweep.subdir)
+
+
+def _refuse_shared_folders(names: list[str], subdir: str) -> None:
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if number != numbers.setdefault(name, number):
+            raise ConfigError(
+                f"hydra.sweep.subdir={subdir}: jobs {numbers[name]} and {number} would share the folder {name}; "
+                "name what differs, or ${hydra.job.num}"
+            )
+
+
+def _refuse_solved_size(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse a hidden size beside a budget that determines it.
+
+    Raises:
+        ConfigError: if both are asked for.
+    """
+    keys = {line.lstrip("+").partition("=")[0]: line for line in overrides}
+    size, budget = keys.get("model.hidden_size"), keys.get("model.parameter_budget")
+    if budget is None and config.model.parameter_budget is not None:
+        budget = f"model.parameter_budget={config.model.parameter_budget}"
+    if size and budget and not budget.endswith("=null"):
+        raise ConfigError(f"{size}: does not go with {budget}, which determines it; leave out one of them")
 
 
 def _is_about_hydra(line: str) -> bool:

@@ -7,12 +7,14 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+
+from grulab.budget import MAX_HIDDEN_SIZE, count_parameters, largest_hidden_size
+from grulab.remedies import dotted, remedy, shown_value
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -43,6 +45,11 @@ class DataConfig:
     batch_size: Count
     num_workers: Annotated[Integer, Field(ge=0, le=256)]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features of a step, and classes."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, config=STRICT)
 class SinusoidsConfig(DataConfig):
@@ -55,6 +62,11 @@ class SinusoidsConfig(DataConfig):
     frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
     # With less, computing the ceiling takes minutes, and it is 1.
     noise: Annotated[Number, Field(ge=0.01, le=1e6)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features of a step, and classes."""
+        return self.num_features, len(self.frequencies)
 
     @model_validator(mode="after")
     def _lengths_are_a_range(self) -> Self:
@@ -82,6 +94,11 @@ class TemporalOrderConfig(DataConfig):
     variant: Literal["6a", "6b"]
     level: Level
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features of a step (the symbols), and classes (the orders of two or three)."""
+        return 8, 4 if self.variant == "6a" else 8
+
 
 TASK_CONFIGS: dict[str, type[DataConfig]] = {
     "sinusoids": SinusoidsConfig,
@@ -94,10 +111,11 @@ AnyDataConfig = Annotated[SinusoidsConfig | TemporalOrderConfig, Field(discrimin
 class ModelConfig:
     """The recurrent part: the three axes of the sweep, and dropout between its layers."""
 
-    hidden_size: Annotated[Count, Field(le=2**16)]
+    hidden_size: Annotated[Count, Field(le=MAX_HIDDEN_SIZE)]
     num_layers: Annotated[Count, Field(le=1000)]
     bidirectional: Flag
     dropout: Annotated[Number, Field(ge=0, lt=1)]
+    parameter_budget: Count | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -127,6 +145,7 @@ class TrainerConfig:
     early_stopping_patience: Count | None
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"]
     devices: Annotated[int | list[int], BeforeValidator(_one_device)]
+    threads: Annotated[Count, Field(le=1024)]
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
     gradient_clip_val: Annotated[Number, Field(gt=0)] | None
     deterministic: Flag
@@ -163,9 +182,21 @@ class Config:
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases the model has."""
+        num_features, num_classes = self.data.shape
+        model = self.model
+        return count_parameters(num_features, model.hidden_size, model.num_layers, num_classes, model.bidirectional)
+
     def notes(self) -> list[str]:
         """Return a line for every option that has no effect in this run, or that the user should know of."""
         lines = []
+        if self.model.parameter_budget is not None:
+            lines.append(
+                f"model.parameter_budget={self.model.parameter_budget} makes model.hidden_size="
+                f"{self.model.hidden_size}: {self.parameters:,} parameters"
+            )
         if self.model.dropout > 0 and self.model.num_layers == 1:
             lines.append(
                 f"model.dropout={self.model.dropout} has no effect with model.num_layers=1: "
@@ -194,10 +225,28 @@ def parse(values: Mapping[str, Any]) -> Config:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
     try:
-        return _SCHEMA.validate_python(dict(values))
+        return _within_budget(_SCHEMA.validate_python(dict(values)))
     except ValidationError as error:
         lines = [_explain(dict(mistake), values) for mistake in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _within_budget(config: Config) -> Config:
+    """Return the configuration with the hidden size that its budget of parameters buys, if it has one."""
+    model = config.model
+    if model.parameter_budget is None:
+        return config
+    num_features, num_classes = config.data.shape
+    size = largest_hidden_size(
+        model.parameter_budget, num_features, model.num_layers, num_classes, model.bidirectional
+    )
+    if size == 0:
+        least = count_parameters(num_features, 1, model.num_layers, num_classes, model.bidirectional)
+        raise ConfigError(
+            f"model.parameter_budget={model.parameter_budget}: with model.num_layers={model.num_layers} and "
+            f"model.bidirectional={shown_value(model.bidirectional)} a single unit needs {least}; raise it"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, hidden_size=size))
 
 
 def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
@@ -205,7 +254,7 @@ def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     # Under data, pydantic's location has the task's name in second place.
     if len(location) > 1 and location[0] == "data":
         del location[1]
-    key, value, kind = _dotted(location), mistake["input"], mistake["type"]
+    key, value, kind = dotted(location), mistake["input"], mistake["type"]
     if kind == "union_tag_invalid":
         return f"data.task={mistake['ctx']['tag']}: choose from {', '.join(TASK_CONFIGS)}"
     if kind == "value_error":
@@ -217,44 +266,7 @@ def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         return unknown_key(f"{key}={shown_value(value)}", valid_keys(values))
     if kind == "missing":
         return f"{key}: has no value; give it one"
-    return f"{key}={shown_value(value)}: {_remedy(mistake)}"
-
-
-def _remedy(mistake: Mapping[str, Any]) -> str:
-    kind, context = mistake["type"], mistake.get("ctx", {})
-    match kind:
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "greater_than":
-            return f"must be over {context['gt']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "less_than":
-            return f"must be under {context['lt']}"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "must be a whole number"
-        case "float_type" | "float_parsing":
-            return "must be a number"
-        case "finite_number":
-            return "must be a finite number"
-        case "bool_type" | "bool_parsing":
-            return "must be true or false"
-        case "dataclass_type" | "model_attributes_type":
-            return "must be a group of keys"
-        case "list_type":
-            return "must be a list, such as [1,2]"
-        case "too_short":
-            return f"needs at least {context['min_length']} values"
-        case "string_type":
-            return "must be text"
-        case "literal_error":
-            return f"choose from {context['expected'].replace(chr(39), '')}"
-        case "string_pattern_mismatch":
-            return "may hold letters, digits, '_', '.' and '-', and starts with a letter or digit"
-        case "string_too_long":
-            return f"has more than {context['max_length']} characters"
-        case _:
-            return str(mistake["msg"])
+    return f"{key}={shown_value(value)}: {remedy(mistake)}"
 
 
 def unknown_key(override: str, valid: list[str]) -> str:
@@ -290,16 +302,3 @@ def _keys(section: type, data: type, prefix: str = "") -> Iterator[str]:
             yield from _keys(kind, data, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
-
-
-def _dotted(location: list[str | int]) -> str:
-    return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
-
-
-def shown_value(value: Any) -> str:
-    """Return a value as the command line writes it."""
-    if isinstance(value, Mapping):
-        return "{...}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from grulab.config import Config, ConfigError, shown_value
+from grulab.config import Config, ConfigError
+from grulab.remedies import shown_value
 
-# How long a run goes on, and what its numbers do not depend on.
+# How long a run goes on, and where: the numbers depend on that in their last bits at most.
 MAY_CHANGE = frozenset(
     {
         "trainer.max_epochs",
         "trainer.early_stopping_patience",
         "trainer.accelerator",
         "trainer.devices",
+        "trainer.threads",
         "data.num_workers",
     }
 )
@@ -45,3 +47,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
     return flat
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under dotted keys nested again."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return nested

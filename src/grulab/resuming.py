@@ -9,8 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from grulab.composition import checked, override_values
 from grulab.config import Config, ConfigError, parse
+from grulab.folders import shown
 from grulab.identity import MAY_CHANGE, refuse_another_run
 from grulab.mistakes import Parser, config_dir
+from grulab.sweep import manifest
 from grulab.tracking.summary import read_summary
 
 
@@ -22,13 +24,18 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = Parser(
         prog="grulab resume",
-        description="Go on with a run where it stopped, in the same folder and on the same curves.",
+        description="Go on with a run or a sweep where it stopped, in the same folder and on the same curves.",
         epilog=f"Overrides may change {', '.join(sorted(MAY_CHANGE))}: what else changes makes another run.",
     )
-    parser.add_argument("run_dir", metavar="DIR", help="the run's folder")
+    parser.add_argument("run_dir", metavar="DIR", help="the folder of a run or a sweep")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
     options = parser.parse_args(arguments)
     run_dir = Path(options.run_dir)
+    if (run_dir / manifest.FILE_NAME).exists():
+        from grulab.app import continue_sweep
+
+        continue_sweep(run_dir, options.overrides)
+        return
     config = resumed_config(run_dir, options.overrides)
     try:
         _log_to(run_dir)
@@ -82,6 +89,10 @@ def stored_config(run_dir: Path) -> Config:
     """
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
+    if (run_dir / manifest.FILE_NAME).exists():
+        raise ConfigError(
+            f"{run_dir}: is a sweep's folder; go on with grulab resume {shown(run_dir)}, or name a job's"
+        )
     composed = run_dir / ".hydra" / "config.yaml"
     summary = read_summary(run_dir)
     if summary is not None and isinstance(summary.get("config"), dict):

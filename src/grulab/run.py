@@ -19,10 +19,11 @@ from grulab.data.datamodule import SequenceDataModule
 from grulab.folders import shown
 from grulab.identity import refuse_another_run
 from grulab.models.classifier import SequenceClassifier
+from grulab.signals import Interrupted
 from grulab.tracking import checkpoints, events, recorder, tensorboard
 from grulab.tracking.checkpoints import RunCheckpoints
 from grulab.tracking.guard import LossGuard
-from grulab.tracking.interruption import Interrupted, Interruption
+from grulab.tracking.interruption import Interruption
 from grulab.tracking.owner import own
 from grulab.tracking.progress import TerminalProgress
 from grulab.tracking.randomness import RandomState
@@ -135,6 +136,7 @@ def execute(
         epochs = state[checkpoints.KEY]["epochs"] if state else 0
         (run_dir / checkpoints.FOLDER).mkdir(exist_ok=True)
 
+        torch.set_num_threads(config.trainer.threads)
         L.seed_everything(config.seed, verbose=False)
         datamodule = SequenceDataModule(config.data, config.seed)
         task = datamodule.task

@@ -1,6 +1,8 @@
 """The LightningDataModule: a task's three splits as loaders of padded batches."""
 
+import os
 import signal
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from grulab.config import DataConfig
 from grulab.data.batch import PaddedBatch
 from grulab.data.plan import Plan, PlanSampler, evaluation_plan, training_plan
+from grulab.processes import end_with
 from grulab.tasks import Sequences, Split, build_task
 
 _NEEDED_BY: dict[str, tuple[Split, ...]] = {
@@ -124,6 +127,7 @@ class SequenceDataModule(L.LightningDataModule):
             num_workers=self.config.num_workers,
             persistent_workers=self.config.num_workers > 0,
             pin_memory=on_cuda,
+            worker_init_fn=partial(_end_with, os.getpid()),
             # Without a generator of its own, a loader draws from the global one each time it is iterated.
             generator=torch.Generator().manual_seed(0),
         )
@@ -165,6 +169,10 @@ class _Loader(DataLoader[PaddedBatch]):
         if self.num_workers > 0 and self._iterator is not None:
             self._iterator._shutdown_workers()  # type: ignore[attr-defined]
             self._iterator = None
+
+
+def _end_with(parent: int, worker: int) -> None:
+    end_with(parent)
 
 
 def _as_it_is(batch: Any) -> Any:

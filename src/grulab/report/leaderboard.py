@@ -9,8 +9,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from grulab.config import ConfigError, shown_value
+from grulab.config import ConfigError
 from grulab.identity import flatten
+from grulab.remedies import shown_value
 from grulab.tracking.summary import FILE_NAME, read_summary
 
 _LEVEL = 0.95

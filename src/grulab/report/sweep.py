@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from grulab.config import shown_value
 from grulab.folders import shown
 from grulab.mistakes import Parser
+from grulab.remedies import shown_value
 from grulab.report import sweep_figures
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
 from grulab.report.sections import Section, print_sections, to_markdown

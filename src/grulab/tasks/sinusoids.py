@@ -34,8 +34,7 @@ class Sinusoids(Task):
 
     def __init__(self, config: SinusoidsConfig) -> None:
         self.config = config
-        self.num_features = config.num_features
-        self.num_classes = len(config.frequencies)
+        self.num_features, self.num_classes = config.shape
         self.chance = 1 / self.num_classes
         self.length_range = (config.min_length, config.max_length)
 

@@ -53,14 +53,12 @@ class TemporalOrder(Task):
     of https://github.com/Atcold/NYU-DLSP20 (sequential_tasks.py).
     """
 
-    num_features = len(SYMBOLS)
-
     def __init__(self, config: TemporalOrderConfig) -> None:
         self.config = config
         difficulty = LEVELS[config.level]
         self.length_range = difficulty.length
         self.positions = difficulty.two if config.variant == "6a" else difficulty.three
-        self.num_classes = 2 ** len(self.positions)
+        self.num_features, self.num_classes = config.shape
         self.chance = 1 / self.num_classes
 
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:

@@ -14,6 +14,9 @@ from pathlib import Path
 from grulab.config import ConfigError
 
 FILE_NAME = ".owner"
+# Long enough for a process that was killed to be gone.
+_ATTEMPTS = 5
+_SECONDS_BETWEEN_ATTEMPTS = 0.1
 _HELD: set[Path] = set()
 _GUARD = threading.Lock()
 
@@ -41,6 +44,26 @@ def own(run_dir: Path) -> Iterator[None]:
         _HELD.discard(place)
 
 
+def is_owned(run_dir: Path) -> bool:
+    """Return whether a process is at work in a run's folder."""
+    path = run_dir / FILE_NAME
+    with _GUARD:
+        if path.resolve() in _HELD:
+            return True
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            # There is no other portable way to ask. _locked() waits the moment that this takes.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+
 def _locked(run_dir: Path, path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -49,10 +72,16 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
             raise
         raise ConfigError(f"{run_dir}: cannot be written to ({error.strerror}); a run needs its folder") from None
     try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise ConfigError(f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it") from None
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if attempt == 0:
+                    raise ConfigError(
+                        f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it"
+                    ) from None
+                time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
         me = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(me).encode(), 0)

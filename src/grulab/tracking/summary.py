@@ -56,7 +56,7 @@ class Summary:
             "seconds": 0.0,
             "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             "resumed": resumed + 1 if isinstance(resumed, int) else int(bool(before)),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+            "versions": versions(),
             "git": git_state(),
             "error": None,
         }
@@ -65,6 +65,10 @@ class Summary:
         """Set top-level values and write the file."""
         self.content.update(values)
         self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file as the content is."""
         write_atomically(self.path, json.dumps(self.content, indent=2, allow_nan=False) + "\n")
 
     def __enter__(self) -> Self:
@@ -99,6 +103,26 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) and "status" in content else None
+
+
+def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
+    """Say in a run's folder that it failed, for a run that could not say so itself: it was killed, or never began.
+
+    Args:
+        run_dir: the run's folder, which this process owns.
+        config: the run's configuration.
+        kind: the type of the error, such as "SIGKILL".
+        message: what happened.
+    """
+    summary = Summary(run_dir, config)
+    summary.content |= read_summary(run_dir) or {}
+    summary.content |= {"status": "failed", "error": {"type": kind, "message": message, "traceback": ""}}
+    summary.write()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that the numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
 def git_state() -> dict[str, Any] | None:

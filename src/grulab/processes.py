@@ -1,0 +1,33 @@
+"""What this process may use of the machine, and how not to outlive another."""
+
+import ctypes
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with(parent: int) -> None:
+    """End when the parent process does, however that ends; only Linux can do that, elsewhere this does nothing.
+
+    Args:
+        parent: its process id, taken before the fork: it may have ended by now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: of its affinity, and of a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        # No such file, or "max": there is no quota.
+        return cores

@@ -1,0 +1,57 @@
+"""What a value that a schema refuses should have been, in words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def remedy(mistake: Mapping[str, Any]) -> str:
+    """Return what to write instead, for one of pydantic's errors."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    match kind:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "greater_than":
+            return f"must be over {context['gt']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "less_than":
+            return f"must be under {context['lt']}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "must be a whole number"
+        case "float_type" | "float_parsing":
+            return "must be a number"
+        case "finite_number":
+            return "must be a finite number"
+        case "bool_type" | "bool_parsing":
+            return "must be true or false"
+        case "dataclass_type" | "model_attributes_type":
+            return "must be a group of keys"
+        case "list_type":
+            return "must be a list, such as [1,2]"
+        case "too_short":
+            return f"needs at least {context['min_length']} values"
+        case "string_type":
+            return "must be text"
+        case "literal_error":
+            return f"choose from {context['expected'].replace(chr(39), '')}"
+        case "string_pattern_mismatch":
+            return "may hold letters, digits, '_', '.' and '-', and starts with a letter or digit"
+        case "string_too_long":
+            return f"has more than {context['max_length']} characters"
+        case _:
+            return str(mistake["msg"])
+
+
+def dotted(location: Sequence[str | int]) -> str:
+    """Return where a value is as an override names it: ``data.frequencies[1]``."""
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as the command line writes it."""
+    if isinstance(value, Mapping):
+        return "{...}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

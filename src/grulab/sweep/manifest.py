@@ -1,0 +1,153 @@
+"""sweep.json: what a sweep's jobs are, written before the first of them starts."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grulab.composition import Job
+from grulab.config import ConfigError, parse
+from grulab.folders import shown
+from grulab.identity import flatten, unflatten, what_differs
+from grulab.remedies import shown_value
+from grulab.tracking.files import write_atomically
+from grulab.tracking.summary import git_state, versions
+
+FILE_NAME = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A sweep as it was begun.
+
+    Attributes:
+        arguments: what followed ``grulab train``, without the sweep's folder.
+        jobs: all of them; empty if only the sweeper knows, as it goes on.
+        git: the commit of the code, as in a run's summary.json.
+        versions: of Python and the libraries.
+        created: when the sweep was begun.
+    """
+
+    arguments: list[str]
+    jobs: list[Job]
+    git: dict[str, Any] | None
+    versions: dict[str, str]
+    created: str
+
+
+def new_manifest(arguments: Sequence[str], jobs: Sequence[Job]) -> Manifest:
+    """Return the manifest of a sweep that begins now."""
+    return Manifest(list(arguments), list(jobs), git_state(), versions(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+
+
+def write(sweep_dir: Path, manifest: Manifest) -> None:
+    """Write sweep.json: what all jobs share once, then a line a job."""
+    configs = [flatten(job.config.to_dict()) for job in manifest.jobs]
+    shared = {
+        key: value
+        for key, value in (configs[0] if configs else {}).items()
+        if all(key in config and config[key] == value for config in configs)
+    }
+    head = {
+        "created": manifest.created,
+        "arguments": manifest.arguments,
+        "git": manifest.git,
+        "versions": manifest.versions,
+        "config": shared,
+    }
+    lines = [
+        {
+            "number": job.number,
+            "folder": job.folder,
+            "overrides": job.overrides,
+            "config_hash": job.config.hash(),
+            "config": {key: value for key, value in config.items() if key not in shared},
+        }
+        for job, config in zip(manifest.jobs, configs, strict=True)
+    ]
+    rows = ",\n".join(f"    {json.dumps(line)}" for line in lines)
+    text = json.dumps(head, indent=2).removesuffix("\n}")
+    write_atomically(sweep_dir / FILE_NAME, f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n')
+
+
+def read(sweep_dir: Path) -> Manifest | None:
+    """Return what sweep.json tells, or None where there is none.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    path = sweep_dir / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        jobs = [_job(content, row) for row in content["jobs"]]
+        return Manifest(content["arguments"], jobs, content["git"], content["versions"], content["created"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{path}: cannot be read ({what}); begin the sweep anew in another folder") from None
+
+
+def find(sweep_dir: Path, number: int) -> Job | None:
+    """Return one job of a sweep, or None if there is no manifest that knows it."""
+    try:
+        content = json.loads((sweep_dir / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return next((_job(content, row) for row in content["jobs"] if row["number"] == number), None)
+
+
+def refuse_another_sweep(sweep_dir: Path, before: Sequence[Job], after: Sequence[Job]) -> None:
+    """Check that a sweep stays the same sweep.
+
+    Raises:
+        ConfigError: with a line for each difference.
+    """
+    remedy = "put it back, or name another hydra.sweep.dir"
+    where = f"the sweep in {shown(sweep_dir)}"
+    if len(before) != len(after):
+        raise ConfigError(
+            f"{where} has {len(before)} jobs, and this command makes {len(after)}; name another hydra.sweep.dir"
+        )
+    differences: dict[tuple[str, str, str], list[int]] = {}
+    for old, new in zip(before, after, strict=True):
+        old_values, new_values = flatten(old.config.to_dict()), flatten(new.config.to_dict())
+        for key in what_differs(old_values, new_values):
+            change = (key, shown_value(new_values.get(key)), shown_value(old_values.get(key)))
+            differences.setdefault(change, []).append(new.number)
+    lines = []
+    for (key, new_value, old_value), numbers in differences.items():
+        jobs = "in every job" if len(numbers) == len(after) else f"in {len(numbers)} jobs, the first is {numbers[0]}"
+        lines.append(f"{key}={new_value}: {where} has {old_value} ({jobs}); {remedy}")
+    for old, new in zip(before, after, strict=True):
+        if not lines and old.folder != new.folder:
+            lines.append(f"job {old.number}: {where} has it in {old.folder}, not in {new.folder}; {remedy}")
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def what_changed(manifest: Manifest) -> list[str]:
+    """Return a line for everything around the sweep that is not as it was when it began."""
+    lines = []
+    now = git_state()
+    if manifest.git != now:
+        lines.append(f"the code has changed since the sweep began: it was {_state(manifest.git)}, now {_state(now)}")
+    for name, version in versions().items():
+        if manifest.versions.get(name) != version:
+            lines.append(
+                f"{name} has changed since the sweep began: it was {manifest.versions.get(name)}, now {version}"
+            )
+    return lines
+
+
+def _job(content: Mapping[str, Any], row: Mapping[str, Any]) -> Job:
+    config = parse(unflatten(content["config"] | row["config"]))
+    return Job(row["number"], row["folder"], row["overrides"], config)
+
+
+def _state(git: Mapping[str, Any] | None) -> str:
+    if git is None:
+        return "outside a checkout"
+    return f"commit {str(git['commit'])[:10]}" + (" with changes" if git["changed"] else "")

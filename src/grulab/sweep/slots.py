@@ -1,0 +1,56 @@
+"""How many jobs run at once, and which accelerator each of them sees."""
+
+import os
+from collections.abc import Sequence
+
+from grulab.accelerator import find_accelerator
+from grulab.config import Config, ConfigError
+from grulab.processes import available_cores
+from grulab.sweep.settings import LocalSettings
+
+
+def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:
+    """Return a slot for each job that runs at the same time: the device it sees, as CUDA_VISIBLE_DEVICES names it.
+
+    On accelerators there are ``jobs_per_device`` slots for each device; on the processor each job takes
+    ``trainer.threads`` of the cores, and a slot is None.
+
+    Raises:
+        ConfigError: if this machine lacks what a job or the settings ask for.
+    """
+    # Many jobs ask for the same.
+    asked = {(c.trainer.accelerator, c.trainer.precision): c for c in configs}
+    if "cuda" in {find_accelerator(config) for config in asked.values()}:
+        return list(_device_slots(settings))
+    if settings.devices is not None:
+        raise ConfigError(f"hydra.launcher.devices={settings.devices}: the jobs run on the processor; leave it out")
+    cores = settings.cores or available_cores()
+    return [None] * max(1, cores // max(config.trainer.threads for config in configs))
+
+
+def _device_slots(settings: LocalSettings) -> Sequence[str]:
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",")[:count] if visible else [str(index) for index in range(count)]
+    chosen = settings.devices if settings.devices is not None else list(range(count))
+    if unknown := [index for index in chosen if index >= count]:
+        raise ConfigError(
+            f"hydra.launcher.devices={settings.devices}: there is no device {unknown[0]}, only {count} counted from 0"
+        )
+    return [names[index] for index in chosen] * settings.jobs_per_device
+
+
+def notes(settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
+    """Return a line for every setting that has no effect."""
+    on_processor = slots[0] is None
+    lines = []
+    if on_processor and settings.jobs_per_device != 1:
+        lines.append(
+            f"hydra.launcher.jobs_per_device={settings.jobs_per_device} has no effect: the jobs run on the "
+            "processor, as many as hydra.launcher.cores and trainer.threads allow"
+        )
+    if not on_processor and settings.cores is not None:
+        lines.append(f"hydra.launcher.cores={settings.cores} has no effect: the jobs run on accelerators")
+    return lines

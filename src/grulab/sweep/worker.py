@@ -1,0 +1,102 @@
+"""A job in a process of its own, forked from one that has imported torch and Lightning already."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.utils import JobStatus, run_job
+
+from grulab.composition import Job
+from grulab.processes import end_with
+from grulab.signals import SIGNALS, Interrupted
+from grulab.sweep.jobs import HydraParts, job_config
+
+
+def work(parts: HydraParts, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
+    """Run a job, in the child; exit with 0, 1, 130 or 143.
+
+    Args:
+        parts: of Hydra.
+        job: what to do.
+        folder: the job's.
+        device: the one accelerator to see, as CUDA_VISIBLE_DEVICES has it; None changes nothing.
+        parent: the process that this one must not outlive.
+    """
+    code = 1
+    try:
+        _be_alone(parent)
+        if device is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+        with _output_to(folder):
+            returned = run_job(
+                task_function=parts.task_function,
+                config=job_config(parts, job),
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=parts.context,
+            )
+            code = 0 if returned.status == JobStatus.COMPLETED else 1
+    except Interrupted as error:
+        code = error.exit_code
+    except BaseException as error:
+        # Hydra's callbacks, logging or folders: what goes wrong in the run itself is in the run's summary.
+        from grulab.sweep.states import record_failure
+
+        logging.getLogger(__name__).exception("the job failed outside its run")
+        record_failure(folder, job.config, type(error).__name__, str(error))
+    finally:
+        logging.shutdown()
+        # Taking torch down properly takes a second, and everything is written.
+        os._exit(code)
+
+
+def prepare_to_fork() -> None:
+    """Import what every job needs, once, and leave nothing behind that a fork could break.
+
+    Raises:
+        ImportError: if a library is missing.
+    """
+    # NumPy's threads would not survive a fork; jobs compute in torch.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import grulab.run  # noqa: F401
+
+    # Objects that the collector does not touch stay shared between the processes.
+    gc.collect()
+    gc.freeze()
+
+
+def _be_alone(parent: int) -> None:
+    """Leave the terminal's process group, and end when the parent does, however that ends."""
+    os.setsid()
+    end_with(parent)
+
+    def stop(signum: int, frame: Any) -> None:
+        raise Interrupted(signum)
+
+    # Until the run has handlers of its own.
+    for signum in SIGNALS:
+        signal.signal(signum, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
+def _output_to(folder: Path) -> Iterator[None]:
+    """Send what the job prints to its run.log, native libraries' last words included: the terminal is the sweep's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log = os.open(folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    yield
+    sys.stdout.flush()
+    sys.stderr.flush()
