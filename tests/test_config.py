@@ -73,6 +73,10 @@ MISTAKES = {
     "optimizer.lr=1e+38": "must be at most 3e+37",
     "trainer.devices=[true]": "one device",
     "data.noise=0": "must be at least 0.01",
+    "model.parameter_budget=0": "must be at least 1",
+    "model.parameter_budget=20": "a single unit needs",
+    "trainer.threads=0": "must be at least 1",
+    "--plan": "takes -m",
 }
 
 # Runs every command in one interpreter: main() must not import torch for any of them.
@@ -132,8 +136,16 @@ def test_mistakes_in_a_sweep_are_found_before_its_first_job(tmp_path: Path) -> N
     )
     assert code == 2
     assert err.splitlines() == [
-        "grulab: seed=-1: must be at least 0 (first in job 2)",
-        "grulab: model.hidden_size=0: must be at least 1 (first in job 4)",
+        "grulab: seed=-1: must be at least 0, in 4 of 8 jobs:",
+        "grulab:   job 2: model.hidden_size=8 seed=-1 model.num_layers=1",
+        "grulab:   job 3: model.hidden_size=8 seed=-1 model.num_layers=2",
+        "grulab:   job 6: model.hidden_size=0 seed=-1 model.num_layers=1",
+        "grulab:   job 7: model.hidden_size=0 seed=-1 model.num_layers=2",
+        "grulab: model.hidden_size=0: must be at least 1, in 4 of 8 jobs:",
+        "grulab:   job 4: model.hidden_size=0 seed=0 model.num_layers=1",
+        "grulab:   job 5: model.hidden_size=0 seed=0 model.num_layers=2",
+        "grulab:   job 6: model.hidden_size=0 seed=-1 model.num_layers=1",
+        "grulab:   job 7: model.hidden_size=0 seed=-1 model.num_layers=2",
     ]
     assert [other[0] for other in others] == [2, 2, 2, 2]
     assert "choose from sinusoids, temporal_order" in others[0][2]
@@ -231,7 +243,7 @@ def test_experiments_of_ones_own(tmp_path: Path) -> None:
     assert broken[2].count("\n") == 1
     searchpath = f"hydra.searchpath=['file://{folder.parent}']".replace("my 'own'", "my \\'own\\'")
     sweep = compose_sweep([searchpath, "experiment=mine"])
-    assert [(config.name, config.seed) for config in sweep.configs] == [("mine", 0), ("mine", 1)]
+    assert [(job.config.name, job.config.seed) for job in sweep.jobs] == [("mine", 0), ("mine", 1)]
 
 
 @pytest.mark.parametrize("task", TASK_CONFIGS)
@@ -250,8 +262,8 @@ def every_choice() -> list[str]:
 
 @pytest.mark.parametrize("choice", every_choice())
 def test_every_choice_composes(choice: str) -> None:
-    for config in compose_sweep([choice]).configs:
-        assert parse(config.to_dict()) == config
+    for job in compose_sweep([choice]).jobs:
+        assert parse(job.config.to_dict()) == job.config
 
 
 @pytest.mark.parametrize(
@@ -264,12 +276,13 @@ def test_every_knob_is_explained(path: Path) -> None:
 def test_the_architecture_experiment_is_the_sweep_it_says() -> None:
     sweep = compose_sweep(["experiment=architecture"])
     points = {
-        (c.model.hidden_size, c.model.num_layers, c.model.bidirectional, c.seed): c.hash() for c in sweep.configs
+        (c.model.hidden_size, c.model.num_layers, c.model.bidirectional, c.seed): c.hash()
+        for c in (job.config for job in sweep.jobs)
     }
     expected = {(h, n, b, s) for h in (8, 16, 32) for n in (1, 2) for b in (False, True) for s in (0, 1, 2)}
     assert set(points) == expected
     assert len(set(points.values())) == 36
-    assert all(config.name == "architecture" for config in sweep.configs)
+    assert all(job.config.name == "architecture" for job in sweep.jobs)
 
 
 def test_a_sweep_composes_each_job_as_hydra_would() -> None:
@@ -282,9 +295,9 @@ def test_a_sweep_composes_each_job_as_hydra_would() -> None:
         "name=x",
     ]
     sweep = compose_sweep(arguments)
-    assert len(sweep.configs) == 8
-    for job, config in zip(sweep.overrides, sweep.configs, strict=True):
-        assert compose(job) == config
+    assert len(sweep.jobs) == 8
+    for job in sweep.jobs:
+        assert compose(job.overrides) == job.config
 
 
 def test_options_without_effect_are_named() -> None:

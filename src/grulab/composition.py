@@ -29,6 +29,9 @@ def _job_folder(number: Any, overrides: Any, exclude: Any) -> str:
     return job_folder(number, overrides, exclude) if isinstance(number, int) else "job"
 
 
+# Of those that make the same mistake.
+_JOBS_LISTED = 40
+
 OmegaConf.register_new_resolver("grulab_job_folder", _job_folder, replace=True)
 
 
@@ -202,12 +205,17 @@ def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str
             for line in str(error).splitlines():
                 mistakes.setdefault(line, []).append(number)
     if mistakes:
-        lines = []
-        for line, numbers in mistakes.items():
-            many = f"{len(numbers)} jobs, the first is" if len(numbers) > 1 else "one job,"
-            lines.append(f"{line} (in {many} {numbers[0]}: {' '.join(points[numbers[0]])})")
-        raise ConfigError("\n".join(lines))
+        raise ConfigError("\n".join(_in_jobs(line, numbers, points) for line, numbers in mistakes.items()))
     return configs
+
+
+def _in_jobs(mistake: str, numbers: list[int], points: list[list[str]]) -> str:
+    """Return a mistake and the jobs that make it, a line each."""
+    lines = [f"{mistake}, in {len(numbers)} of {len(points)} jobs:"]
+    lines += [f"  job {number}: {' '.join(points[number])}" for number in numbers[:_JOBS_LISTED]]
+    if len(numbers) > _JOBS_LISTED:
+        lines.append(f"  and {len(numbers) - _JOBS_LISTED} more")
+    return "\n".join(lines)
 
 
 def _compose_job(
