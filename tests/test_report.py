@@ -4,32 +4,35 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 from scipy import stats
 
-from grulab.composition import compose
+from grulab.composition import Job, compose
 from grulab.config import ConfigError
 from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
 from grulab.report.sweep import report
+from grulab.sweep import manifest
 
 Score = Callable[[int, bool, int], float]
 
 
 def write_job(folder: Path, overrides: list[str], score: float | None, **summary: Any) -> None:
     """Write a job's folder as a run leaves it; without a score, as one that was never begun."""
-    config = compose(overrides).to_dict()
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    known = manifest.read(folder.parent) or manifest.new_manifest([], [])
+    job = Job(len(known.jobs), folder.name, overrides, compose(overrides))
+    manifest.write(folder.parent, replace(known, jobs=[*known.jobs, job]))
     if score is None:
         return
+    config = job.config.to_dict()
+    folder.mkdir()
     hidden_size = config["model"]["hidden_size"]
     content = {
         "status": "done", "config": config, "monitor": config["checkpoint"]["monitor"], "error": None,
@@ -139,7 +142,7 @@ def test_half_a_sweep_is_reported_too(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, plain)
     error = {"type": "NonFiniteLossError", "message": "the loss is nan at step 7\nmore", "traceback": "..."}
     write_job(sweep / "012_failed", ["model.hidden_size=32"], 0.0, status="failed", error=error, metrics={})
-    write_job(sweep / "013_running", ["model.hidden_size=32", "seed=1"], 0.0, status="running", metrics={})
+    write_job(sweep / "013_killed", ["model.hidden_size=32", "seed=1"], 0.0, status="running", metrics={})
     write_job(sweep / "014_pending", ["model.hidden_size=32", "seed=2"], None)
     write_job(sweep / "015_garbled", ["model.hidden_size=32", "seed=3"], 0.0)
     (sweep / "015_garbled" / "summary.json").write_text("{")
@@ -147,9 +150,9 @@ def test_half_a_sweep_is_reported_too(tmp_path: Path) -> None:
     assert len(board.jobs) == 16
     assert len(board.ranking) == 4
     text = (sweep / "leaderboard.md").read_text()
-    assert "16 jobs: 12 done, 2 failed, 1 running, 1 pending" in text
+    assert "16 jobs: 12 done, 2 failed, 1 interrupted, 1 pending" in text
     assert "| 012_failed | failed | NonFiniteLossError: the loss is nan at step 7 |" in text
-    assert "| 015_garbled | failed | ValueError: summary.json cannot be read |" in text
+    assert "| 015_garbled | failed | summary.json cannot be read |" in text
 
 
 def test_a_sweep_without_a_result_says_so(tmp_path: Path) -> None:
@@ -157,6 +160,25 @@ def test_a_sweep_without_a_result_says_so(tmp_path: Path) -> None:
     report(tmp_path)
     assert "No job has a result yet" in (tmp_path / "leaderboard.md").read_text()
     assert not (tmp_path / "figures").exists()
+
+
+def test_runs_in_one_folder_are_compared_too(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, plain)
+    ranking = read_sweep(sweep).ranking
+    (sweep / "sweep.json").unlink()
+    pd.testing.assert_frame_equal(read_sweep(sweep).ranking, ranking)
+
+
+def test_a_budget_of_parameters_is_compared_by_what_was_swept(tmp_path: Path) -> None:
+    """The hidden size that follows from direction and depth is no axis: pairs may differ in it."""
+    for number, (bidirectional, seed) in enumerate(itertools.product((False, True), (0, 1))):
+        overrides = ["model.parameter_budget=5000", f"model.bidirectional={bidirectional}", f"seed={seed}"]
+        write_job(tmp_path / f"{number:03d}", overrides, 0.9 + 0.01 * bidirectional + 0.001 * seed)
+    board = read_sweep(tmp_path)
+    assert (board.swept, board.solved) == (["model.bidirectional"], ["model.hidden_size"])
+    assert effects(board, "model.bidirectional")["difference"][1] == pytest.approx(0.01)
+    report(tmp_path)
+    assert "| rank | bidirectional | hidden_size | val/accuracy" in (tmp_path / "leaderboard.md").read_text()
 
 
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
@@ -170,7 +192,7 @@ def test_the_report_is_whole(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, plain, "name=mine")
     report(sweep)
     names = {path.name for path in sweep.iterdir() if not path.name.endswith("_job")}
-    assert names == {"leaderboard.csv", "leaderboard.md", "report.html", "figures"}
+    assert names == {"sweep.json", "leaderboard.csv", "leaderboard.md", "report.html", "figures"}
     pictures = sorted((sweep / "figures").iterdir())
     assert [path.name for path in pictures] == ["effects.png", "learning.png", "pareto.png"]
     for path in pictures:

@@ -141,7 +141,7 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
             print(f"warning: {line}")
         if before is None:
             before = manifest.new_manifest(_arguments(args), sweep.jobs)
-        manifest.write(folder, replace(before, jobs=sweep.jobs or before.jobs))
+        manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
         try:
             _call_hydra(args, [*words, exclude, *claims])
@@ -207,9 +207,10 @@ def _claim(key: str, folder: Path, overrides: list[str]) -> tuple[Path, list[str
 def _report_on(sweep_dir: Path) -> None:
     """Print the leaderboard of what is there, also of a sweep with failures."""
     if any(sweep_dir.glob("*/summary.json")):
+        from grulab.report.sections import report_console
         from grulab.report.sweep import report
 
-        report(sweep_dir, Console())
+        report(sweep_dir, report_console())
 
 
 def _key(line: str) -> str:

@@ -9,14 +9,18 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from grulab.config import ConfigError
+from grulab.composition import Job
+from grulab.config import ConfigError, parse
 from grulab.identity import flatten
 from grulab.remedies import shown_value
-from grulab.tracking.summary import FILE_NAME, read_summary
+from grulab.sweep import manifest
+from grulab.sweep.states import cause_of, state_of
+from grulab.tracking.summary import read_summary
 
 _LEVEL = 0.95
 # What differs between jobs without being what is compared.
 _NOT_SWEPT = {"name", "seed"}
+_SOLVED = "model.hidden_size"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Leaderboard:
     Attributes:
         jobs: a row a job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
         swept: keys whose value differs between jobs, without the seed.
+        solved: keys whose value differs because others do: the hidden size that a budget of parameters buys.
         metric: what the jobs are ranked by.
         ranking: a row a configuration, the best first: the swept keys, and for each metric its mean over seeds and
             the 95 % interval of that mean.
@@ -33,6 +38,7 @@ class Leaderboard:
 
     jobs: pd.DataFrame
     swept: list[str]
+    solved: list[str]
     metric: str
     ranking: pd.DataFrame
 
@@ -43,10 +49,14 @@ class Leaderboard:
 
     def label(self, row: "pd.Series[Any]") -> str:
         """Return a configuration in words: ``hidden_size 16, num_layers 1``."""
-        # pandas hands out NumPy's own true and false.
-        values = {key: row[key].item() if isinstance(row[key], np.generic) else row[key] for key in self.swept}
-        words = [f"{key.rsplit('.', 1)[-1]} {shown_value(value)}" for key, value in values.items()]
+        words = [f"{self.short(key)} {shown_value(_python(row[key]))}" for key in self.swept]
         return ", ".join(words) or "the one configuration"
+
+    def short(self, key: str) -> str:
+        """Return a swept key without its section, if no other one ends like it: ``hidden_size``."""
+        name = key.rsplit(".", 1)[-1]
+        others = [*self.swept, *self.solved]
+        return name if sum(other.rsplit(".", 1)[-1] == name for other in others) == 1 else key
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:
         """Return the finished jobs of a configuration."""
@@ -64,15 +74,20 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     """
     if not sweep_dir.is_dir():
         raise ConfigError(f"{sweep_dir}: no such folder")
-    folders = [path for path in sorted(sweep_dir.iterdir()) if (path / ".hydra" / "config.yaml").is_file()]
-    if not folders:
+    known = manifest.read(sweep_dir)
+    members = known.jobs if known and known.jobs else _found_jobs(sweep_dir)
+    if not members:
         raise ConfigError(f"{sweep_dir}: is not a sweep's folder: no folder in it is a job's")
-    records = [_job(folder) for folder in folders]
-    configs = pd.DataFrame([record.pop("config") for record in records]).map(_plain)
-    swept = [str(key) for key in configs if key not in _NOT_SWEPT and configs[key].nunique() > 1]
-    jobs = pd.concat([pd.DataFrame(records), configs[[*swept, "seed"]]], axis=1)
-    metric = next((record["monitor"] for record in records if record["monitor"]), "val/accuracy")
-    return Leaderboard(jobs, swept, metric, _rank(jobs, swept, metric))
+    flags = [word for word in known.arguments if word.startswith("--")] if known else []
+    records = [_record(sweep_dir / job.folder, job, flags) for job in members]
+    configs = pd.DataFrame([flatten(job.config.to_dict()) for job in members]).map(_plain)
+    different = [str(key) for key in configs if key not in _NOT_SWEPT and configs[key].nunique(dropna=False) > 1]
+    is_solved = all(job.config.model.parameter_budget is not None for job in members)
+    solved = [_SOLVED] if is_solved and _SOLVED in different else []
+    swept = [key for key in different if key not in solved]
+    jobs = pd.concat([pd.DataFrame(records), configs[[*swept, *solved, "seed"]]], axis=1)
+    metric = members[0].config.checkpoint.monitor
+    return Leaderboard(jobs, swept, solved, metric, _rank(jobs, swept, solved, metric))
 
 
 def interval(values: "pd.Series[float]") -> float:
@@ -114,7 +129,7 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
         pairs of jobs that agree in everything else, with its interval.
     """
     jobs, rest = board.done, [*(other for other in board.swept if other != key), "seed"]
-    values = sorted(jobs[key].unique(), key=lambda value: (isinstance(value, str), value))
+    values = sorted(map(_python, jobs[key].unique()), key=lambda value: (isinstance(value, str), value))
     rows = []
     for value in values:
         chosen = jobs[jobs[key] == value]
@@ -125,15 +140,15 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rank(jobs: pd.DataFrame, swept: list[str], metric: str) -> pd.DataFrame:
+def _rank(jobs: pd.DataFrame, swept: list[str], solved: list[str], metric: str) -> pd.DataFrame:
     done = jobs[jobs["status"] == "done"]
     if done.empty:
         return pd.DataFrame(columns=swept)
-    groups = done.groupby(swept, sort=False) if swept else done.groupby(lambda _: 0)
+    groups = done.groupby(swept, sort=False, dropna=False) if swept else done.groupby(lambda _: 0)
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
     for _, group in groups:
-        row: dict[str, Any] = {key: group[key].iloc[0] for key in swept} | {"seeds": len(group)}
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*swept, *solved]} | {"seeds": len(group)}
         for tag in metrics:
             row |= {tag: group[tag].mean(), f"{tag} interval": interval(group[tag])}
         row["parameters"] = int(group["parameters"].iloc[0])
@@ -146,29 +161,39 @@ def _rank(jobs: pd.DataFrame, swept: list[str], metric: str) -> pd.DataFrame:
     return ranking
 
 
-def _job(folder: Path) -> dict[str, Any]:
+def _found_jobs(sweep_dir: Path) -> list[Job]:
+    """Return the runs in a folder that no sweep has made."""
+    jobs = []
+    for number, folder in enumerate(sorted(sweep_dir.iterdir())):
+        summary = read_summary(folder) if folder.is_dir() else None
+        if summary is not None and isinstance(summary.get("config"), dict):
+            path = folder / ".hydra" / "overrides.yaml"
+            overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
+            jobs.append(Job(number, folder.name, overrides, parse(summary["config"])))
+    return jobs
+
+
+def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     summary = read_summary(folder) or {}
-    if not summary and (folder / FILE_NAME).exists():
-        summary = {"status": "failed", "error": {"type": "ValueError", "message": f"{FILE_NAME} cannot be read"}}
-    composed: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
-    error = summary.get("error")
-    overrides = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-    assert isinstance(overrides, list)
+    state = state_of(folder)
     return {
-        "job": folder.name,
+        "job": job.folder,
         "folder": folder,
-        "overrides": overrides,
-        "status": summary.get("status", "pending"),
-        "error": f"{error['type']}: {error['message'].splitlines()[0]}" if error else "",
-        "monitor": summary.get("monitor"),
+        "arguments": [*flags, *job.overrides],
+        "status": state,
+        "error": cause_of(folder) if state == "failed" else "",
         "chance": summary.get("chance"),
         "ceiling": summary.get("ceiling"),
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},
         **(summary.get("metrics") or {}),
-        "config": flatten(summary.get("config") or composed),
     }
 
 
 def _plain(value: Any) -> Any:
     """Return a value that can be compared and counted: a list as text."""
     return str(value) if isinstance(value, list) else value
+
+
+def _python(value: Any) -> Any:
+    """Return a plain value: pandas hands out NumPy's own true and false."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -5,31 +5,56 @@ from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+_WIDTH_OF_A_FILE = 120
+# Wider than any table, to see how wide one would like to be.
+_MEASURE = Console(width=10_000)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a paragraph, and perhaps a table whose cells are text already."""
+    """A title, a paragraph, and perhaps a table whose cells are text already.
+
+    On a narrow terminal the columns in ``dispensable`` are left out, the last first.
+    """
 
     title: str
     text: str
     table: pd.DataFrame | None = None
+    dispensable: tuple[str, ...] = ()
+
+
+def report_console() -> Console:
+    """Return a console for reports: as wide as the terminal, or wide enough for a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_A_FILE)
 
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:
     """Print the report on a terminal."""
     for section in sections:
         console.print(f"\n[bold]{section.title}[/bold]")
-        console.print(section.text, highlight=False, markup=False)
-        if section.table is not None:
-            table = Table(box=None, pad_edge=False, header_style="dim")
-            for column in section.table.columns:
-                # A bar has no header, and means nothing in two lines.
-                table.add_column(str(column), overflow="fold", no_wrap=not str(column).strip())
-            for row in section.table.itertuples(index=False):
-                table.add_row(*map(str, row))
-            console.print(table, highlight=False, markup=False)
+        for paragraph in section.text.split("\n\n"):
+            # A path or a command is no sentence: it is to be copied.
+            console.print(paragraph, highlight=False, markup=False, soft_wrap=not paragraph.endswith("."))
+        if section.table is None:
+            continue
+        shown, dispensable = section.table, list(section.dispensable)
+        while dispensable and Measurement.get(_MEASURE, _MEASURE.options, _rich_table(shown)).maximum > console.width:
+            shown = shown.drop(columns=dispensable.pop())
+        console.print(_rich_table(shown), highlight=False, markup=False)
+
+
+def _rich_table(cells: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in cells.columns:
+        # A bar has no header, and means nothing in two lines.
+        table.add_column(str(column), overflow="fold", no_wrap=not str(column).strip())
+    for row in cells.itertuples(index=False):
+        table.add_row(*map(str, row))
+    return table
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:

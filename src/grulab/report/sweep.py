@@ -15,7 +15,7 @@ from grulab.mistakes import Parser
 from grulab.remedies import shown_value
 from grulab.report import sweep_figures
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
-from grulab.report.sections import Section, print_sections, to_markdown
+from grulab.report.sections import Section, print_sections, report_console, to_markdown
 from grulab.tracking.files import write_atomically
 
 FIGURES = {
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = Parser(prog="grulab report", description=__doc__)
     parser.add_argument("sweep_dir", metavar="DIR", help="the sweep's folder, outputs/sweeps/<name>/<date_time>")
-    report(Path(parser.parse_args(arguments).sweep_dir), Console())
+    report(Path(parser.parse_args(arguments).sweep_dir), report_console())
 
 
 def report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard:
@@ -75,8 +75,8 @@ def _ranking(board: Leaderboard) -> Section:
         return Section("Leaderboard", f"{text} No job has a result yet.")
     ranking = board.ranking
     table = pd.DataFrame({"rank": ranking["rank"]})
-    for key in board.swept:
-        table[key] = ranking[key].map(shown_value)
+    for key in [*board.swept, *board.solved]:
+        table[board.short(key)] = ranking[key].map(shown_value)
     for tag in dict.fromkeys([board.metric, "test/accuracy"]):
         table[tag] = [_mean(row[tag], row[f"{tag} interval"]) for _, row in ranking.iterrows()]
     table["seeds"] = ranking["seeds"]
@@ -89,7 +89,7 @@ def _ranking(board: Leaderboard) -> Section:
         f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; "
         f"chance {done['chance']:.3f}, ceiling {done['ceiling']:.3f}."
     )
-    return Section("Leaderboard", text, table)
+    return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
 
 
 def _insights(board: Leaderboard) -> list[Section]:
@@ -98,7 +98,7 @@ def _insights(board: Leaderboard) -> list[Section]:
     members = board.members(board.ranking.iloc[0])
     ascending = board.metric.endswith("loss")
     best = members.sort_values(board.metric, ascending=ascending, kind="stable").iloc[0]
-    command = " ".join(["grulab train", *map(shlex.quote, best["overrides"])])
+    command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
         Section("Is the winner better?", verdict(board)),
         Section(
@@ -110,13 +110,15 @@ def _insights(board: Leaderboard) -> list[Section]:
     ]
     for key in board.swept:
         table = effects(board, key)
+        if len(table) < 2:
+            continue
         cells = {
-            key: table["value"].map(shown_value),
+            board.short(key): [shown_value(value) for value in table["value"].tolist()],
             f"{board.metric}, all jobs": [
                 _mean(*pair) for pair in zip(table["mean"], table["interval"], strict=True)
             ],
             "jobs": table["jobs"],
-            f"against {shown_value(table['value'][0])}": [
+            f"against {shown_value(table['value'].tolist()[0])}": [
                 "" if index == 0 else _mean(row["difference"], row["difference_interval"], "{:+.4f}")
                 for index, row in table.iterrows()
             ],

@@ -171,8 +171,8 @@ class _Launcher:
         elif code < 0 and self.signals:
             progress.state = "interrupted"
         elif code < 0:
-            name = signal.Signals(-code).name
-            record_failure(progress.folder, progress.job.config, name, _death(-code, running.out_of_memory_before))
+            reason = _death(-code, running.out_of_memory_before)
+            record_failure(progress.folder, progress.job.config, "Killed", reason)
             progress.state = "failed"
         else:
             progress.state = "interrupted" if code in _INTERRUPTED else "failed"
@@ -256,10 +256,12 @@ def _kill(process: ForkProcess) -> None:
 
 
 def _death(signum: int, out_of_memory_before: int) -> str:
-    if signum == signal.SIGKILL and _out_of_memory_kills() > out_of_memory_before:
-        return "killed by SIGKILL: the machine ran out of memory while it ran"
-    reason = {signal.SIGKILL: ", by the kernel for lack of memory or by somebody"}.get(signal.Signals(signum), "")
-    return f"killed by {signal.Signals(signum).name}{reason}"
+    name = signal.Signals(signum).name
+    if signum != signal.SIGKILL:
+        return f"by {name}; run.log may tell where it was"
+    if _out_of_memory_kills() > out_of_memory_before:
+        return f"by {name}, and the machine ran out of memory meanwhile"
+    return f"by {name}: by hand, or by what limits its memory"
 
 
 def _out_of_memory_kills() -> int:

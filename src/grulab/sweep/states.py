@@ -57,7 +57,10 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
 
 def cause_of(folder: Path) -> str:
     """Return why the job in a folder failed, in a line."""
-    error = (read_summary(folder) or {}).get("error")
+    summary = read_summary(folder)
+    if summary is None and (folder / FILE_NAME).exists():
+        return f"{FILE_NAME} cannot be read"
+    error = (summary or {}).get("error")
     if not error:
         return f"left no summary; see {shown(folder / 'run.log')}"
     return f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"

@@ -1,5 +1,6 @@
 """A job in a process of its own, forked from one that has imported torch and Lightning already."""
 
+import faulthandler
 import gc
 import logging
 import os
@@ -34,6 +35,8 @@ def work(parts: HydraParts, job: Job, folder: Path, device: str | None, parent: 
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
         with _output_to(folder):
+            # Where a crash in a native library happened goes to run.log.
+            faulthandler.enable()
             returned = run_job(
                 task_function=parts.task_function,
                 config=job_config(parts, job),
