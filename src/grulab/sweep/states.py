@@ -47,9 +47,9 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
     try:
         with own(run_dir):
             mark_failed(run_dir, config, kind, message)
-            from grulab.tracking.tensorboard import RunLogger
+            from grulab.tracking.tensorboard import record_end
 
-            RunLogger(run_dir).end("failed")
+            record_end(run_dir, "failed")
     except ConfigError:
         # Somebody else's run: it will say itself how it ended.
         return

@@ -7,8 +7,10 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from grulab.identity import flatten
 
@@ -49,14 +51,12 @@ class RunLogger(TensorBoardLogger):
         self.experiment.add_custom_scalars(_LAYOUT)
         values = {key: _value(value) for key, value in flatten(config).items()}
         start = plugin_data_pb2.SessionStartInfo(hparams=values, group_name=name, start_time_secs=time.time())
-        self._write_session(
-            metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start)
-        )
+        data = plugin_data_pb2.HParamsPluginData(session_start_info=start)
+        self.experiment.file_writer.add_summary(_session(metadata.SESSION_START_INFO_TAG, data))
 
     def end(self, status: str) -> None:
         """Write how the run ended ("done", "failed" or "interrupted") and close the file."""
-        end = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=time.time())
-        self._write_session(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+        self.experiment.file_writer.add_summary(_session_end(status))
         self.experiment.close()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -70,11 +70,28 @@ class RunLogger(TensorBoardLogger):
         """Flush. Lightning closes the file after each of fit and test; :meth:`end` does."""
         self.experiment.flush()
 
-    def _write_session(self, tag: str, data: plugin_data_pb2.HParamsPluginData) -> None:
-        value = SummaryProto.Value(
-            tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
-        )
-        self.experiment.file_writer.add_summary(SummaryProto(value=[value]))
+
+def record_end(run_dir: Path, status: str) -> None:
+    """Write how a run ended that could not do so itself, in a file of its own: the run's may be cut."""
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    # TensorBoard reads a folder's files in the order of their names, and the run's may have begun in this second.
+    with (folder / f"events.out.tfevents.{int(now) + 1:010d}.ended").open("wb") as stream:
+        writer = RecordWriter(stream)
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        writer.write(Event(wall_time=now, summary=_session_end(status)).SerializeToString())
+        writer.flush()
+
+
+def _session_end(status: str) -> SummaryProto:
+    end = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=time.time())
+    return _session(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+
+
+def _session(tag: str, data: plugin_data_pb2.HParamsPluginData) -> SummaryProto:
+    value = SummaryProto.Value(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR)
+    return SummaryProto(value=[value])
 
 
 def session_name(run_dir: Path) -> str:
