@@ -19,10 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from yaml import YAMLError
 
-from grulab.composition import Sweep, checked, compose_run, compose_sweep
+from grulab.composition import EXCLUDE, Sweep, checked, compose_run, compose_sweep
 from grulab.config import Config, ConfigError
 from grulab.folders import make_unused, shown
 from grulab.mistakes import config_dir, explain
+from grulab.processes import importing
 from grulab.signals import Interrupted
 from grulab.sweep import manifest
 from grulab.sweep.grid import SweepFailedError
@@ -91,7 +92,8 @@ def run_job(values: DictConfig) -> float:
     config = checked(values)
     if settings.mode != RunMode.MULTIRUN:
         # Torch is imported here, when everything that can be wrong with the configuration has been found.
-        from grulab.run import train
+        with importing():
+            from grulab.run import train
 
         return _score(train(config, run_dir))
     if job := manifest.find(Path(settings.sweep.dir), settings.job.num):
@@ -101,7 +103,8 @@ def run_job(values: DictConfig) -> float:
         log.info("done before")
         return score
     try:
-        from grulab.run import go_on, train
+        with importing():
+            from grulab.run import go_on, train
 
         has_begun = read_summary(run_dir) is not None or (run_dir / "checkpoints").is_dir()
         return _score(go_on(config, run_dir) if has_begun else train(config, run_dir))
@@ -142,9 +145,10 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
         if before is None:
             before = manifest.new_manifest(_arguments(args), sweep.jobs)
         manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
-        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sweep.constant)}]"
+        if sweep.constant and not any(_key(line) == EXCLUDE for line in args.overrides):
+            claims.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
         try:
-            _call_hydra(args, [*words, exclude, *claims])
+            _call_hydra(args, words + claims)
         except (Interrupted, KeyboardInterrupt, SystemExit):
             print(f"interrupted; go on with  grulab resume {shown(folder)}", flush=True)
             raise

@@ -29,6 +29,8 @@ def _job_folder(number: Any, overrides: Any, exclude: Any) -> str:
     return job_folder(number, overrides, exclude) if isinstance(number, int) else "job"
 
 
+# Keys that a folder's name leaves out.
+EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
 # Of those that make the same mistake.
 _JOBS_LISTED = 40
 
@@ -141,6 +143,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             raise ConfigError(f"{' '.join(arguments)}: has no values, so the sweep has no jobs")
         configs = _compose_jobs(points, about_hydra, config_name)
         constant = _constant(points)
+        if not any(EXCLUDE in line for line in about_hydra):
+            about_hydra.append(f"{EXCLUDE}=[{','.join(constant)}]")
         if hydra.subdir.startswith("${grulab_job_folder:"):
             names = [job_folder(number, point, constant) for number, point in enumerate(points)]
         else:
@@ -226,12 +230,11 @@ def _compose_job(
     Composing takes Hydra 60 ms. Jobs mostly differ in values alone, so what they have in common is composed once and
     kept in ``bases``.
     """
-    parsed = _parsed(job)
-    structure = tuple(str(override.input_line) for override in parsed if not _sets_value(override))
+    structure = structure_of(job)
     if structure not in bases:
         bases[structure] = hydra_compose(config_name, [*settings, *structure])
     values = copy.deepcopy(bases[structure])
-    for override in parsed:
+    for override in _parsed(job):
         if _sets_value(override):
             if OmegaConf.select(values, override.key_or_group, default=values) is values:
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
@@ -271,6 +274,11 @@ def _refuse_solved_size(config: Config, overrides: Sequence[str]) -> None:
         budget = f"model.parameter_budget={config.model.parameter_budget}"
     if size and budget and not budget.endswith("=null"):
         raise ConfigError(f"{size}: does not go with {budget}, which determines it; leave out one of them")
+
+
+def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides that do more than to set a value: jobs that agree in them are composed alike."""
+    return tuple(str(override.input_line) for override in _parsed(overrides) if not _sets_value(override))
 
 
 def _is_about_hydra(line: str) -> bool:

@@ -12,6 +12,7 @@ from grulab.config import Config, ConfigError, parse
 from grulab.folders import shown
 from grulab.identity import MAY_CHANGE, refuse_another_run
 from grulab.mistakes import Parser, config_dir
+from grulab.processes import importing
 from grulab.sweep import manifest
 from grulab.tracking.summary import read_summary
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         # A file handler's own error comes wrapped.
         raise ConfigError(f"{run_dir}: run.log cannot be written ({error.__cause__ or error})") from None
-    from grulab.run import go_on
+    with importing():
+        from grulab.run import go_on
 
     go_on(config, run_dir)
 

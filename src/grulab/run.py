@@ -4,7 +4,7 @@ import errno
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from grulab.accelerator import find_accelerator
 from grulab.config import Config, ConfigError, parse
@@ -32,6 +33,7 @@ from grulab.tracking.summary import Summary, read_summary
 from grulab.tracking.tensorboard import RunLogger
 
 _LENGTH_BUCKETS = 6
+_NOTHING = nullcontext()
 _NOT_ABOUT_THE_RUN = (
     ".*does not have many workers",
     ".*smaller than the logging interval",
@@ -41,6 +43,13 @@ _NOT_ABOUT_THE_RUN = (
 )
 
 log = logging.getLogger(__name__)
+
+
+class _NoProfiler(PassThroughProfiler):
+    """Lightning's profiler that does nothing, without a generator for each of the 80 things a step is made of."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return _NOTHING
 
 
 class DiskFullError(RuntimeError):
@@ -276,6 +285,7 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        profiler=_NoProfiler(),
         # Otherwise, under SLURM, Lightning would requeue the job itself when it is told to stop.
         plugins=[LightningEnvironment()],
     )

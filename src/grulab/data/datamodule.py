@@ -18,6 +18,8 @@ from grulab.data.plan import Plan, PlanSampler, evaluation_plan, training_plan
 from grulab.processes import end_with
 from grulab.tasks import Sequences, Split, build_task
 
+# Without gradients nothing has to be kept, so that much more fits where a training batch does.
+_EVALUATION_FACTOR = 8
 _NEEDED_BY: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -112,7 +114,7 @@ class SequenceDataModule(L.LightningDataModule):
         return 1 - float(lengths.sum()) / steps
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
-        plan = evaluation_plan(self.split(name).lengths, self.config.batch_size)
+        plan = evaluation_plan(self.split(name).lengths, _EVALUATION_FACTOR * self.config.batch_size)
         return self._loader(name, PlanSampler(lambda _: plan, lambda: (0, 0), len(plan)))
 
     def _loader(self, name: Split, sampler: PlanSampler) -> DataLoader[PaddedBatch]:

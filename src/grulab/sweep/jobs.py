@@ -1,13 +1,19 @@
 """From what Hydra hands to a launcher to jobs."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from grulab.composition import Job, checked
+from grulab.composition import Job, checked, structure_of
+
+# By what the jobs have in common beside their values.
+Bases = dict[tuple[str, ...], DictConfig]
 
 
 @dataclass(frozen=True)
@@ -19,15 +25,38 @@ class HydraParts:
     config: DictConfig
 
 
-def job_config(parts: HydraParts, job: Job) -> DictConfig:
-    """Return a job's configuration as Hydra's launchers make it, with the values that the sweep began with."""
-    config: DictConfig = parts.context.config_loader.load_sweep_config(parts.config, list(job.overrides))
+def compose_bases(parts: HydraParts, jobs: Iterable[Job]) -> Bases:
+    """Return what Hydra composes for jobs that differ in values alone: it takes 60 ms, and one serves them all."""
+    bases: Bases = {}
+    for job in jobs:
+        structure = structure_of(job.overrides)
+        if structure not in bases:
+            bases[structure] = parts.context.config_loader.load_sweep_config(parts.config, list(structure))
+    return bases
+
+
+def job_config(job: Job, bases: Bases) -> DictConfig:
+    """Return a job's configuration as Hydra's launchers make it, with the values that the sweep began with.
+
+    For the job's own process: it changes what is in ``bases``.
+    """
+    config = bases[structure_of(job.overrides)]
     with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = job.number
+        hydra = config.hydra
+        hydra.job.id = hydra.job.num = job.number
+        hydra.overrides.task = job.overrides
+        naming = hydra.job.config.override_dirname
+        hydra.job.override_dirname = get_overrides_dirname(
+            OverridesParser.create().parse_overrides(job.overrides),
+            naming.exclude_keys,
+            naming.item_sep,
+            naming.kv_sep,
+        )
+        hydra.sweep.subdir = job.folder
         # The files in conf/ may have been edited since.
         for key, value in job.config.to_dict().items():
-            OmegaConf.update(config, key, value, merge=False)
-        handlers = config.hydra.job_logging.root.handlers
+            config[key] = value
+        handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
             # What goes there is in run.log already.
             handlers.remove("console")

@@ -20,7 +20,7 @@ from grulab.composition import Job
 from grulab.signals import SIGNALS, Interrupted
 from grulab.sweep import manifest
 from grulab.sweep.display import Display
-from grulab.sweep.jobs import HydraParts, compose_job
+from grulab.sweep.jobs import Bases, HydraParts, compose_bases, compose_job
 from grulab.sweep.progress import Progress
 from grulab.sweep.settings import LocalSettings
 from grulab.sweep.states import cause_of, record_failure, result_of
@@ -75,14 +75,16 @@ def launch(
     if todo:
         from grulab.sweep.worker import prepare_to_fork
 
-        prepare_to_fork()
+        configs = [progress.job.config for progress in todo]
+        prepare_to_fork(configs)
         from grulab.sweep.slots import find_slots, notes
 
-        slots = find_slots([progress.job.config for progress in todo], settings)
+        slots = find_slots(configs, settings)
+        bases = compose_bases(parts, [progress.job for progress in todo])
         for note in notes(settings, slots):
             print(f"note: {note}")
         with Display(everything, len(slots)) as display:
-            _Launcher(parts, settings, slots, display).run(todo)
+            _Launcher(parts, bases, settings, slots, display).run(todo)
     return [_returned(progress) for progress in everything]
 
 
@@ -91,15 +93,21 @@ class _Launcher:
 
     Args:
         parts: what Hydra hands to a launcher.
+        bases: what Hydra composes for the jobs.
         settings: the launcher's.
         slots: a device for each job that runs at the same time.
         display: told of every change.
     """
 
     def __init__(
-        self, parts: HydraParts, settings: LocalSettings, slots: Sequence[str | None], display: Display
+        self,
+        parts: HydraParts,
+        bases: Bases,
+        settings: LocalSettings,
+        slots: Sequence[str | None],
+        display: Display,
     ) -> None:
-        self.parts, self.settings, self.display = parts, settings, display
+        self.parts, self.bases, self.settings, self.display = parts, bases, settings, display
         self.free = list(slots)
         self.running: list[_Running] = []
         self.signals: list[int] = []
@@ -138,7 +146,7 @@ class _Launcher:
         progress.state, progress.cause, progress.began = "running", "", time.monotonic()
         progress.epochs_before, _ = progress.epochs()
         process = multiprocessing.get_context("fork").Process(
-            target=work, args=(self.parts, progress.job, progress.folder, slot, os.getpid())
+            target=work, args=(self.parts, self.bases, progress.job, progress.folder, slot, os.getpid())
         )
         running = _Running(progress, process, slot, _out_of_memory_kills())
         if self.settings.time_limit is not None:

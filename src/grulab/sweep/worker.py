@@ -1,12 +1,12 @@
 """A job in a process of its own, forked from one that has imported torch and Lightning already."""
 
 import faulthandler
-import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,16 +14,18 @@ from typing import Any, NoReturn
 from hydra.core.utils import JobStatus, run_job
 
 from grulab.composition import Job
-from grulab.processes import end_with
+from grulab.config import Config
+from grulab.processes import end_with, importing
 from grulab.signals import SIGNALS, Interrupted
-from grulab.sweep.jobs import HydraParts, job_config
+from grulab.sweep.jobs import Bases, HydraParts, job_config
 
 
-def work(parts: HydraParts, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
+def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
     """Run a job, in the child; exit with 0, 1, 130 or 143.
 
     Args:
-        parts: of Hydra.
+        parts: what Hydra hands to a launcher.
+        bases: what is composed already.
         job: what to do.
         folder: the job's.
         device: the one accelerator to see, as CUDA_VISIBLE_DEVICES has it; None changes nothing.
@@ -39,7 +41,7 @@ def work(parts: HydraParts, job: Job, folder: Path, device: str | None, parent: 
             faulthandler.enable()
             returned = run_job(
                 task_function=parts.task_function,
-                config=job_config(parts, job),
+                config=job_config(job, bases),
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
                 hydra_context=parts.context,
@@ -59,19 +61,21 @@ def work(parts: HydraParts, job: Job, folder: Path, device: str | None, parent: 
         os._exit(code)
 
 
-def prepare_to_fork() -> None:
-    """Import what every job needs, once, and leave nothing behind that a fork could break.
+def prepare_to_fork(configs: Sequence[Config]) -> None:
+    """Do what several jobs need, once, and leave nothing behind that a fork could break.
 
     Raises:
         ImportError: if a library is missing.
     """
     # NumPy's threads would not survive a fork; jobs compute in torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import grulab.run  # noqa: F401
+    with importing():
+        import grulab.run  # noqa: F401
+        from grulab.tasks import build_task
 
-    # Objects that the collector does not touch stay shared between the processes.
-    gc.collect()
-    gc.freeze()
+    counts = Counter(repr(config.data) for config in configs)
+    for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
+        build_task(data).ceiling()
 
 
 def _be_alone(parent: int) -> None:

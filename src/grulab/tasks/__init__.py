@@ -8,8 +8,18 @@ from grulab.tasks.temporal_order import TemporalOrder
 __all__ = ["Sequences", "Sinusoids", "Split", "Task", "TemporalOrder", "build_task"]
 
 
+_BUILT: dict[str, Task] = {}
+
+
 def build_task(config: DataConfig) -> Task:
-    """Return the task that the configuration describes."""
+    """Return the task that the configuration describes; the same one each time, so that it knows its ceiling."""
+    key = repr(config)
+    if key not in _BUILT:
+        _BUILT[key] = _build(config)
+    return _BUILT[key]
+
+
+def _build(config: DataConfig) -> Task:
     match config:
         case SinusoidsConfig():
             return Sinusoids(config)

@@ -37,6 +37,7 @@ class Sinusoids(Task):
         self.num_features, self.num_classes = config.shape
         self.chance = 1 / self.num_classes
         self.length_range = (config.min_length, config.max_length)
+        self._ceiling: float | None = None
 
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
         """Return the sequences with these indices; see :meth:`Task.generate`."""
@@ -49,6 +50,11 @@ class Sinusoids(Task):
         right with the probability of that class. The likelihood of a feature is an integral over its unknown phase,
         which is computed numerically.
         """
+        if self._ceiling is None:
+            self._ceiling = self._compute_ceiling()
+        return self._ceiling
+
+    def _compute_ceiling(self) -> float:
         # In pieces, so that long sequences of many features need little memory.
         cells = _CEILING_SEQUENCES * self.num_features * max(self._phases(), self.config.max_length)
         pieces = np.array_split(np.arange(_CEILING_SEQUENCES), min(-(-cells // _CELLS), _CEILING_SEQUENCES))

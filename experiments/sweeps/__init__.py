@@ -1,0 +1,1 @@
+"""Does a sweep always finish, and how fast?"""

@@ -1,0 +1,1 @@
+"""The reference that grulab is compared with."""

@@ -1,0 +1,46 @@
+"""The reference: what one writes with Hydra and Lightning without thinking about speed or about failures.
+
+A dataset of single sequences and a collate function, a metric object that is updated and logged in each step, the
+Trainer as it comes. The same task, model, optimizer and number of epochs as grulab's default sweep.
+
+    python -m experiments.sweeps.ordinary.train -m hidden_size=8,16,32 num_layers=1,2 \\
+        bidirectional=false,true seed=0,1,2
+"""
+
+from pathlib import Path
+
+import hydra
+import lightning as L
+from experiments.sweeps.ordinary.model import GRUModule, SequenceDataset, collate
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+
+from grulab.config import SinusoidsConfig
+from grulab.tasks import Split
+
+
+@hydra.main(version_base="1.3", config_path=".", config_name="config")
+def main(config: DictConfig) -> float:
+    """Train, validate and test one model."""
+    L.seed_everything(config.seed, verbose=False)
+    data = SinusoidsConfig(**OmegaConf.to_container(config.data))  # type: ignore[arg-type]
+    sizes: dict[Split, int] = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
+    loaders = {
+        split: DataLoader(
+            SequenceDataset(data, split, size),
+            batch_size=data.batch_size,
+            shuffle=split == "train",
+            collate_fn=collate,
+        )
+        for split, size in sizes.items()
+    }
+    module = GRUModule(config.hidden_size, config.num_layers, config.bidirectional, config.lr)
+    trainer = L.Trainer(max_epochs=config.max_epochs, default_root_dir=Path(HydraConfig.get().runtime.output_dir))
+    trainer.fit(module, loaders["train"], loaders["val"])
+    trainer.test(module, loaders["test"], ckpt_path="best")
+    return float(trainer.callback_metrics["test/accuracy"])
+
+
+if __name__ == "__main__":
+    main()
