@@ -1,67 +1,435 @@
-"""A multirun with Hydra's own launcher, as users start it."""
+"""Sweeps as users start them: they finish, they are continued after anything, and nothing is done twice."""
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import pytest
+from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
+
+from grulab.composition import compose, compose_sweep
+from grulab.config import ConfigError
+from grulab.sweep import manifest
+from grulab.sweep.grid import expand
 from tests.conftest import SMALL
 
+LAUNCHERS = ["local", "basic", "joblib"]
 
-def grulab(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+
+def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command; with a program, that instead of grulab's."""
     environment = {k: v for k, v in os.environ.items() if k not in ("GRULAB_TRACEBACK", "HYDRA_FULL_ERROR")}
+    command = [sys.executable, "-c", program] if program else [str(Path(sys.executable).with_name("grulab"))]
     return subprocess.run(
-        [str(Path(sys.executable).with_name("grulab")), *arguments],
-        cwd=folder, capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
 
 
-def test_a_sweep_gives_each_job_its_folder(tmp_path: Path) -> None:
-    process = grulab(
-        tmp_path, "train", "-m", "experiment=architecture", *SMALL,
-        "model.hidden_size=4,8", "model.num_layers=1", "seed=0", "trainer.max_epochs=1",
-    )  # fmt: skip
+# grulab, with a fault in some jobs when their first epoch ends: {number: what}.
+FAULTS = """
+import os, signal, sys, time
+from grulab.cli import main
+import grulab.tracking.recorder
+
+def never_ends():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    time.sleep(1000)
+
+def no_module():
+    import no_such_module
+
+faults = %s
+happen = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "crashed": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "hanging": never_ends,
+    "import": no_module,
+    "slow": lambda: time.sleep(1),
+}
+Recorder = grulab.tracking.recorder.Recorder
+original = Recorder.on_train_epoch_end
+
+def then_fail(self, trainer, module):
+    original(self, trainer, module)
+    number = int(os.path.basename(trainer.default_root_dir)[:3])
+    marker = os.path.join(trainer.default_root_dir, "failed-once")
+    if number in faults and not os.path.exists(marker):
+        open(marker, "w").close()
+        happen[faults[number]]()
+
+Recorder.on_train_epoch_end = then_fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def statuses(sweep_dir: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in sorted(sweep_dir.glob("0*/summary.json"))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished sweep of four small jobs, two configurations with two seeds, in a folder named sweep."""
+    folder = tmp_path_factory.mktemp("finished")
+    process = grulab(folder, "train", "-m", *SMALL, "model.hidden_size=4,8", "seed=0,1", "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
-    (sweep,) = (tmp_path / "outputs" / "sweeps" / "architecture").iterdir()
-    jobs = sorted(path for path in sweep.iterdir() if path.name[0] == "0")
+    (folder / "output").write_text(process.stdout)
+    return folder / "sweep"
+
+
+def test_a_sweep_gives_each_job_its_folder(finished: Path) -> None:
+    jobs = sorted(path for path in finished.iterdir() if path.name[0] == "0")
     assert [job.name for job in jobs] == [
-        "000_hidden_size-4_bidirectional-false",
-        "001_hidden_size-4_bidirectional-true",
-        "002_hidden_size-8_bidirectional-false",
-        "003_hidden_size-8_bidirectional-true",
+        "000_hidden_size-4_seed-0",
+        "001_hidden_size-4_seed-1",
+        "002_hidden_size-8_seed-0",
+        "003_hidden_size-8_seed-1",
     ]
     for job in jobs:
         assert json.loads((job / "summary.json").read_text())["status"] == "done"
         assert {path.name for path in job.iterdir()} == {
             ".hydra", ".owner", "checkpoints", "metrics.csv", "run.log", "summary.json", "tensorboard",
         }  # fmt: skip
-        assert "result  test accuracy" in (job / "run.log").read_text()
-    assert not list(sweep.glob("*/*/hparams.yaml"))
+        log = (job / "run.log").read_text()
+        assert log.count("result  test accuracy") == 1
+        assert {path.name for path in (job / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     # It ends with what it has found.
-    assert "4 jobs: 4 done" in process.stdout
-    assert (sweep / "report.html").is_file()
-    again = grulab(tmp_path, "report", str(sweep))
+    output = (finished.parent / "output").read_text()
+    assert "4 jobs: 4 to do, " in output
+    assert "4 jobs: 4 done" in output
+    assert (finished / "report.html").is_file()
+    again = grulab(finished.parent, "report", "sweep")
     assert again.returncode == 0
-    assert again.stdout.strip() == process.stdout[process.stdout.index("Leaderboard") :].strip()
+    assert again.stdout.strip() == output[output.index("Leaderboard") :].strip()
 
 
-def test_a_failed_job_leaves_its_traceback_and_the_others_finish(tmp_path: Path) -> None:
+def test_a_job_of_a_sweep_is_the_run_that_its_overrides_make(finished: Path, tmp_path: Path) -> None:
+    """Forked, with its share of the cores, it computes what grulab train computes, bit for bit."""
+    folder = "002_hidden_size-8_seed-0"
+    job = next(job for job in manifest.read(finished).jobs if job.folder == folder)  # type: ignore[union-attr]
+    process = grulab(tmp_path, "train", *job.overrides, "hydra.run.dir=alone")
+    assert process.returncode == 0, process.stderr
+    alone, in_sweep = (
+        json.loads((path / "summary.json").read_text()) for path in (tmp_path / "alone", finished / folder)
+    )
+    assert alone["metrics"] == in_sweep["metrics"]
+    assert alone["config_hash"] == in_sweep["config_hash"]
+    for file in ("config.yaml", "overrides.yaml"):
+        hydra = (tmp_path / "alone" / ".hydra" / file).read_text()
+        assert (finished / folder / ".hydra" / file).read_text() == hydra
+
+
+def test_the_manifest_tells_what_every_job_is(finished: Path) -> None:
+    known = manifest.read(finished)
+    assert known is not None
+    expected = compose_sweep([*SMALL, "model.hidden_size=4,8", "seed=0,1"]).jobs
+    assert known.jobs == expected
+    content = json.loads((finished / "sweep.json").read_text())
+    assert [row["config_hash"] for row in content["jobs"]] == [job.config.hash() for job in expected]
+    assert [row["config"] for row in content["jobs"]] == [
+        {"model.hidden_size": size, "seed": seed} for size in (4, 8) for seed in (0, 1)
+    ]
+    assert content["config"]["data.train_size"] == 65
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_finished_sweep_is_not_run_again(finished: Path, launcher: str) -> None:
+    before = done_jobs(finished)
+    board = leaderboard(finished)
+    again = grulab(finished.parent, "resume", "sweep", f"hydra/launcher={launcher}")
+    assert again.returncode == 0, again.stderr
+    assert "4 jobs: 4 done" in again.stdout
+    assert done_jobs(finished) == before
+    assert leaderboard(finished) == board
+
+
+def test_another_sweep_is_refused_in_the_folder_of_one(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    base = ["train", "-m", *SMALL, "hydra.sweep.dir=sweep"]
+    swept = ["model.hidden_size=4,8", "seed=0,1"]
+    changed = grulab(finished.parent, *base, *swept, "optimizer.lr=0.5", "model.num_layers=2")
+    assert changed.returncode == 2
+    assert changed.stderr.splitlines() == [
+        "grulab: model.num_layers=2: the sweep in sweep has 1 (in every job); "
+        "put it back, or name another hydra.sweep.dir",
+        "grulab: optimizer.lr=0.5: the sweep in sweep has 0.02 (in every job); "
+        "put it back, or name another hydra.sweep.dir",
+    ]
+    other = grulab(finished.parent, *base, "model.hidden_size=4,16", "seed=0,1")
+    assert other.returncode == 2
+    assert "model.hidden_size=16: the sweep in sweep has 8 (in 2 jobs, the first is 2)" in other.stderr
+    more = grulab(finished.parent, *base, "model.hidden_size=4,8", "seed=0,1,2")
+    assert more.returncode == 2
+    assert "has 4 jobs, and this command makes 6" in more.stderr
+    by_resume = grulab(finished.parent, "resume", "sweep", "optimizer.lr=0.5")
+    assert by_resume.returncode == 2
+    assert "optimizer.lr=0.5: the sweep in sweep has 0.02" in by_resume.stderr
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_plan_starts_nothing(finished: Path, tmp_path: Path) -> None:
+    fresh = grulab(tmp_path, "train", "-m", "experiment=architecture", "--plan")
+    assert fresh.returncode == 0, fresh.stderr
+    assert "36 jobs: 36 new" in fresh.stdout
+    assert "387  new" in fresh.stdout
+    assert list(tmp_path.iterdir()) == []
+    swept = ["model.hidden_size=4,8", "seed=0,1", "hydra.sweep.dir=sweep"]
+    known = grulab(finished.parent, "train", "-m", "--plan", *SMALL, *swept)
+    assert "4 jobs: 4 done" in known.stdout
+    longer = grulab(finished.parent, "train", "-m", "--plan", *SMALL, *swept, "trainer.max_epochs=9")
+    assert "4 jobs: 4 goes on" in longer.stdout
+
+
+def test_a_bad_last_job_starts_nothing(tmp_path: Path) -> None:
+    began = time.monotonic()
+    process = grulab(tmp_path, "train", "-m", "experiment=architecture", "seed=0,1,-1", "model.dropout=0")
+    assert process.returncode == 2
+    assert time.monotonic() - began < 3
+    lines = process.stderr.splitlines()
+    assert lines[0] == "grulab: seed=-1: must be at least 0, in 12 of 36 jobs:"
+    assert "job 35: model.hidden_size=32 model.num_layers=2 model.bidirectional=True seed=-1" in lines[-1]
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_happens_to_a_job_the_others_finish(tmp_path: Path) -> None:
+    """Killed, crashed, hanging, diverged, and one that cannot import: each cause is told, and resume mends it."""
+    faults = {0: "killed", 1: "crashed", 2: "hanging", 3: "import"}
+    arguments = ["train", "-m", *SMALL, "seed=0,1,2,3,4", "hydra.launcher.time_limit=5", "hydra.sweep.dir=sweep"]
+    process = grulab(tmp_path, *arguments, program=FAULTS % faults)
+    assert process.returncode == 1
+    assert process.stderr == "grulab: SweepFailedError: 4 of 5 jobs failed; grulab resume sweep tries them again\n"
+    sweep = tmp_path / "sweep"
+    assert statuses(sweep) == ["failed"] * 4 + ["done"]
+    report = (sweep / "leaderboard.md").read_text()
+    assert "| 000_seed-0 | failed | Killed: by SIGKILL: by hand, or by what limits its memory |" in report
+    assert "| 001_seed-1 | failed | Killed: by SIGSEGV; run.log may tell where it was |" in report
+    assert "| 002_seed-2 | failed | TimeLimitError: took longer than hydra.launcher.time_limit=5 seconds |" in report
+    assert "| 003_seed-3 | failed | ModuleNotFoundError: No module named 'no_such_module' |" in report
+    assert "Segmentation fault" in (sweep / "001_seed-1" / "run.log").read_text()
+    assert "no_such_module" in json.loads((sweep / "003_seed-3" / "summary.json").read_text())["error"]["traceback"]
+    again = grulab(tmp_path, "resume", "sweep")
+    assert again.returncode == 0, again.stderr
+    assert "1 done before, 4 to do" in again.stdout
+    assert statuses(sweep) == ["done"] * 5
+    # The same as if nothing had happened.
+    assert grulab(tmp_path, *arguments[:-1], "hydra.sweep.dir=alone").returncode == 0
+    assert leaderboard(sweep) == leaderboard(tmp_path / "alone")
+
+
+def test_a_failed_job_leaves_its_traceback(tmp_path: Path) -> None:
     process = grulab(
         tmp_path, "train", "-m", *SMALL, "trainer.max_epochs=50", "data.train_size=320",
         "optimizer.lr=2e37,0.01", "hydra.sweep.dir=out",
     )  # fmt: skip
     assert process.returncode == 1
-    assert process.stderr == "grulab: SweepFailedError: 1 of 2 jobs failed; grulab resume out tries them again\n"
     assert process.stdout.count("failed  000_lr-2e37  NonFiniteLossError: the loss is inf at step 1") == 1
     assert "Traceback" not in process.stderr + process.stdout
     assert "2 jobs: 1 failed, 1 done" in process.stdout
-    bad, good = sorted(path for path in (tmp_path / "out").iterdir() if path.name[0] == "0")
-    assert (bad.name, good.name) == ("000_lr-2e37", "001_lr-0.01")
-    assert json.loads((bad / "summary.json").read_text())["status"] == "failed"
-    assert "Traceback" in (bad / "run.log").read_text()
-    assert json.loads((good / "summary.json").read_text())["status"] == "done"
+    assert "Traceback" in (tmp_path / "out" / "000_lr-2e37" / "run.log").read_text()
+    assert statuses(tmp_path / "out") == ["failed", "done"]
+
+
+def test_retries_and_stopping_at_a_failure(tmp_path: Path) -> None:
+    arguments = ["train", "-m", *SMALL, "seed=0,1,2", "hydra.launcher.cores=1"]
+    again = grulab(
+        tmp_path, *arguments, "hydra.launcher.retries=1", "hydra.sweep.dir=again", program=FAULTS % {0: "killed"}
+    )
+    assert again.returncode == 0, again.stderr
+    assert "failed, again  000_seed-0" in again.stdout
+    assert statuses(tmp_path / "again") == ["done"] * 3
+    stopped = grulab(
+        tmp_path, *arguments, "hydra.launcher.on_failure=stop", "hydra.sweep.dir=stop", program=FAULTS % {1: "killed"}
+    )
+    assert stopped.returncode == 1
+    assert statuses(tmp_path / "stop") == ["done", "failed"]
+    assert "3 jobs: 1 done, 1 failed, 1 pending" in stopped.stdout
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int, code: int) -> None:
+    arguments = ["train", "-m", *SMALL, "data.num_workers=1", "seed=0,1,2", "trainer.max_epochs=40"]
+    sweep_dir = tmp_path / "sweep"
+    sweep = Sweep([*arguments, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
+    while not list(sweep_dir.glob("*/metrics.csv")):
+        assert sweep.process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    sweep.process.send_signal(signum)
+    assert sweep.process.wait(60) == code
+    assert sweep.orphans() == []
+    assert "interrupted; go on with  grulab resume sweep" in (tmp_path / "log").read_text()
+    assert set(statuses(sweep_dir)) <= {"interrupted", "done"}
+    assert "interrupted" in statuses(sweep_dir)
+    report = grulab(tmp_path, "report", "sweep")
+    assert "interrupted" in report.stdout
+    assert "pending" in report.stdout
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    assert grulab(tmp_path, *arguments, "hydra.sweep.dir=alone").returncode == 0
+    assert leaderboard(sweep_dir) == leaderboard(tmp_path / "alone")
+
+
+def test_a_killed_sweep_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
+    """The small version of experiments/sweeps/survival.py."""
+    arguments = [*SMALL, "data.num_workers=1", "model.hidden_size=4,8", "seed=0,1,2", "trainer.max_epochs=8"]
+    assert grulab(tmp_path, "train", "-m", *arguments, "hydra.sweep.dir=alone").returncode == 0
+    counts = kill_until_done(arguments, tmp_path / "killed", 6, seconds=1.0, generator=random.Random(3))
+    assert counts["parent"] + counts["job"] >= 3
+    assert counts["orphans"] == 0
+    assert counts["jobs run again"] == 0
+    assert leaderboard(tmp_path / "killed") == leaderboard(tmp_path / "alone")
+
+
+def test_one_process_at_a_time_is_at_work_on_a_sweep(tmp_path: Path) -> None:
+    arguments = ["train", "-m", *SMALL, "seed=0,1", "trainer.max_epochs=2000", "hydra.sweep.dir=sweep"]
+    sweep = Sweep(arguments, tmp_path, tmp_path / "log")
+    try:
+        while not (tmp_path / "sweep" / "sweep.json").exists():
+            assert sweep.process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        other = grulab(tmp_path, "resume", "sweep")
+        assert other.returncode == 2
+        assert f"sweep: is in use by process {sweep.process.pid}" in other.stderr
+    finally:
+        sweep.process.kill()
+        sweep.process.wait()
+    assert sweep.orphans() == []
+
+
+def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
+    """What a job does is decided when the sweep begins; a sweep is only continued as what it was."""
+    mine = tmp_path / "mine" / "experiment"
+    mine.mkdir(parents=True)
+    (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
+    arguments = ["--config-dir", "mine", "experiment=e", *SMALL, "seed=0,1", "hydra.launcher.cores=1"]
+    edit = f"open({str(mine / 'e.yaml')!r}, 'w').write('# @package _global_\\nmodel: {{hidden_size: 5}}\\n')"
+    program = FAULTS % {0: "edit"}
+    program = program.replace('"slow": lambda: time.sleep(1)', f'"edit": lambda: {edit}')
+    process = grulab(tmp_path, "train", "-m", *arguments, "hydra.sweep.dir=sweep", program=program)
+    assert process.returncode == 0, process.stderr
+    sizes = [
+        json.loads(path.read_text())["config"]["model"]["hidden_size"]
+        for path in sorted((tmp_path / "sweep").glob("0*/summary.json"))
+    ]
+    assert sizes == [4, 4]
+    again = grulab(tmp_path, "resume", "sweep")
+    assert again.returncode == 2
+    assert "model.hidden_size=5: the sweep in sweep has 4 (in every job)" in again.stderr
+
+
+def test_another_commit_is_a_warning(finished: Path) -> None:
+    path = finished / "sweep.json"
+    before = path.read_text()
+    content = json.loads(before)
+    content["git"] = {"commit": "0123456789abcdef", "changed": False}
+    content["versions"]["torch"] = "2.0.0"
+    path.write_text(json.dumps(content))
+    try:
+        process = grulab(finished.parent, "resume", "sweep")
+    finally:
+        path.write_text(before)
+    assert process.returncode == 0, process.stderr
+    assert "warning: the code has changed since the sweep began: it was commit 0123456789, now" in process.stdout
+    assert "warning: torch has changed since the sweep began: it was 2.0.0, now" in process.stdout
+
+
+def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
+    arguments = ["train", "-m", *SMALL, "seed=0,1"]
+    assert grulab(tmp_path, *arguments, "hydra.sweep.dir=short").returncode == 0
+    longer = grulab(tmp_path, "resume", "short", "trainer.max_epochs=4")
+    assert longer.returncode == 0, longer.stderr
+    assert grulab(tmp_path, *arguments, "trainer.max_epochs=4", "hydra.sweep.dir=long").returncode == 0
+    assert leaderboard(tmp_path / "short") == leaderboard(tmp_path / "long")
+    # From now on that is what it is.
+    again = grulab(tmp_path, "resume", "short", "--plan")
+    assert "2 jobs: 2 done" in again.stdout
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> None:
+    arguments = [*SMALL, "seed=0,1,2", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
+    if launcher == "joblib":
+        arguments.append("hydra.launcher.n_jobs=2")
+    assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", "hydra.sweep.dir=alone").returncode == 0
+    assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
+    assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
+    # One job gone, one failed, one interrupted inside its second epoch.
+    jobs = sorted((tmp_path / "sweep").glob("0*"))
+    for path in sorted(jobs[0].rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    summary: dict[str, Any] = json.loads((jobs[1] / "summary.json").read_text())
+    (jobs[1] / "summary.json").write_text(json.dumps(summary | {"status": "failed"}))
+    done = done_jobs(tmp_path / "sweep")
+    again = grulab(tmp_path, "resume", "sweep")
+    assert again.returncode == 0, again.stderr
+    assert statuses(tmp_path / "sweep") == ["done"] * 3
+    assert done.items() <= done_jobs(tmp_path / "sweep").items()
+    assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
+
+
+def test_keys_side_by_side() -> None:
+    arguments = ["model.hidden_size=8,16,32", "model.num_layers=3,2,1", "seed=0,1", "optimizer.lr=0.1"]
+    zipped = ["model.hidden_size", "model.num_layers"]
+    jobs = expand(arguments, zipped)
+    assert jobs == expand(arguments, [zipped])
+    assert len(jobs) == 6
+    assert jobs[2] == ["model.hidden_size=16", "model.num_layers=2", "seed=0", "optimizer.lr=0.1"]
+    assert len(expand(arguments)) == 18
+    assert len(expand(["seed=0,1", "data.seed=0,1", *arguments[:2]], [["seed", "data.seed"], zipped])) == 6
+    with pytest.raises(ConfigError, match=r"zip=\[seed,model.num_layers\]: side by side.*seed 2, model.num_layers 3"):
+        expand(arguments, ["seed", "model.num_layers"])
+    with pytest.raises(ConfigError, match=r"optimizer.lr is not swept"):
+        expand(arguments, ["seed", "optimizer.lr"])
+    with pytest.raises(ConfigError, match=r"goes side by side with others already"):
+        expand(arguments, [zipped, ["model.num_layers", "model.hidden_size"]])
+    with pytest.raises(ConfigError, match=r"must be a list of keys"):
+        expand(arguments, [["seed"], "model.num_layers"])
+    sweep = compose_sweep(
+        ["model.hidden_size=8,16", "model.num_layers=2,1", "hydra.sweeper.zip=[model.hidden_size,model.num_layers]"]
+    )
+    assert [(job.config.model.hidden_size, job.config.model.num_layers) for job in sweep.jobs] == [(8, 2), (16, 1)]
+
+
+def test_a_sweep_of_keys_side_by_side_runs(tmp_path: Path) -> None:
+    process = grulab(
+        tmp_path, "train", "-m", *SMALL, "model.hidden_size=4,8", "model.num_layers=2,1", "hydra.sweep.dir=sweep",
+        "hydra.sweeper.zip=[model.hidden_size,model.num_layers]", "hydra.sweeper.max_batch_size=1",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    folders = sorted(path.name for path in (tmp_path / "sweep").glob("0*"))
+    assert folders == ["000_hidden_size-4_num_layers-2", "001_hidden_size-8_num_layers-1"]
+
+
+def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    process = grulab(tmp_path, "train", "-m", "seed=0,1", "hydra.sweep.subdir=same")
+    assert process.returncode == 2
+    assert "hydra.sweep.subdir=same: jobs 0 and 1 would share the folder same" in process.stderr
+    own = compose_sweep(["seed=0,1", "hydra.sweep.subdir=mine-${hydra.job.num}-${seed}"])
+    assert [job.folder for job in own.jobs] == ["mine-0-0", "mine-1-1"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("hydra.launcher.retries=-1", "must be at least 0"),
+        ("hydra.launcher.on_failure=maybe", "choose from continue or stop"),
+        ("hydra.launcher.time_limit=0", "must be over 0"),
+        ("hydra.launcher.cores=none", "must be a whole number"),
+        ("trainer.devices=[1]", "hydra.launcher.devices=[1] says which there are"),
+        ("hydra.launcher.devices=[1]", "the jobs run on the processor"),
+        ("model.parameter_budget=5000", "does not go with model.parameter_budget=5000"),
+    ],
+)
+def test_mistakes_in_how_a_sweep_runs_are_told(tmp_path: Path, setting: str, remedy: str) -> None:
+    process = grulab(tmp_path, "train", "-m", "model.hidden_size=4,8", "trainer.accelerator=cpu", setting)
+    assert process.returncode == 2
+    assert remedy in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
 def test_a_run_ends_in_three_lines_that_work(tmp_path: Path) -> None:
@@ -81,3 +449,23 @@ def test_an_experiment_without_multirun_says_so(tmp_path: Path) -> None:
     process = grulab(tmp_path, "train", "experiment=architecture", "debug=fast")
     assert process.returncode == 0, process.stderr
     assert "takes grulab train -m" in process.stdout
+
+
+def test_a_budget_buys_the_largest_hidden_size() -> None:
+    from grulab.run import build_module
+
+    for overrides in (
+        [],
+        ["model.num_layers=3"],
+        ["model.bidirectional=true", "model.num_layers=2"],
+        ["data=temporal_order"],
+        ["data=temporal_order", "data.variant=6b", "model.bidirectional=true"],
+    ):
+        config = compose(["model.parameter_budget=5000", *overrides])
+        counts = {}
+        for size in (config.model.hidden_size, config.model.hidden_size + 1):
+            larger = compose([f"model.hidden_size={size}", *overrides])
+            module = build_module(larger, *larger.data.shape)
+            counts[size] = sum(parameter.numel() for parameter in module.parameters())
+            assert larger.parameters == counts[size]
+        assert counts[config.model.hidden_size] <= 5000 < counts[config.model.hidden_size + 1]

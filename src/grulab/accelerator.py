@@ -1,5 +1,7 @@
 """Whether this machine has what the configuration asks for."""
 
+import os
+
 import torch
 
 from grulab.config import Config, ConfigError
@@ -11,6 +13,8 @@ def find_accelerator(config: Config) -> str:
     Raises:
         ConfigError: if this machine lacks it, or that device of it, or it cannot compute in that precision.
     """
+    # Otherwise the question alone makes CUDA unusable in processes that are forked later.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     trainer = config.trainer
     found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     if found == "auto":

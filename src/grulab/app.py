@@ -28,6 +28,7 @@ from grulab.signals import Interrupted
 from grulab.sweep import manifest
 from grulab.sweep.grid import SweepFailedError
 from grulab.sweep.states import record_failure, result_of, state_of
+from grulab.tracking.owner import FILE_NAME as OWNER
 from grulab.tracking.owner import own
 from grulab.tracking.summary import read_summary
 
@@ -69,8 +70,13 @@ def main(arguments: Sequence[str]) -> None:
         _call_hydra(args, words + claims)
 
 
-def continue_sweep(sweep_dir: Path, overrides: Sequence[str]) -> None:
+def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False) -> None:
     """Run ``grulab resume SWEEP_DIR OVERRIDES``: the sweep's own command once more, in its folder.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        overrides: changes to its command.
+        plan: whether to show the jobs and stop.
 
     Raises:
         As :func:`main`.
@@ -79,7 +85,7 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str]) -> None:
     assert before is not None
     replaced = {_key(line) for line in overrides}
     kept = [word for word in before.arguments if _key(word) not in replaced]
-    main(["--multirun", *kept, *overrides, f"hydra.sweep.dir={_quoted(str(sweep_dir))}"])
+    main(["--multirun", *([_PLAN] if plan else []), *kept, *overrides, f"hydra.sweep.dir={_quoted(str(sweep_dir))}"])
 
 
 def run_job(values: DictConfig) -> float:
@@ -123,12 +129,17 @@ def _score(summary: dict[str, Any]) -> float:
 def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
     """Run a sweep, or go on with it, in a folder that is nobody else's meanwhile."""
     for config in [job.config for job in sweep.jobs] or [sweep.base]:
-        _check_machine(config)
         if sweep.settings and config.trainer.devices != 1:
             raise ConfigError(
                 f"trainer.devices={config.trainer.devices}: in a sweep each job sees one device; "
                 f"hydra.launcher.devices={config.trainer.devices} says which there are"
             )
+        _check_machine(config)
+    if sweep.settings and sweep.settings.devices is not None:
+        with importing():
+            from grulab.sweep.slots import find_slots
+
+        find_slots([job.config for job in sweep.jobs] or [sweep.base], sweep.settings)
     given = any(_key(line) == "hydra.sweep.dir" for line in args.overrides)
     before = manifest.read(sweep.folder) if given else None
     if before is not None and before.jobs and sweep.jobs:
@@ -203,7 +214,8 @@ def _claim(key: str, folder: Path, overrides: list[str]) -> tuple[Path, list[str
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
-    if any(folder.iterdir()):
+    # A lock file is what a sweep leaves that was killed before it had begun.
+    if any(path.name != OWNER for path in folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
     return folder, []
 

@@ -30,13 +30,16 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("run_dir", metavar="DIR", help="the folder of a run or a sweep")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--plan", action="store_true", help="show where a sweep's jobs stand, and start nothing")
+    options = parser.parse_intermixed_args(arguments)
     run_dir = Path(options.run_dir)
     if (run_dir / manifest.FILE_NAME).exists():
         from grulab.app import continue_sweep
 
-        continue_sweep(run_dir, options.overrides)
+        continue_sweep(run_dir, options.overrides, options.plan)
         return
+    if options.plan:
+        raise ConfigError(f"--plan: shows the jobs of a sweep, and {run_dir} is no sweep's folder")
     config = resumed_config(run_dir, options.overrides)
     try:
         _log_to(run_dir)

@@ -8,9 +8,10 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from grulab.composition import Job, checked, structure_of
+from grulab.identity import flatten
 
 # By what the jobs have in common beside their values.
 Bases = dict[tuple[str, ...], DictConfig]
@@ -53,9 +54,10 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
             naming.kv_sep,
         )
         hydra.sweep.subdir = job.folder
-        # The files in conf/ may have been edited since.
-        for key, value in job.config.to_dict().items():
-            config[key] = value
+        # What differs between alike jobs, and whatever was edited in conf/ since.
+        for key, value in flatten(job.config.to_dict()).items():
+            if OmegaConf.select(config, key) != value:
+                OmegaConf.update(config, key, value)
         handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
             # What goes there is in run.log already.

@@ -1,0 +1,137 @@
+"""Start sweeps as users do, kill what belongs to them, and look at what is left."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+# What a second run of the same sweep cannot have the same.
+WALL_TIMES = ["seconds", "sequences_per_second"]
+_MARK = "GRULAB_STUDY"
+_SECONDS_TO_DIE = 2.0
+_SECONDS_OF_START_UP = 5.0
+
+
+class Sweep:
+    """A ``grulab`` command and everything it starts, all of it marked in the environment.
+
+    Args:
+        arguments: of ``grulab``.
+        cwd: where it runs.
+        log: where its output goes, at the end.
+        program: instead of ``grulab``.
+    """
+
+    def __init__(self, arguments: Sequence[str], cwd: Path, log: Path, program: Sequence[str] = ()) -> None:
+        self.mark = uuid.uuid4().hex
+        command = [*(program or [str(Path(sys.executable).with_name("grulab"))]), *arguments]
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                command, cwd=cwd, stdout=stream, stderr=stream, env=os.environ | {_MARK: self.mark}
+            )
+
+    def members(self) -> list[int]:
+        """Return the process ids of everything alive that this command has started, orphans included."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                is_ours = f"{_MARK}={self.mark}".encode() in path.read_bytes().split(b"\0")
+                is_zombie = (path.parent / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+                if is_ours and not is_zombie:
+                    found.append(int(path.parent.name))
+        return found
+
+    def orphans(self) -> list[int]:
+        """Return what is still alive a moment after the command has ended."""
+        deadline = time.monotonic() + _SECONDS_TO_DIE
+        while (left := self.members()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
+
+def done_jobs(sweep_dir: Path) -> dict[str, bytes]:
+    """Return the summary.json of each job that is done: a job that is run again gets another."""
+    found = {}
+    for path in sweep_dir.glob("*/summary.json"):
+        content = path.read_bytes()
+        with suppress(ValueError):
+            if json.loads(content)["status"] == "done":
+                found[path.parent.name] = content
+    return found
+
+
+def leaderboard(sweep_dir: Path) -> str:
+    """Return leaderboard.csv apart from wall times."""
+    table = pd.read_csv(sweep_dir / "leaderboard.csv", dtype=str)
+    return str(table.drop(columns=WALL_TIMES).to_csv(index=False))
+
+
+def kill_until_done(
+    arguments: Sequence[str], sweep_dir: Path, kills: int, seconds: float, generator: random.Random
+) -> dict[str, int]:
+    """Run a sweep to its end, killing it and its jobs with -9 at random moments and resuming it.
+
+    Args:
+        arguments: of ``grulab train -m``, without the folder.
+        sweep_dir: the sweep's folder.
+        kills: how many, if the sweep does not end before.
+        seconds: the longest time from when jobs run, or from the last kill, to a kill; every fifth start is killed
+            earlier, before or while the first jobs begin.
+        generator: of the moments and the victims.
+
+    Returns:
+        How many kills hit the parent and how many a job, how often the sweep was started, how many orphans were left,
+        and how many jobs ran again after they had been done.
+    """
+    counts = {"parent": 0, "job": 0, "starts": 0, "orphans": 0, "jobs run again": 0}
+    done: dict[str, bytes] = {}
+    log = sweep_dir.with_suffix(".log")
+    code: int | None = None
+    while code != 0:
+        # Killed before it could write down what it is, a sweep has to be begun again.
+        known = (sweep_dir / "sweep.json").exists()
+        words = (
+            ["resume", sweep_dir.name] if known else ["train", "-m", *arguments, f"hydra.sweep.dir={sweep_dir.name}"]
+        )
+        sweep = Sweep(words, sweep_dir.parent, log)
+        counts["starts"] += 1
+        code = _kill_at_random(sweep, kills, seconds, generator, counts)
+        counts["orphans"] += len(sweep.orphans())
+        now = done_jobs(sweep_dir)
+        counts["jobs run again"] += sum(now.get(job) != summary for job, summary in done.items())
+        done = now
+        assert code in (0, 1, -signal.SIGKILL), f"exit code {code}; see {log}"
+    return counts
+
+
+def _kill_at_random(
+    sweep: Sweep, kills: int, seconds: float, generator: random.Random, counts: dict[str, int]
+) -> int:
+    """Kill jobs until the parent is hit or the sweep ends; return its exit code."""
+    if counts["starts"] % 5:
+        while sweep.process.poll() is None and len(sweep.members()) < 2:
+            time.sleep(0.02)
+    else:
+        seconds = _SECONDS_OF_START_UP
+    while counts["parent"] + counts["job"] < kills:
+        try:
+            return sweep.process.wait(generator.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            pass
+        jobs = [pid for pid in sweep.members() if pid != sweep.process.pid]
+        victim = "job" if jobs and generator.random() < 0.5 else "parent"
+        with suppress(ProcessLookupError):
+            os.kill(generator.choice(jobs) if victim == "job" else sweep.process.pid, signal.SIGKILL)
+            counts[victim] += 1
+        if victim == "parent":
+            break
+    return sweep.process.wait()
