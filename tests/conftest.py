@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,52 @@ SMALL = [
 
 Run = Callable[..., dict[str, Any]]
 Start = Callable[..., Path]
+
+
+def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command; with a program, that instead of grulab's."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GRULAB_TRACEBACK", "HYDRA_FULL_ERROR")}
+    command = [sys.executable, "-c", program] if program else [str(Path(sys.executable).with_name("grulab"))]
+    return subprocess.run(
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+
+
+# grulab, with a fault in some jobs when their first epoch ends: {number: what}.
+FAULTS = """
+import os, signal, sys, time
+from grulab.cli import main
+import grulab.tracking.recorder
+
+def never_ends():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    time.sleep(1000)
+
+def no_module():
+    import no_such_module
+
+faults = %s
+happen = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "crashed": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "hanging": never_ends,
+    "import": no_module,
+    "slow": lambda: time.sleep(1),
+}
+Recorder = grulab.tracking.recorder.Recorder
+original = Recorder.on_train_epoch_end
+
+def then_fail(self, trainer, module):
+    original(self, trainer, module)
+    number = int(os.path.basename(trainer.default_root_dir)[:3])
+    marker = os.path.join(trainer.default_root_dir, "failed-once")
+    if number in faults and not os.path.exists(marker):
+        open(marker, "w").close()
+        happen[faults[number]]()
+
+Recorder.on_train_epoch_end = then_fail
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)

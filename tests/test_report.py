@@ -175,10 +175,25 @@ def test_a_budget_of_parameters_is_compared_by_what_was_swept(tmp_path: Path) ->
         overrides = ["model.parameter_budget=5000", f"model.bidirectional={bidirectional}", f"seed={seed}"]
         write_job(tmp_path / f"{number:03d}", overrides, 0.9 + 0.01 * bidirectional + 0.001 * seed)
     board = read_sweep(tmp_path)
-    assert (board.swept, board.solved) == (["model.bidirectional"], ["model.hidden_size"])
+    assert (board.swept, board.tied) == (["model.bidirectional"], ["model.hidden_size"])
     assert effects(board, "model.bidirectional")["difference"][1] == pytest.approx(0.01)
     report(tmp_path)
     assert "| rank | bidirectional | hidden_size | val/accuracy" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_keys_that_change_together_are_one_axis(tmp_path: Path) -> None:
+    """Side by side, or with another task: what cannot be told apart is compared once, and pairs are found."""
+    tasks = (["data=sinusoids", "model.num_layers=1"], ["data=temporal_order", "model.num_layers=2"])
+    for number, (task, patience, seed) in enumerate(itertools.product(tasks, ("null", "3"), (0, 1))):
+        overrides = [*task, f"trainer.early_stopping_patience={patience}", f"seed={seed}", f"data.seed={seed}"]
+        write_job(tmp_path / f"{number:03d}", overrides, 0.5 + 0.1 * number)
+    board = read_sweep(tmp_path)
+    assert board.swept == ["data.task", "trainer.early_stopping_patience"]
+    assert board.tied == ["model.num_layers"]
+    assert list(board.ranking["seeds"]) == [2, 2, 2, 2]
+    assert effects(board, "data.task")["difference"][1] == pytest.approx(0.4)
+    report(tmp_path)
+    assert "early_stopping_patience null" in (tmp_path / "leaderboard.md").read_text()
 
 
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:

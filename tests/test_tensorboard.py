@@ -1,18 +1,24 @@
 """What TensorBoard's own readers find in a run's folder."""
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing import plugin_event_multiplexer
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from grulab.tracking.tensorboard import flatten
-from tests.conftest import Run
+from tests.conftest import FAULTS, SMALL, Run, grulab
 
 CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]
 
@@ -89,40 +95,83 @@ def test_hyper_parameters_are_typed_and_the_status_is_true(
     assert hparams_metadata.EXPERIMENT_TAG not in found.Tags()["tensors"]
 
 
-def test_the_hparams_tab_has_every_run_with_its_metrics(run: Run, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-    from tensorboard.context import RequestContext
-    from tensorboard.plugins.base_plugin import TBContext
-    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
-
-    for size in (4, 8):
-        run(f"h{size}", f"model.hidden_size={size}", "trainer.max_epochs=1")
-    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+def hparams_tab(logdir: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the type of each column, and the sessions by name, as TensorBoard's own backend has them."""
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
-    backend = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(tmp_path))))
+    backend = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(logdir))))
     request = RequestContext()
     experiment = backend.experiment_from_metadata(
         request,
         "",
         True,
         backend.hparams_metadata(request, ""),
-        backend.hparams_from_data_provider(request, "", 100),
+        backend.hparams_from_data_provider(request, "", 1000),
     )
-    columns = {info.name: info.type for info in experiment.hparam_infos}
-    assert columns["model.hidden_size"] == api_pb2.DATA_TYPE_FLOAT64
-    assert columns["model.bidirectional"] == api_pb2.DATA_TYPE_BOOL
-    metrics = {info.name.tag for info in experiment.metric_infos}
-    assert {"val/accuracy", "test/accuracy", "val/loss", "test/loss"} <= metrics
+    columns = {info.name: api_pb2.DataType.Name(info.type) for info in experiment.hparam_infos}
     answer = list_session_groups.Handler(
         request,
         backend,
         "",
         api_pb2.ListSessionGroupsRequest(
-            start_index=0, slice_size=10, allowed_statuses=[1, 2, 3], include_metrics=True
+            start_index=0, slice_size=1000, allowed_statuses=[0, 1, 2, 3], include_metrics=True
         ),
     ).run()
-    sizes = {group.hparams["model.hidden_size"].number_value for group in answer.session_groups}
-    assert sizes == {4.0, 8.0}
+    return columns, {group.name.split(" / ")[0]: group for group in answer.session_groups}
+
+
+def metrics_of(group: Any) -> dict[str, float]:
+    return {value.name.tag: value.value for value in group.metric_values}
+
+
+def test_the_hparams_tab_of_the_default_sweep(tmp_path: Path) -> None:
+    """36 sessions, every swept key with its type, every metric with the value that summary.json has."""
+    process = grulab(
+        tmp_path, "train", "-m", "experiment=architecture", *SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=sweep"
+    )
+    assert process.returncode == 0, process.stderr
+    columns, sessions = hparams_tab(tmp_path / "sweep")
+    assert len(sessions) == 36
+    assert columns["model.hidden_size"] == columns["model.num_layers"] == columns["seed"] == "DATA_TYPE_FLOAT64"
+    assert columns["model.bidirectional"] == "DATA_TYPE_BOOL"
+    for name, group in sessions.items():
+        summary = json.loads((tmp_path / "sweep" / name / "summary.json").read_text())
+        assert [session.status for session in group.sessions] == [api_pb2.STATUS_SUCCESS]
+        for key in ("hidden_size", "num_layers"):
+            assert group.hparams[f"model.{key}"].number_value == summary["config"]["model"][key]
+        assert group.hparams["model.bidirectional"].bool_value is summary["config"]["model"]["bidirectional"]
+        assert group.hparams["seed"].number_value == summary["seed"]
+        found = metrics_of(group)
+        for tag, value in summary["metrics"].items():
+            assert found[tag] == pytest.approx(value, rel=1e-6), tag
+
+
+def test_the_hparams_tab_is_right_for_jobs_that_failed_were_resumed_or_differ_in_keys(tmp_path: Path) -> None:
+    arguments = ["train", "-m", *SMALL[1:], "data.train_size=65", "data=sinusoids,temporal_order", "seed=0,1"]
+    process = grulab(
+        tmp_path, *arguments, "hydra.sweep.dir=sweep", program=FAULTS % {0: "killed", 1: "import", 3: "killed"}
+    )
+    assert process.returncode == 1
+    columns, sessions = hparams_tab(tmp_path / "sweep")
+    assert columns["data.noise"] == "DATA_TYPE_FLOAT64"
+    assert columns["data.level"] == "DATA_TYPE_STRING"
+    assert {name.split("_")[0]: group.sessions[0].status for name, group in sessions.items()} == {
+        "000": api_pb2.STATUS_FAILURE,
+        "001": api_pb2.STATUS_FAILURE,
+        "002": api_pb2.STATUS_SUCCESS,
+        "003": api_pb2.STATUS_FAILURE,
+    }
+    # What failed after its first epoch has that epoch's metrics and no test.
+    failed = metrics_of(next(group for name, group in sessions.items() if name.startswith("000")))
+    assert "val/accuracy" in failed
+    assert "test/accuracy" not in failed
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    _, sessions = hparams_tab(tmp_path / "sweep")
+    assert len(sessions) == 4
+    for group in sessions.values():
+        assert [session.status for session in group.sessions] == [api_pb2.STATUS_SUCCESS]
+        assert {"val/accuracy", "val/loss", "test/accuracy", "test/loss"} <= metrics_of(group).keys()
+        assert ("data.noise" in group.hparams) != ("data.level" in group.hparams)
 
 
 def test_nested_keys_are_dotted() -> None:

@@ -21,6 +21,7 @@ _LEVEL = 0.95
 # What differs between jobs without being what is compared.
 _NOT_SWEPT = {"name", "seed"}
 _SOLVED = "model.hidden_size"
+_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Leaderboard:
     Attributes:
         jobs: a row a job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
         swept: keys whose value differs between jobs, without the seed.
-        solved: keys whose value differs because others do: the hidden size that a budget of parameters buys.
+        tied: keys that differ only together with one of those, or that follow from them, as the hidden size does from
+            a budget of parameters.
         metric: what the jobs are ranked by.
         ranking: a row a configuration, the best first: the swept keys, and for each metric its mean over seeds and
             the 95 % interval of that mean.
@@ -38,7 +40,7 @@ class Leaderboard:
 
     jobs: pd.DataFrame
     swept: list[str]
-    solved: list[str]
+    tied: list[str]
     metric: str
     ranking: pd.DataFrame
 
@@ -55,7 +57,7 @@ class Leaderboard:
     def short(self, key: str) -> str:
         """Return a swept key without its section, if no other one ends like it: ``hidden_size``."""
         name = key.rsplit(".", 1)[-1]
-        others = [*self.swept, *self.solved]
+        others = [*self.swept, *self.tied]
         return name if sum(other.rsplit(".", 1)[-1] == name for other in others) == 1 else key
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:
@@ -80,14 +82,12 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
         raise ConfigError(f"{sweep_dir}: is not a sweep's folder: no folder in it is a job's")
     flags = [word for word in known.arguments if word.startswith("--")] if known else []
     records = [_record(sweep_dir / job.folder, job, flags) for job in members]
-    configs = pd.DataFrame([flatten(job.config.to_dict()) for job in members]).map(_plain)
-    different = [str(key) for key in configs if key not in _NOT_SWEPT and configs[key].nunique(dropna=False) > 1]
-    is_solved = all(job.config.model.parameter_budget is not None for job in members)
-    solved = [_SOLVED] if is_solved and _SOLVED in different else []
-    swept = [key for key in different if key not in solved]
-    jobs = pd.concat([pd.DataFrame(records), configs[[*swept, *solved, "seed"]]], axis=1)
+    values = [{key: _plain(value) for key, value in flatten(job.config.to_dict()).items()} for job in members]
+    swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))
+    configs = pd.DataFrame([{key: job.get(key, _ABSENT) for key in [*swept, *tied, "seed"]} for job in values])
+    jobs = pd.concat([pd.DataFrame(records), configs], axis=1)
     metric = members[0].config.checkpoint.monitor
-    return Leaderboard(jobs, swept, solved, metric, _rank(jobs, swept, solved, metric))
+    return Leaderboard(jobs, swept, tied, metric, _rank(jobs, swept, tied, metric))
 
 
 def interval(values: "pd.Series[float]") -> float:
@@ -140,15 +140,15 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rank(jobs: pd.DataFrame, swept: list[str], solved: list[str], metric: str) -> pd.DataFrame:
+def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) -> pd.DataFrame:
     done = jobs[jobs["status"] == "done"]
     if done.empty:
         return pd.DataFrame(columns=swept)
-    groups = done.groupby(swept, sort=False, dropna=False) if swept else done.groupby(lambda _: 0)
+    groups = done.groupby(swept, sort=False) if swept else done.groupby(lambda _: 0)
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
     for _, group in groups:
-        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*swept, *solved]} | {"seeds": len(group)}
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*swept, *tied]} | {"seeds": len(group)}
         for tag in metrics:
             row |= {tag: group[tag].mean(), f"{tag} interval": interval(group[tag])}
         row["parameters"] = int(group["parameters"].iloc[0])
@@ -189,9 +189,39 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     }
 
 
+def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:
+    """Return the keys that were swept, and those that are tied to them.
+
+    Two keys that always change together cannot be told apart, and only one of them is an axis: keys side by side, or
+    all that comes with another task. Keys that not every job has are never the one, nor worth a column.
+
+    Args:
+        values: each job's, by dotted key.
+        is_solved: whether the hidden size follows from a budget of parameters.
+    """
+    keys = list(dict.fromkeys(["data.task", *(key for job in values for key in job)]))
+    everywhere = [key for key in keys if all(key in job for job in values)]
+    partitions = {key: tuple(pd.factorize(pd.Series([job.get(key, _ABSENT) for job in values]))[0]) for key in keys}
+    seen = {partitions["seed"]}
+    swept, tied = [], []
+    for key in [*everywhere, *(key for key in keys if key not in everywhere)]:
+        differs = len(set(partitions[key])) > 1
+        if key in _NOT_SWEPT or not differs:
+            continue
+        if key == _SOLVED and is_solved:
+            tied.append(key)
+            continue
+        if partitions[key] not in seen:
+            swept.append(key)
+        elif key in everywhere and partitions[key] != partitions["seed"]:
+            tied.append(key)
+        seen.add(partitions[key])
+    return swept, tied
+
+
 def _plain(value: Any) -> Any:
-    """Return a value that can be compared and counted: a list as text."""
-    return str(value) if isinstance(value, list) else value
+    """Return a value that can be compared and counted: a list, or that there is none, as text."""
+    return shown_value(value) if value is None or isinstance(value, list) else value
 
 
 def _python(value: Any) -> Any:

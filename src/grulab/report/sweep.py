@@ -75,7 +75,7 @@ def _ranking(board: Leaderboard) -> Section:
         return Section("Leaderboard", f"{text} No job has a result yet.")
     ranking = board.ranking
     table = pd.DataFrame({"rank": ranking["rank"]})
-    for key in [*board.swept, *board.solved]:
+    for key in [*board.swept, *board.tied]:
         table[board.short(key)] = ranking[key].map(shown_value)
     for tag in dict.fromkeys([board.metric, "test/accuracy"]):
         table[tag] = [_mean(row[tag], row[f"{tag} interval"]) for _, row in ranking.iterrows()]

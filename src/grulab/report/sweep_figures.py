@@ -21,12 +21,12 @@ def draw_effects(board: Leaderboard, path: Path) -> None:
     for axis, key in zip(axes, board.swept, strict=True):
         table = effects(board, key)
         positions = np.arange(len(table))
-        for position, value in zip(positions, table["value"], strict=True):
+        for position, value in zip(positions, table["value"].tolist(), strict=True):
             dots = board.done[board.done[key] == value][board.metric]
             axis.plot(np.full(len(dots), position), dots, "o", color="0.75", markersize=3, zorder=1)
         axis.errorbar(positions, table["mean"], yerr=table["interval"].fillna(0), fmt="o-", capsize=4, zorder=2)
-        axis.set_xticks(positions, [shown_value(value) for value in table["value"]])
-        axis.set_xlabel(key)
+        axis.set_xticks(positions, [shown_value(value) for value in table["value"].tolist()])
+        axis.set_xlabel(board.short(key))
         axis.margins(x=0.15)
     axes[0].set_ylabel(board.metric)
     figure.suptitle("Each swept key on its own: jobs (grey), mean and its 95 % interval", fontsize=10)
