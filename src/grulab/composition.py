@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +308,17 @@ def checked(values: DictConfig) -> Config:
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [_parse(line) for line in overrides]
     for override in parsed:
         if not override.key_or_group:
             raise ConfigError(f"{override.input_line}: has no key; write key=value")
     return parsed
+
+
+@lru_cache(maxsize=10_000)
+def _parse(line: str) -> Override:
+    """Return an override; the jobs of a sweep are made of few different ones, and reading one takes a millisecond."""
+    return OverridesParser.create().parse_overrides([line])[0]
 
 
 @contextmanager
