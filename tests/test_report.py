@@ -105,6 +105,12 @@ def test_a_difference_is_paired_over_seeds(tmp_path: Path) -> None:
     assert one["val/accuracy"] - one["val/accuracy interval"] < other["val/accuracy"]
 
 
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    for number, size in enumerate((8, 16)):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}"], 0.9)
+    assert verdict(read_sweep(tmp_path)).startswith("hidden_size 8 is ahead of hidden_size 16")
+
+
 def test_chance_is_called_chance(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.8 + 0.05 * float(noise.normal())))

@@ -156,7 +156,9 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) ->
             row[tag] = group[tag].mean()
         rows.append(row)
     ascending = metric.endswith("loss")
-    ranking = pd.DataFrame(rows).sort_values(metric, ascending=ascending, kind="stable").reset_index(drop=True)
+    # As objects: among numbers, pandas would make 8 an 8.0.
+    ranking = pd.DataFrame(rows).astype(dict.fromkeys([*swept, *tied], object))
+    ranking = ranking.sort_values(metric, ascending=ascending, kind="stable").reset_index(drop=True)
     ranking.insert(0, "rank", ranking.index + 1)
     return ranking
 
