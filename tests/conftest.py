@@ -57,6 +57,7 @@ faults = %s
 happen = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "crashed": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "hanging": never_ends,
     "import": no_module,
     "slow": lambda: time.sleep(1),

@@ -203,6 +203,14 @@ def test_keys_that_change_together_are_one_axis(tmp_path: Path) -> None:
     assert "early_stopping_patience null" in (tmp_path / "leaderboard.md").read_text()
 
 
+def test_a_key_that_goes_with_the_seed_is_an_axis(tmp_path: Path) -> None:
+    for number, (size, seed) in enumerate(((4, 0), (16, 1))):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 0.5 + 0.1 * number)
+    board = read_sweep(tmp_path)
+    assert board.swept == ["model.hidden_size"]
+    assert list(board.ranking["seeds"]) == [1, 1]
+
+
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing: no such folder"):
         report(tmp_path / "missing")

@@ -20,7 +20,7 @@ from grulab import compose, resume, train
 from grulab.config import ConfigError
 from grulab.models.classifier import SequenceClassifier
 from grulab.resuming import resumed_config
-from grulab.signals import Interrupted
+from grulab.signals import SECONDS_OF_ONE_SIGNAL, Interrupted
 from grulab.tracking.checkpoints import load
 from grulab.tracking.randomness import RandomState
 from tests.conftest import Start, interrupt_after
@@ -142,13 +142,15 @@ def test_a_finished_run_says_so_and_is_left_alone(start: Start, caplog: pytest.L
     ],
 )
 def test_another_run_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "config": compose(SMALL).to_dict()}))
+    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "metrics": {}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ConfigError, match=message):
         resumed_config(tmp_path, overrides)
 
 
 def test_the_same_run_may_change_what_does_not_count(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "config": compose(SMALL).to_dict()}))
+    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "metrics": {}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     overrides = ["trainer.max_epochs=50", "data.num_workers=2", "trainer.early_stopping_patience=7"]
     overrides += ["trainer.accelerator=cpu"]
     assert resumed_config(tmp_path, overrides) == compose([*SMALL, *overrides])
@@ -217,7 +219,9 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, acceler
             calls.append(0)
             if len(calls) == 9:
                 os.kill(os.getpid(), INT)
-                time.sleep(0.01)
+                # The same one, passed on by somebody.
+                os.kill(os.getpid(), INT)
+                time.sleep(1.5 * SECONDS_OF_ONE_SIGNAL)
                 os.kill(os.getpid(), INT)
                 time.sleep(60)
             return step(self, *args)

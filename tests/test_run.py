@@ -67,7 +67,8 @@ def test_the_folder_holds_what_the_contract_says(run: Run, tmp_path: Path) -> No
     assert summary["seed"] == 0
     assert summary["config_hash"] == compose(SMALL).hash()
     assert summary["parameters"] == 3 * 8 * (5 + 8) + 6 * 8 + 3 * (8 + 1)
-    assert summary["versions"]["torch"] == torch.__version__
+    # A build's own suffix may be missing.
+    assert torch.__version__.startswith(summary["versions"]["torch"].partition("+")[0])
     assert summary["seconds"] > 0
     table = rows(tmp_path / "run")
     assert tuple(table[0]) == COLUMNS

@@ -2,18 +2,20 @@
 
 import json
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
 
-from grulab.composition import compose, compose_sweep
-from grulab.config import ConfigError
+from grulab.composition import compose_sweep
 from grulab.sweep import manifest
-from grulab.sweep.grid import expand
 from tests.conftest import FAULTS, SMALL, grulab
 
 LAUNCHERS = ["local", "basic", "joblib"]
@@ -134,7 +136,7 @@ def test_a_plan_starts_nothing(finished: Path, tmp_path: Path) -> None:
     known = grulab(finished.parent, "train", "-m", "--plan", *SMALL, *swept)
     assert "4 jobs: 4 done" in known.stdout
     longer = grulab(finished.parent, "train", "-m", "--plan", *SMALL, *swept, "trainer.max_epochs=9")
-    assert "4 jobs: 4 goes on" in longer.stdout
+    assert "4 jobs: 4 to extend" in longer.stdout
 
 
 def test_a_bad_last_job_starts_nothing(tmp_path: Path) -> None:
@@ -152,16 +154,18 @@ def test_a_bad_last_job_starts_nothing(tmp_path: Path) -> None:
 def test_whatever_happens_to_a_job_the_others_finish(tmp_path: Path) -> None:
     """Killed, crashed, hanging, diverged, and one that cannot import: each cause is told, and resume mends it."""
     faults = {0: "killed", 1: "crashed", 2: "hanging", 3: "import"}
-    arguments = ["train", "-m", *SMALL, "seed=0,1,2,3,4", "hydra.launcher.time_limit=5", "hydra.sweep.dir=sweep"]
+    arguments = ["train", "-m", *SMALL, "seed=0,1,2,3,4", "hydra.launcher.time_limit=8", "hydra.sweep.dir=sweep"]
     process = grulab(tmp_path, *arguments, program=FAULTS % faults)
     assert process.returncode == 1
-    assert process.stderr == "grulab: SweepFailedError: 4 of 5 jobs failed; grulab resume sweep tries them again\n"
+    assert process.stderr == (
+        "grulab: SweepFailedError: 4 of 5 jobs failed; grulab resume sweep goes on with all that are left\n"
+    )
     sweep = tmp_path / "sweep"
     assert statuses(sweep) == ["failed"] * 4 + ["done"]
     report = (sweep / "leaderboard.md").read_text()
     assert "| 000_seed-0 | failed | Killed: by SIGKILL: by hand, or by what limits its memory |" in report
     assert "| 001_seed-1 | failed | Killed: by SIGSEGV; run.log may tell where it was |" in report
-    assert "| 002_seed-2 | failed | TimeLimitError: took longer than hydra.launcher.time_limit=5 seconds |" in report
+    assert "| 002_seed-2 | failed | TimeLimitError: took longer than hydra.launcher.time_limit=8 seconds |" in report
     assert "| 003_seed-3 | failed | ModuleNotFoundError: No module named 'no_such_module' |" in report
     assert "Segmentation fault" in (sweep / "001_seed-1" / "run.log").read_text()
     assert "no_such_module" in json.loads((sweep / "003_seed-3" / "summary.json").read_text())["error"]["traceback"]
@@ -199,13 +203,23 @@ def test_retries_and_stopping_at_a_failure(tmp_path: Path) -> None:
         tmp_path, *arguments, "hydra.launcher.on_failure=stop", "hydra.sweep.dir=stop", program=FAULTS % {1: "killed"}
     )
     assert stopped.returncode == 1
+    assert "1 of 3 jobs failed, and 1 were not started" in stopped.stderr
     assert statuses(tmp_path / "stop") == ["done", "failed"]
+    in_batches = grulab(
+        tmp_path, *arguments, "hydra.launcher.on_failure=stop", "hydra.sweeper.max_batch_size=1",
+        "hydra.sweep.dir=batches", program=FAULTS % {1: "terminated"},
+    )  # fmt: skip
+    assert in_batches.returncode == 1
+    assert "1 of 3 jobs failed, and 1 were not started" in in_batches.stderr
+    assert "Killed: by SIGTERM, and not by the sweep" in in_batches.stdout
+    assert statuses(tmp_path / "batches") == ["done", "failed"]
     assert "3 jobs: 1 done, 1 failed, 1 pending" in stopped.stdout
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int, code: int) -> None:
     arguments = ["train", "-m", *SMALL, "data.num_workers=1", "seed=0,1,2", "trainer.max_epochs=40"]
+    arguments.append("hydra.launcher.cores=2")
     sweep_dir = tmp_path / "sweep"
     sweep = Sweep([*arguments, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
     while not list(sweep_dir.glob("*/metrics.csv")):
@@ -252,6 +266,43 @@ def test_one_process_at_a_time_is_at_work_on_a_sweep(tmp_path: Path) -> None:
     assert sweep.orphans() == []
 
 
+def test_nobody_needs_to_read_what_a_sweep_says(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("grulab")), "train", "-m", *SMALL, "seed=0,1,2"]
+    with subprocess.Popen([*command, "hydra.sweep.dir=sweep"], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(120) == 0
+    assert statuses(tmp_path / "sweep") == ["done"] * 3
+    assert (tmp_path / "sweep" / "report.html").is_file()
+
+
+def test_a_lost_manifest_is_written_again(finished: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    shutil.copytree(finished, sweep)
+    before = done_jobs(sweep)
+    (sweep / "sweep.json").write_text("{")
+    broken = grulab(tmp_path, "resume", "sweep")
+    assert broken.returncode == 2
+    assert "sweep.json: cannot be read" in broken.stderr
+    assert "hydra.sweep.dir=sweep: jobs that are done stay done" in broken.stderr
+    (sweep / "sweep.json").unlink()
+    arguments = ["train", "-m", *SMALL, "model.hidden_size=4,8", "hydra.sweep.dir=sweep"]
+    another = grulab(tmp_path, *arguments, "seed=0,1", "optimizer.lr=0.5")
+    assert another.returncode == 2
+    assert "optimizer.lr=0.5: the sweep in sweep has 0.02" in another.stderr
+    again = grulab(tmp_path, *arguments, "seed=0,1")
+    assert again.returncode == 0, again.stderr
+    assert "sweep.json is gone, but sweep holds this sweep's jobs; it goes on" in again.stdout
+    assert done_jobs(sweep) == before
+    (sweep / "000_hidden_size-4_seed-0" / "summary.json").write_text('{"status": "done"}')
+    report = grulab(tmp_path, "report", "sweep")
+    assert "4 jobs: 3 done, 1 failed" in report.stdout
+    assert "summary.json cannot be read" in report.stdout
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    assert leaderboard(sweep) == leaderboard(finished)
+
+
 def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
     """What a job does is decided when the sweep begins; a sweep is only continued as what it was."""
     mine = tmp_path / "mine" / "experiment"
@@ -271,6 +322,13 @@ def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
     again = grulab(tmp_path, "resume", "sweep")
     assert again.returncode == 2
     assert "model.hidden_size=5: the sweep in sweep has 4 (in every job)" in again.stderr
+    # Neither is it made longer without a word.
+    (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ntrainer: {gradient_clip_val: null}\n")
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ndata: {num_workers: 1}\n")
+    longer = grulab(tmp_path, "resume", "sweep")
+    assert longer.returncode == 2
+    assert "data.num_workers=1: the sweep in sweep has 0 (in every job); put it back, or say so" in longer.stderr
 
 
 def test_another_commit_is_a_warning(finished: Path) -> None:
@@ -299,6 +357,21 @@ def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
     # From now on that is what it is.
     again = grulab(tmp_path, "resume", "short", "--plan")
     assert "2 jobs: 2 done" in again.stdout
+    # What is short of its end is no result, and what is at its end by another rule is done.
+    plan = grulab(tmp_path, "resume", "short", "--plan", "trainer.max_epochs=9")
+    assert "2 jobs: 2 to extend" in plan.stdout
+    known = manifest.read(tmp_path / "short")
+    assert known is not None
+    longer_jobs = [
+        replace(job, config=replace(job.config, trainer=replace(job.config.trainer, max_epochs=9)))
+        for job in known.jobs
+    ]
+    manifest.write(tmp_path / "short", replace(known, jobs=longer_jobs))
+    assert "2 jobs: 2 to extend. No job has a result yet" in grulab(tmp_path, "report", "short").stdout
+    manifest.write(tmp_path / "short", known)
+    patient = grulab(tmp_path, "resume", "short", "trainer.early_stopping_patience=9")
+    assert patient.returncode == 0, patient.stderr
+    assert "2 jobs: 2 done" in patient.stdout
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
@@ -309,7 +382,7 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", "hydra.sweep.dir=alone").returncode == 0
     assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
-    # One job gone, one failed, one interrupted inside its second epoch.
+    # One job gone, and one failed.
     jobs = sorted((tmp_path / "sweep").glob("0*"))
     for path in sorted(jobs[0].rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -323,29 +396,6 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
 
 
-def test_keys_side_by_side() -> None:
-    arguments = ["model.hidden_size=8,16,32", "model.num_layers=3,2,1", "seed=0,1", "optimizer.lr=0.1"]
-    zipped = ["model.hidden_size", "model.num_layers"]
-    jobs = expand(arguments, zipped)
-    assert jobs == expand(arguments, [zipped])
-    assert len(jobs) == 6
-    assert jobs[2] == ["model.hidden_size=16", "model.num_layers=2", "seed=0", "optimizer.lr=0.1"]
-    assert len(expand(arguments)) == 18
-    assert len(expand(["seed=0,1", "data.seed=0,1", *arguments[:2]], [["seed", "data.seed"], zipped])) == 6
-    with pytest.raises(ConfigError, match=r"zip=\[seed,model.num_layers\]: side by side.*seed 2, model.num_layers 3"):
-        expand(arguments, ["seed", "model.num_layers"])
-    with pytest.raises(ConfigError, match=r"optimizer.lr is not swept"):
-        expand(arguments, ["seed", "optimizer.lr"])
-    with pytest.raises(ConfigError, match=r"goes side by side with others already"):
-        expand(arguments, [zipped, ["model.num_layers", "model.hidden_size"]])
-    with pytest.raises(ConfigError, match=r"must be a list of keys"):
-        expand(arguments, [["seed"], "model.num_layers"])
-    sweep = compose_sweep(
-        ["model.hidden_size=8,16", "model.num_layers=2,1", "hydra.sweeper.zip=[model.hidden_size,model.num_layers]"]
-    )
-    assert [(job.config.model.hidden_size, job.config.model.num_layers) for job in sweep.jobs] == [(8, 2), (16, 1)]
-
-
 def test_a_sweep_of_keys_side_by_side_runs(tmp_path: Path) -> None:
     process = grulab(
         tmp_path, "train", "-m", *SMALL, "model.hidden_size=4,8", "model.num_layers=2,1", "hydra.sweep.dir=sweep",
@@ -354,33 +404,6 @@ def test_a_sweep_of_keys_side_by_side_runs(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     folders = sorted(path.name for path in (tmp_path / "sweep").glob("0*"))
     assert folders == ["000_hidden_size-4_num_layers-2", "001_hidden_size-8_num_layers-1"]
-
-
-def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", "-m", "seed=0,1", "hydra.sweep.subdir=same")
-    assert process.returncode == 2
-    assert "hydra.sweep.subdir=same: jobs 0 and 1 would share the folder same" in process.stderr
-    own = compose_sweep(["seed=0,1", "hydra.sweep.subdir=mine-${hydra.job.num}-${seed}"])
-    assert [job.folder for job in own.jobs] == ["mine-0-0", "mine-1-1"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "remedy"),
-    [
-        ("hydra.launcher.retries=-1", "must be at least 0"),
-        ("hydra.launcher.on_failure=maybe", "choose from continue or stop"),
-        ("hydra.launcher.time_limit=0", "must be over 0"),
-        ("hydra.launcher.cores=none", "must be a whole number"),
-        ("trainer.devices=[1]", "hydra.launcher.devices=[1] says which there are"),
-        ("hydra.launcher.devices=[1]", "the jobs run on the processor"),
-        ("model.parameter_budget=5000", "does not go with model.parameter_budget=5000"),
-    ],
-)
-def test_mistakes_in_how_a_sweep_runs_are_told(tmp_path: Path, setting: str, remedy: str) -> None:
-    process = grulab(tmp_path, "train", "-m", "model.hidden_size=4,8", "trainer.accelerator=cpu", setting)
-    assert process.returncode == 2
-    assert remedy in process.stderr
-    assert process.stderr.count("\n") == 1
 
 
 def test_a_run_ends_in_three_lines_that_work(tmp_path: Path) -> None:
@@ -400,23 +423,3 @@ def test_an_experiment_without_multirun_says_so(tmp_path: Path) -> None:
     process = grulab(tmp_path, "train", "experiment=architecture", "debug=fast")
     assert process.returncode == 0, process.stderr
     assert "takes grulab train -m" in process.stdout
-
-
-def test_a_budget_buys_the_largest_hidden_size() -> None:
-    from grulab.run import build_module
-
-    for overrides in (
-        [],
-        ["model.num_layers=3"],
-        ["model.bidirectional=true", "model.num_layers=2"],
-        ["data=temporal_order"],
-        ["data=temporal_order", "data.variant=6b", "model.bidirectional=true"],
-    ):
-        config = compose(["model.parameter_budget=5000", *overrides])
-        counts = {}
-        for size in (config.model.hidden_size, config.model.hidden_size + 1):
-            larger = compose([f"model.hidden_size={size}", *overrides])
-            module = build_module(larger, *larger.data.shape)
-            counts[size] = sum(parameter.numel() for parameter in module.parameters())
-            assert larger.parameters == counts[size]
-        assert counts[config.model.hidden_size] <= 5000 < counts[config.model.hidden_size + 1]

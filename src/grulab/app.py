@@ -26,8 +26,7 @@ from grulab.mistakes import config_dir, explain
 from grulab.processes import importing
 from grulab.signals import Interrupted
 from grulab.sweep import manifest
-from grulab.sweep.grid import SweepFailedError
-from grulab.sweep.states import record_failure, result_of, state_of
+from grulab.sweep.states import record_failure, result_of
 from grulab.tracking.owner import FILE_NAME as OWNER
 from grulab.tracking.owner import own
 from grulab.tracking.summary import read_summary
@@ -83,6 +82,8 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False
     """
     before = manifest.read(sweep_dir)
     assert before is not None
+    if folder := next((line for line in overrides if _key(line) == "hydra.sweep.dir"), None):
+        raise ConfigError(f"{folder}: the sweep goes on in {shown(sweep_dir)}; leave it out")
     replaced = {_key(line) for line in overrides}
     kept = [word for word in before.arguments if _key(word) not in replaced]
     main(["--multirun", *([_PLAN] if plan else []), *kept, *overrides, f"hydra.sweep.dir={_quoted(str(sweep_dir))}"])
@@ -102,7 +103,7 @@ def run_job(values: DictConfig) -> float:
             from grulab.run import train
 
         return _score(train(config, run_dir))
-    if job := manifest.find(Path(settings.sweep.dir), settings.job.num):
+    if job := manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num):
         config = job.config
     score = result_of(run_dir, config)
     if score is not None:
@@ -115,7 +116,8 @@ def run_job(values: DictConfig) -> float:
         has_begun = read_summary(run_dir) is not None or (run_dir / "checkpoints").is_dir()
         return _score(go_on(config, run_dir) if has_begun else train(config, run_dir))
     except Exception as error:
-        if state_of(run_dir) != "failed":
+        # Most errors are in its summary already; not those from before it began, or that kept it from beginning.
+        if ((read_summary(run_dir) or {}).get("error") or {}).get("message") != str(error):
             record_failure(run_dir, config, type(error).__name__, str(error))
         # Hydra tells of the first failure alone, and only when all jobs are done.
         log.error("failed  %s in %s: %s", type(error).__name__, shown(run_dir), error)
@@ -143,13 +145,19 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
     given = any(_key(line) == "hydra.sweep.dir" for line in args.overrides)
     before = manifest.read(sweep.folder) if given else None
     if before is not None and before.jobs and sweep.jobs:
-        manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs)
+        manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs, {_key(line) for line in args.overrides})
     if plan:
         from grulab.sweep.plan import print_plan
 
         print_plan(sweep, Console())
         return
-    folder, claims = (sweep.folder, []) if before else _claim("hydra.sweep.dir", sweep.folder, args.overrides)
+    if before is None and given and manifest.was_lost(sweep.folder, sweep.jobs):
+        print(f"note: {manifest.FILE_NAME} is gone, but {shown(sweep.folder)} holds this sweep's jobs; it goes on")
+        before = manifest.new_manifest(_arguments(args), sweep.jobs)
+    folder = sweep.folder if before else _claim("hydra.sweep.dir", sweep.folder, args.overrides)[0]
+    # As it is now: a time in its name would be another when Hydra comes to it.
+    words = [word for word in words if _key(word) != "hydra.sweep.dir"]
+    claims = [f"hydra.sweep.dir={_quoted(str(folder))}"]
     with own(folder):
         for line in manifest.what_changed(before) if before else []:
             print(f"warning: {line}")
@@ -163,7 +171,9 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
         except (Interrupted, KeyboardInterrupt, SystemExit):
             print(f"interrupted; go on with  grulab resume {shown(folder)}", flush=True)
             raise
-        except SweepFailedError:
+        except ConfigError:
+            raise
+        except Exception:
             _report_on(folder)
             raise
         _report_on(folder)
@@ -222,7 +232,8 @@ def _claim(key: str, folder: Path, overrides: list[str]) -> tuple[Path, list[str
 
 def _report_on(sweep_dir: Path) -> None:
     """Print the leaderboard of what is there, also of a sweep with failures."""
-    if any(sweep_dir.glob("*/summary.json")):
+    known = manifest.read(sweep_dir)
+    if known and known.jobs:
         from grulab.report.sections import report_console
         from grulab.report.sweep import report
 

@@ -41,27 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
+    try:
+        return _run(verb, arguments)
+    except KeyboardInterrupt:
+        print("grulab: interrupted before the run had begun", file=sys.stderr)
+        return 130
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+
+
+def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     from grulab.config import ConfigError
-    from grulab.signals import Interrupted
+    from grulab.signals import SIGNALS, Interrupted
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
-    for signum in (signal.SIGTERM, signal.SIGUSR1):
-        # Until a run has handlers of its own: the exit code of a termination, also for SLURM's way of announcing one.
+    for signum in SIGNALS:
+        # Until a run has handlers of its own: the exit code of a termination.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signum) == signal.SIG_DFL:
             signal.signal(signum, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         verb(arguments)
     except ConfigError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
-        print("grulab: interrupted before the run had begun", file=sys.stderr)
-        return 130
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except BaseException as error:
-        if isinstance(error, Interrupted):
-            return error.exit_code
+    except Interrupted as error:
+        return error.exit_code
+    except Exception as error:
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         # Some of torch's have a stack of C++ below their first line.

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Sweep:
     Attributes:
         folder: hydra.sweep.dir.
         jobs: all of them; empty if only the sweeper knows, as it goes on.
-        base: what the jobs have in common.
+        base: the first job's configuration; of a sweep whose jobs are not known, what they have in common.
         constant: keys that have the same value in every job.
         settings: the launcher's, if it is ours.
     """
@@ -109,16 +109,16 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
         for override in _parsed(overrides):
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep: grulab train -m ...")
-        config, hydra = _compose(overrides, config_name)
-        _refuse_solved_size(config, overrides)
-        return config, hydra
+        values, hydra = _compose(overrides, config_name)
+        _refuse_solved_size(OmegaConf.select(values, "model.parameter_budget"), overrides)
+        return checked(values), hydra
 
 
 def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Sweep:
     """Return every job of ``grulab train -m OVERRIDES``.
 
-    Only Hydra's own sweeper says beforehand what its jobs are; with another, just the part that all jobs share is
-    checked and the lists of the result are empty.
+    Only our sweeper and Hydra's own say beforehand what their jobs are; with another, just the part that all jobs
+    share is checked, and there are no jobs in the result.
 
     Raises:
         ConfigError: as :func:`compose`, for all jobs at once.
@@ -126,16 +126,19 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
     with _hydra(overrides):
         parsed = _parsed(overrides)
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-        base, hydra = _compose(fixed, config_name)
+        values, hydra = _compose(fixed, config_name)
         for override in parsed:
-            if _sets_value(override) and override.key_or_group not in valid_keys(base.to_dict()):
+            if _sets_value(override) and override.key_or_group not in valid_keys({"data": dict(values.data)}):
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
         folder = Path(hydra.sweep_dir)
         settings = parse_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
         if not hydra.sweeper["_target_"].endswith((BasicSweeper.__name__, "grulab.GridSweeper")):
-            return Sweep(folder, [], base, [], settings)
+            return Sweep(folder, [], checked(values), [], settings)
+        batch_size = hydra.sweeper.get("max_batch_size")
+        if batch_size is not None and not (type(batch_size) is int and batch_size >= 1):
+            raise ConfigError(f"hydra.sweeper.max_batch_size={batch_size}: must be null or at least 1")
         swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
-        _refuse_solved_size(base, [*swept, *overrides])
+        _refuse_solved_size(OmegaConf.select(values, "model.parameter_budget"), [*swept, *overrides])
         # Hydra's sweeper sees the job's overrides alone; what is about Hydra holds for every job.
         about_hydra = [line for line in fixed if _is_about_hydra(line)]
         arguments = [*swept, *(line for line in overrides if not _is_about_hydra(line))]
@@ -151,8 +154,9 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         else:
             names = [_subdir(number, point, about_hydra, config_name) for number, point in enumerate(points)]
         _refuse_shared_folders(names, hydra.subdir)
+        _refuse_same_runs(configs, points)
         jobs = [Job(*parts) for parts in zip(range(len(points)), names, points, configs, strict=True)]
-        return Sweep(folder, jobs, base, constant, settings)
+        return Sweep(folder, jobs, configs[0], constant, settings)
 
 
 def override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -184,14 +188,14 @@ def _constant(jobs: list[list[str]]) -> list[str]:
     return [key for key, different in values.items() if len(different) == 1]
 
 
-def _compose(overrides: Sequence[str], config_name: str) -> tuple[Config, HydraSettings]:
+def _compose(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, HydraSettings]:
     values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
     sweep: Any = OmegaConf.to_container(values.hydra.sweep, resolve=False)
     sweeper: Any = OmegaConf.to_container(values.hydra.sweeper, resolve=True)
     launcher: Any = OmegaConf.to_container(values.hydra.launcher, resolve=True)
     # The folders refer to the name.
     settings = HydraSettings(values.hydra.run.dir, values.hydra.sweep.dir, str(sweep["subdir"]), sweeper, launcher)
-    return checked(values), settings
+    return values, settings
 
 
 def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str) -> list[Config]:
@@ -216,6 +220,8 @@ def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str
 
 def _in_jobs(mistake: str, numbers: list[int], points: list[list[str]]) -> str:
     """Return a mistake and the jobs that make it, a line each."""
+    if len(numbers) == len(points):
+        return mistake
     lines = [f"{mistake}, in {len(numbers)} of {len(points)} jobs:"]
     lines += [f"  job {number}: {' '.join(points[number])}" for number in numbers[:_JOBS_LISTED]]
     if len(numbers) > _JOBS_LISTED:
@@ -263,7 +269,16 @@ def _refuse_shared_folders(names: list[str], subdir: str) -> None:
             )
 
 
-def _refuse_solved_size(config: Config, overrides: Sequence[str]) -> None:
+def _refuse_same_runs(configs: list[Config], points: list[list[str]]) -> None:
+    """Refuse a run that is there twice: two seeds that are one would make every interval too narrow."""
+    numbers: dict[str, int] = {}
+    for number, config in enumerate(configs):
+        first = numbers.setdefault(replace(config, name="same").hash(), number)
+        if first != number:
+            raise ConfigError(f"{' '.join(points[number])}: jobs {first} and {number} are the same run; name it once")
+
+
+def _refuse_solved_size(budget_set: Any, overrides: Sequence[str]) -> None:
     """Refuse a hidden size beside a budget that determines it.
 
     Raises:
@@ -271,8 +286,8 @@ def _refuse_solved_size(config: Config, overrides: Sequence[str]) -> None:
     """
     keys = {line.lstrip("+").partition("=")[0]: line for line in overrides}
     size, budget = keys.get("model.hidden_size"), keys.get("model.parameter_budget")
-    if budget is None and config.model.parameter_budget is not None:
-        budget = f"model.parameter_budget={config.model.parameter_budget}"
+    if budget is None and budget_set is not None:
+        budget = f"model.parameter_budget={budget_set}"
     if size and budget and not budget.endswith("=null"):
         raise ConfigError(f"{size}: does not go with {budget}, which determines it; leave out one of them")
 

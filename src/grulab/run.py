@@ -1,6 +1,7 @@
 """One run, top to bottom: build, fit, test with the best checkpoint, summarise."""
 
 import errno
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,12 +24,14 @@ from grulab.models.classifier import SequenceClassifier
 from grulab.signals import Interrupted
 from grulab.tracking import checkpoints, events, recorder, tensorboard
 from grulab.tracking.checkpoints import RunCheckpoints
+from grulab.tracking.files import write_atomically
 from grulab.tracking.guard import LossGuard
 from grulab.tracking.interruption import Interruption
 from grulab.tracking.owner import own
 from grulab.tracking.progress import TerminalProgress
 from grulab.tracking.randomness import RandomState
 from grulab.tracking.recorder import Recorder
+from grulab.tracking.summary import FILE_NAME as SUMMARY
 from grulab.tracking.summary import Summary, read_summary
 from grulab.tracking.tensorboard import RunLogger
 
@@ -115,6 +118,10 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
         best_epoch = state["callbacks"][RunCheckpoints.__name__]["best_epoch"]
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
         if summary and is_reported and checkpoints.is_trained(config, epochs, best_epoch):
+            if summary["config"] != config.to_dict():
+                # Another horizon or patience under which it is finished just as well.
+                summary |= {"config": config.to_dict(), "config_hash": config.hash()}
+                write_atomically(run_dir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
             _announce(config, run_dir, summary)
             return summary

@@ -2,8 +2,17 @@
 
 import signal
 
-# SLURM is commonly told to send SIGUSR1 before it takes a job's node away: a termination like the other.
-SIGNALS = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGTERM}
+# Terminations like the other: SLURM is commonly told to send SIGUSR1 before it takes a job's node away, and a
+# terminal that is closed sends SIGHUP.
+SIGNALS = {
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGUSR1: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,
+}
+
+# A signal that comes again so soon is the same one: to a process group, and passed on by the parent.
+SECONDS_OF_ONE_SIGNAL = 0.5
 
 
 class Interrupted(BaseException):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -30,12 +30,13 @@ class GridSweeper(BasicSweeper):
         self.zip = zip
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every job.
+        """Launch the jobs, up to the end or to the first failure, as the launcher's ``on_failure`` says.
 
         Raises:
             SweepFailedError: when all are done and some failed.
         """
         from grulab.sweep.grid import SweepFailedError, expand
+        from grulab.sweep.local import JobNotRunError
 
         assert self.config is not None
         assert self.launcher is not None
@@ -47,9 +48,14 @@ class GridSweeper(BasicSweeper):
         returned: list[JobReturn] = []
         for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
-        failed = [job for job in returned if job.status.name == "FAILED"]
+            failed = [job for job in returned if job.status == JobStatus.FAILED]
+            if failed and self.config.hydra.launcher.get("on_failure") == "stop":
+                break
+        # Hydra's own field: to ask for the value would print and raise what a job has failed with.
+        skipped = sum(isinstance(job._return_value, JobNotRunError) for job in failed)
         if failed:
-            raise SweepFailedError(len(failed), len(returned), sweep_dir)
+            not_run = skipped + len(jobs) - len(returned)
+            raise SweepFailedError(len(failed) - skipped, not_run, len(jobs), sweep_dir)
         return [returned]
 
 

@@ -16,6 +16,7 @@ from grulab.config import DataConfig
 from grulab.data.batch import PaddedBatch
 from grulab.data.plan import Plan, PlanSampler, evaluation_plan, training_plan
 from grulab.processes import end_with
+from grulab.signals import SIGNALS
 from grulab.tasks import Sequences, Split, build_task
 
 # Without gradients nothing has to be kept, so that much more fits where a training batch does.
@@ -160,7 +161,7 @@ class _Loader(DataLoader[PaddedBatch]):
     def __iter__(self) -> Any:
         if self.num_workers == 0:
             return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             return super().__iter__()
         finally:

@@ -1,6 +1,6 @@
 """A sweep's jobs as tables: which configuration won, by how much, and whether the difference is real."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from grulab.config import ConfigError, parse
 from grulab.identity import flatten
 from grulab.remedies import shown_value
 from grulab.sweep import manifest
-from grulab.sweep.states import cause_of, state_of
+from grulab.sweep.states import cause_of, standing_of
 from grulab.tracking.summary import read_summary
 
 _LEVEL = 0.95
@@ -165,19 +165,24 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) ->
 
 def _found_jobs(sweep_dir: Path) -> list[Job]:
     """Return the runs in a folder that no sweep has made."""
-    jobs = []
+    jobs: dict[str, Job] = {}
     for number, folder in enumerate(sorted(sweep_dir.iterdir())):
         summary = read_summary(folder) if folder.is_dir() else None
         if summary is not None and isinstance(summary.get("config"), dict):
             path = folder / ".hydra" / "overrides.yaml"
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
-            jobs.append(Job(number, folder.name, overrides, parse(summary["config"])))
-    return jobs
+            config = parse(summary["config"])
+            # The same run twice is no second opinion.
+            jobs.setdefault(replace(config, name="").hash(), Job(number, folder.name, overrides, config))
+    return list(jobs.values())
 
 
 def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     summary = read_summary(folder) or {}
-    state = state_of(folder)
+    state = standing_of(folder, job.config)
+    if state == "to extend":
+        # What it has so far is no result of what it is to be.
+        summary["metrics"] = {}
     return {
         "job": job.folder,
         "folder": folder,
@@ -203,19 +208,24 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
     """
     keys = list(dict.fromkeys(["data.task", *(key for job in values for key in job)]))
     everywhere = [key for key in keys if all(key in job for job in values)]
-    partitions = {key: tuple(pd.factorize(pd.Series([job.get(key, _ABSENT) for job in values]))[0]) for key in keys}
-    seen = {partitions["seed"]}
+    partitions = {
+        key: tuple(pd.factorize(pd.Series([job.get(key, _ABSENT) for job in values]))[0].tolist()) for key in keys
+    }
+    seen: set[tuple[int, ...]] = set()
     swept, tied = [], []
     for key in [*everywhere, *(key for key in keys if key not in everywhere)]:
         differs = len(set(partitions[key])) > 1
         if key in _NOT_SWEPT or not differs:
+            continue
+        if key.endswith("seed") and partitions[key] == partitions["seed"]:
+            # A seed that goes with the seed is chance too.
             continue
         if key == _SOLVED and is_solved:
             tied.append(key)
             continue
         if partitions[key] not in seen:
             swept.append(key)
-        elif key in everywhere and partitions[key] != partitions["seed"]:
+        elif key in everywhere:
             tied.append(key)
         seen.add(partitions[key])
     return swept, tied

@@ -1,8 +1,11 @@
 """What a sweep shows while it runs: a live table on a terminal, a line for each change elsewhere."""
 
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -43,7 +46,8 @@ class Display:
         before = sum(job.state == "done before" for job in self.jobs)
         done = f"{before} done before, " if before else ""
         todo = len(self.jobs) - before
-        _say(f"{len(self.jobs)} jobs: {done}{todo} to do, {min(self.slots, todo)} at once")
+        many = f"{len(self.jobs)} job{'s' * (len(self.jobs) > 1)}"
+        _say(f"{many}: {done}{todo} to do, {min(self.slots, todo)} at once")
         if self._live:
             self._live.start()
         return self
@@ -68,13 +72,14 @@ class Display:
     def stopping(self, running: int) -> None:
         """Show that the running jobs are being stopped."""
         self.is_stopping = True
-        self._print(f"stopping: {running} running jobs save themselves; Ctrl-C again stops them at once")
+        self._print(f"stopping: {running} jobs save themselves; a second signal stops them at once")
 
     def refresh(self, now: bool = False) -> None:
         """Draw the table, if it is due."""
         if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
             self._drawn = time.monotonic()
-            self._live.update(self._table(), refresh=True)
+            with _unread_is_no_failure():
+                self._live.update(self._table(), refresh=True)
 
     def _line(self, job: Progress) -> str:
         state = "failed, again" if job.state == "pending" else job.state
@@ -127,13 +132,24 @@ class Display:
 
     def _print(self, text: str) -> None:
         if self._live:
-            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            with _unread_is_no_failure():
+                self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             _say(text)
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    with _unread_is_no_failure():
+        print(text, flush=True)
+
+
+@contextmanager
+def _unread_is_no_failure() -> Iterator[None]:
+    """Go on without an output when nobody reads it any more: head has gone, the terminal too, or the disk is full."""
+    try:
+        yield
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _duration(seconds: float) -> str:

@@ -16,8 +16,12 @@ from grulab.remedies import shown_value
 class SweepFailedError(RuntimeError):
     """The sweep is at its end, and some of its jobs failed."""
 
-    def __init__(self, failed: int, jobs: int, sweep_dir: Path) -> None:
-        super().__init__(f"{failed} of {jobs} jobs failed; grulab resume {shown(sweep_dir)} tries them again")
+    def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path) -> None:
+        stopped = f", and {not_run} were not started" if not_run else ""
+        super().__init__(
+            f"{failed} of {jobs} jobs failed{stopped}; grulab resume {shown(sweep_dir)} "
+            "goes on with all that are left"
+        )
 
 
 def expand(arguments: Sequence[str], side_by_side: Any = None) -> list[list[str]]:
@@ -61,6 +65,8 @@ def _values(override: Override) -> list[str]:
 
 
 def _groups(side_by_side: Any) -> list[list[str]]:
+    if isinstance(side_by_side, str):
+        raise ConfigError(f"hydra.sweeper.zip={side_by_side}: must be a list of keys, or of such lists")
     groups = list(side_by_side or [])
     if groups and all(isinstance(key, str) for key in groups):
         groups = [groups]

@@ -17,7 +17,8 @@ from types import FrameType
 from hydra.core.utils import JobReturn, JobStatus
 
 from grulab.composition import Job
-from grulab.signals import SIGNALS, Interrupted
+from grulab.config import ConfigError
+from grulab.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
 from grulab.sweep import manifest
 from grulab.sweep.display import Display
 from grulab.sweep.jobs import Bases, HydraParts, compose_bases, compose_job
@@ -34,6 +35,10 @@ _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 class JobFailedError(RuntimeError):
     """A job of the sweep failed; its summary.json has the traceback."""
+
+
+class JobNotRunError(JobFailedError):
+    """The sweep was stopped before it came to this job."""
 
 
 @dataclass
@@ -174,16 +179,17 @@ class _Launcher:
             progress.state = "done"
         elif running.kill_at < float("inf"):
             limit = f"took longer than hydra.launcher.time_limit={self.settings.time_limit:g} seconds"
-            record_failure(progress.folder, progress.job.config, "TimeLimitError", limit)
+            self._record(progress, "TimeLimitError", limit)
             progress.state = "failed"
-        elif code < 0 and self.signals:
+        elif self.signals and (code < 0 or code in _INTERRUPTED):
             progress.state = "interrupted"
-        elif code < 0:
-            reason = _death(-code, running.out_of_memory_before)
-            record_failure(progress.folder, progress.job.config, "Killed", reason)
+        elif code < 0 or code in _INTERRUPTED:
+            signum = -code if code < 0 else code - 128
+            reason = _death(signum, running.out_of_memory_before)
+            self._record(progress, "Killed", reason)
             progress.state = "failed"
         else:
-            progress.state = "interrupted" if code in _INTERRUPTED else "failed"
+            progress.state = "failed"
         if progress.state == "failed":
             progress.cause = cause_of(progress.folder)
             if progress.attempts <= self.settings.retries:
@@ -192,6 +198,11 @@ class _Launcher:
             elif self.settings.on_failure == "stop":
                 todo.clear()
         self.display.changed(progress)
+
+    def _record(self, progress: Progress, kind: str, message: str) -> None:
+        # With a full disk there is no writing it down, and the other jobs are to be looked after.
+        with suppress(OSError):
+            record_failure(progress.folder, progress.job.config, kind, message)
 
     def _keep_time(self, running: _Running) -> None:
         now = time.monotonic()
@@ -219,8 +230,14 @@ class _Launcher:
             yield
             return
 
+        heard = float("-inf")
+
         def note(signum: int, frame: FrameType | None) -> None:
-            self.signals.append(signum)
+            nonlocal heard
+            now = time.monotonic()
+            if now - heard > SECONDS_OF_ONE_SIGNAL:
+                self.signals.append(signum)
+            heard = now
 
         before = {signum: signal.getsignal(signum) for signum in SIGNALS}
         mine = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
@@ -249,6 +266,11 @@ def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) 
         job = compose_job(parts, overrides, number)
         if number in jobs:
             manifest.refuse_another_sweep(sweep_dir, [jobs[number]], [job])
+        elif other := next((other for other in jobs.values() if other.folder == job.folder), None):
+            raise ConfigError(
+                f"hydra.sweep.subdir: jobs {other.number} and {number} would share the folder {job.folder}; "
+                "name what differs, or ${hydra.job.num}"
+            )
         jobs[number] = job
         new.append(job)
     if known and new:
@@ -265,6 +287,8 @@ def _kill(process: ForkProcess) -> None:
 
 def _death(signum: int, out_of_memory_before: int) -> str:
     name = signal.Signals(signum).name
+    if signum in SIGNALS:
+        return f"by {name}, and not by the sweep"
     if signum != signal.SIGKILL:
         return f"by {name}; run.log may tell where it was"
     if _out_of_memory_kills() > out_of_memory_before:
@@ -287,5 +311,6 @@ def _returned(progress: Progress) -> JobReturn:
     returned = JobReturn(overrides=progress.job.overrides, working_dir=str(progress.folder), task_name="grulab")
     done = progress.state in ("done", "done before")
     returned.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    returned.return_value = progress.score if done else JobFailedError(progress.cause or progress.state)
+    kind = JobNotRunError if progress.state == "pending" else JobFailedError
+    returned.return_value = progress.score if done else kind(progress.cause or progress.state)
     return returned

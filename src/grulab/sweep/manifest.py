@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 from grulab.composition import Job
 from grulab.config import ConfigError, parse
 from grulab.folders import shown
-from grulab.identity import flatten, unflatten, what_differs
+from grulab.identity import MAY_CHANGE, flatten, unflatten, what_differs
 from grulab.remedies import shown_value
 from grulab.tracking.files import write_atomically
-from grulab.tracking.summary import git_state, versions
+from grulab.tracking.summary import git_state, read_summary, versions
 
 FILE_NAME = "sweep.json"
+_PUT_BACK = "put it back, or name another hydra.sweep.dir"
+_SAY_SO = "put it back, or say so on the command line"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def read(sweep_dir: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: cannot be read ({what}); begin the sweep anew in another folder") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({what}); remove it, and give the sweep's command once more with its "
+            f"hydra.sweep.dir={shown(sweep_dir)}: jobs that are done stay done"
+        ) from None
 
 
 def find(sweep_dir: Path, number: int) -> Job | None:
@@ -99,13 +104,39 @@ def find(sweep_dir: Path, number: int) -> Job | None:
     return next((_job(content, row) for row in content["jobs"] if row["number"] == number), None)
 
 
-def refuse_another_sweep(sweep_dir: Path, before: Sequence[Job], after: Sequence[Job]) -> None:
+def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
+    """Return whether a folder without sweep.json is that of a sweep of these jobs, and holds nothing else.
+
+    Raises:
+        ConfigError: if a job's folder holds another run.
+    """
+    folders = {job.folder.split("/")[0] for job in jobs}
+    if not sweep_dir.is_dir() or not any((sweep_dir / job.folder).is_dir() for job in jobs):
+        return False
+    if any(path.is_dir() and path.name not in folders | {"figures"} for path in sweep_dir.iterdir()):
+        return False
+    for job in jobs:
+        summary = read_summary(sweep_dir / job.folder)
+        if summary is not None:
+            found = Job(job.number, job.folder, job.overrides, parse(summary["config"]))
+            refuse_another_sweep(sweep_dir, [found], [job], asked=MAY_CHANGE)
+    return True
+
+
+def refuse_another_sweep(
+    sweep_dir: Path, before: Sequence[Job], after: Sequence[Job], asked: Container[str] = ()
+) -> None:
     """Check that a sweep stays the same sweep.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        before: the jobs it has.
+        after: the jobs that a command makes.
+        asked: keys that the command names: what leaves a run the same run may change if it is asked for.
 
     Raises:
         ConfigError: with a line for each difference.
     """
-    remedy = "put it back, or name another hydra.sweep.dir"
     where = f"the sweep in {shown(sweep_dir)}"
     if len(before) != len(after):
         raise ConfigError(
@@ -114,16 +145,20 @@ def refuse_another_sweep(sweep_dir: Path, before: Sequence[Job], after: Sequence
     differences: dict[tuple[str, str, str], list[int]] = {}
     for old, new in zip(before, after, strict=True):
         old_values, new_values = flatten(old.config.to_dict()), flatten(new.config.to_dict())
-        for key in what_differs(old_values, new_values):
+        strict = what_differs(old_values, new_values)
+        for key in sorted(old_values.keys() | new_values.keys()):
+            if old_values.get(key) == new_values.get(key) or (key in asked and key not in strict):
+                continue
             change = (key, shown_value(new_values.get(key)), shown_value(old_values.get(key)))
             differences.setdefault(change, []).append(new.number)
     lines = []
     for (key, new_value, old_value), numbers in differences.items():
+        remedy = _SAY_SO if key in MAY_CHANGE else _PUT_BACK
         jobs = "in every job" if len(numbers) == len(after) else f"in {len(numbers)} jobs, the first is {numbers[0]}"
         lines.append(f"{key}={new_value}: {where} has {old_value} ({jobs}); {remedy}")
     for old, new in zip(before, after, strict=True):
         if not lines and old.folder != new.folder:
-            lines.append(f"job {old.number}: {where} has it in {old.folder}, not in {new.folder}; {remedy}")
+            lines.append(f"job {old.number}: {where} has it in {old.folder}, not in {new.folder}; {_PUT_BACK}")
     if lines:
         raise ConfigError("\n".join(lines))
 

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from grulab.composition import Job, Sweep
 from grulab.folders import shown
-from grulab.sweep.states import result_of, state_of
+from grulab.sweep.states import standing_of
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
@@ -31,8 +31,5 @@ def print_plan(sweep: Sweep, console: Console) -> None:
 
 
 def _state(sweep: Sweep, job: Job) -> str:
-    folder = sweep.folder / job.folder
-    if result_of(folder, job.config) is not None:
-        return "done"
-    # Done, but for fewer epochs than are asked for now.
-    return {"pending": "new", "done": "goes on"}.get(state := state_of(folder), state)
+    state = standing_of(sweep.folder / job.folder, job.config)
+    return "new" if state == "pending" else state

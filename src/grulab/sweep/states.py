@@ -41,8 +41,17 @@ def result_of(run_dir: Path, config: Config) -> float | None:
         return None
 
 
+def standing_of(run_dir: Path, config: Config) -> str:
+    """Return the state of a job that is to have this configuration: a run that is done may be "to extend"."""
+    state = state_of(run_dir)
+    return "to extend" if state == "done" and result_of(run_dir, config) is None else state
+
+
 def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> None:
-    """Say in a job's folder and in TensorBoard that it failed, unless a process is at work there."""
+    """Say in a job's folder and in TensorBoard that it failed, unless the folder is another run's or in use."""
+    summary = read_summary(run_dir)
+    if summary is not None and what_differs(summary["config"], config.to_dict()):
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with own(run_dir):

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,7 +11,7 @@ from typing import Any
 
 import lightning as L
 
-from grulab.signals import SIGNALS, Interrupted
+from grulab.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
 
 
 class Interruption(L.Callback):
@@ -28,6 +29,7 @@ class Interruption(L.Callback):
         self.signum: int | None = None
         self._mark = mark
         self._inside_a_loop = False
+        self._heard = float("-inf")
         self._mine: list[signal.Signals] = []
 
     @property
@@ -94,7 +96,11 @@ class Interruption(L.Callback):
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        before, self._heard = self._heard, now
         if self.requested:
+            if now - before < SECONDS_OF_ONE_SIGNAL:
+                return
             self._mark()
             os._exit(Interrupted(signum).exit_code)
         self.signum = signum

@@ -97,12 +97,17 @@ class Summary:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a run's summary.json, or None where there is none that can be read."""
+    """Return the content of a run's summary.json, or None where there is none that makes sense."""
     try:
         content = json.loads((run_dir / FILE_NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return content if isinstance(content, dict) and "status" in content else None
+    try:
+        is_sound = isinstance(content["config"], dict) and isinstance(content["metrics"], dict)
+        has_result = content["status"] != "done" or content["monitor"] in content["metrics"]
+    except (KeyError, TypeError):
+        return None
+    return content if is_sound and has_result else None
 
 
 def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
@@ -111,7 +116,7 @@ def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
     Args:
         run_dir: the run's folder, which this process owns.
         config: the run's configuration.
-        kind: the type of the error, such as "SIGKILL".
+        kind: the type of the error, such as "Killed".
         message: what happened.
     """
     summary = Summary(run_dir, config)
