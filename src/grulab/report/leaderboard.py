@@ -173,7 +173,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
             config = parse(summary["config"])
             # The same run twice is no second opinion.
-            jobs.setdefault(replace(config, name="").hash(), Job(number, folder.name, overrides, config))
+            jobs.setdefault(replace(config, name="same").hash(), Job(number, folder.name, overrides, config))
     return list(jobs.values())
 
 
