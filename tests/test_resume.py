@@ -186,7 +186,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
     assert differences(start("alone"), tmp_path / "stopped") == []
 
 
-@pytest.mark.parametrize("signum", [TERM, INT, signal.SIGUSR1])
+@pytest.mark.parametrize("signum", [TERM, INT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_marks_and_tells(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, signum: int
 ) -> None:
@@ -199,11 +199,11 @@ def test_a_signal_saves_marks_and_tells(
         return step(self, *args)
 
     monkeypatch.setattr(SequenceClassifier, "training_step", interrupted)
-    handlers = [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1)]
+    handlers = [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1, signal.SIGHUP)]
     with pytest.raises(Interrupted) as caught:
         start("run")
     assert caught.value.exit_code == (130 if signum == INT else 143)
-    assert [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1)] == handlers
+    assert [signal.getsignal(s) for s in (TERM, INT, signal.SIGUSR1, signal.SIGHUP)] == handlers
     assert len(calls) == 10
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 10
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
 
-from grulab.composition import compose_sweep
+from grulab.composition import compose, compose_sweep
+from grulab.run import train
 from grulab.sweep import manifest
+from grulab.sweep.states import record_failure
 from tests.conftest import FAULTS, SMALL, grulab
 
 LAUNCHERS = ["local", "basic", "joblib"]
@@ -275,6 +277,28 @@ def test_nobody_needs_to_read_what_a_sweep_says(tmp_path: Path) -> None:
         assert process.wait(120) == 0
     assert statuses(tmp_path / "sweep") == ["done"] * 3
     assert (tmp_path / "sweep" / "report.html").is_file()
+
+
+def test_a_failure_is_not_written_over_another_run(tmp_path: Path) -> None:
+    train(compose([*SMALL, "seed=1"]), tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    record_failure(tmp_path / "run", compose([*SMALL, "seed=2"]), "Killed", "by SIGKILL")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_folders_of_ones_own_making(tmp_path: Path) -> None:
+    """A time in the sweep's folder is one time, and a job may be several folders deep: the report finds them all."""
+    process = grulab(
+        tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=at/${now:%H-%M-%S-%f}",
+        "hydra.sweep.subdir=seeds/${seed}",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    (sweep,) = (tmp_path / "at").iterdir()
+    assert "2 jobs: 2 done" in process.stdout
+    assert {path.name for path in (sweep / "seeds").iterdir()} == {"0", "1"}
+    again = grulab(tmp_path, "resume", f"at/{sweep.name}")
+    assert again.returncode == 0, again.stderr
+    assert "2 jobs: 2 done" in again.stdout
 
 
 def test_a_lost_manifest_is_written_again(finished: Path, tmp_path: Path) -> None:
