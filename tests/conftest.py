@@ -1,5 +1,6 @@
 """What the tests share: the configurations users run, made small, and no state left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -76,6 +77,10 @@ def then_fail(self, trainer, module):
 Recorder.on_train_epoch_end = then_fail
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def statuses(sweep_dir: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in sorted(sweep_dir.glob("0*/summary.json"))]
 
 
 @pytest.fixture(autouse=True)

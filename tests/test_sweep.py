@@ -1,30 +1,19 @@
 """Sweeps as users start them: they finish, they are continued after anything, and nothing is done twice."""
 
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
+from experiments.sweeps.harness import done_jobs, leaderboard
 
-from grulab.composition import compose, compose_sweep
-from grulab.run import train
+from grulab.composition import compose_sweep
 from grulab.sweep import manifest
-from grulab.sweep.states import record_failure
 from tests.conftest import FAULTS, SMALL, grulab
 
 LAUNCHERS = ["local", "basic", "joblib"]
-
-
-def statuses(sweep_dir: Path) -> list[str]:
-    return [json.loads(path.read_text())["status"] for path in sorted(sweep_dir.glob("0*/summary.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -153,139 +142,6 @@ def test_a_bad_last_job_starts_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whatever_happens_to_a_job_the_others_finish(tmp_path: Path) -> None:
-    """Killed, crashed, hanging, diverged, and one that cannot import: each cause is told, and resume mends it."""
-    faults = {0: "killed", 1: "crashed", 2: "hanging", 3: "import"}
-    arguments = ["train", "-m", *SMALL, "seed=0,1,2,3,4", "hydra.launcher.time_limit=8", "hydra.sweep.dir=sweep"]
-    process = grulab(tmp_path, *arguments, program=FAULTS % faults)
-    assert process.returncode == 1
-    assert process.stderr == (
-        "grulab: SweepFailedError: 4 of 5 jobs failed; grulab resume sweep goes on with all that are left\n"
-    )
-    sweep = tmp_path / "sweep"
-    assert statuses(sweep) == ["failed"] * 4 + ["done"]
-    report = (sweep / "leaderboard.md").read_text()
-    assert "| 000_seed-0 | failed | Killed: by SIGKILL: by hand, or by what limits its memory |" in report
-    assert "| 001_seed-1 | failed | Killed: by SIGSEGV; run.log may tell where it was |" in report
-    assert "| 002_seed-2 | failed | TimeLimitError: took longer than hydra.launcher.time_limit=8 seconds |" in report
-    assert "| 003_seed-3 | failed | ModuleNotFoundError: No module named 'no_such_module' |" in report
-    assert "Segmentation fault" in (sweep / "001_seed-1" / "run.log").read_text()
-    assert "no_such_module" in json.loads((sweep / "003_seed-3" / "summary.json").read_text())["error"]["traceback"]
-    again = grulab(tmp_path, "resume", "sweep")
-    assert again.returncode == 0, again.stderr
-    assert "1 done before, 4 to do" in again.stdout
-    assert statuses(sweep) == ["done"] * 5
-    # The same as if nothing had happened.
-    assert grulab(tmp_path, *arguments[:-1], "hydra.sweep.dir=alone").returncode == 0
-    assert leaderboard(sweep) == leaderboard(tmp_path / "alone")
-
-
-def test_a_failed_job_leaves_its_traceback(tmp_path: Path) -> None:
-    process = grulab(
-        tmp_path, "train", "-m", *SMALL, "trainer.max_epochs=50", "data.train_size=320",
-        "optimizer.lr=2e37,0.01", "hydra.sweep.dir=out",
-    )  # fmt: skip
-    assert process.returncode == 1
-    assert process.stdout.count("failed  000_lr-2e37  NonFiniteLossError: the loss is inf at step 1") == 1
-    assert "Traceback" not in process.stderr + process.stdout
-    assert "2 jobs: 1 failed, 1 done" in process.stdout
-    assert "Traceback" in (tmp_path / "out" / "000_lr-2e37" / "run.log").read_text()
-    assert statuses(tmp_path / "out") == ["failed", "done"]
-
-
-def test_retries_and_stopping_at_a_failure(tmp_path: Path) -> None:
-    arguments = ["train", "-m", *SMALL, "seed=0,1,2", "hydra.launcher.cores=1"]
-    again = grulab(
-        tmp_path, *arguments, "hydra.launcher.retries=1", "hydra.sweep.dir=again", program=FAULTS % {0: "killed"}
-    )
-    assert again.returncode == 0, again.stderr
-    assert "failed, again  000_seed-0" in again.stdout
-    assert statuses(tmp_path / "again") == ["done"] * 3
-    stopped = grulab(
-        tmp_path, *arguments, "hydra.launcher.on_failure=stop", "hydra.sweep.dir=stop", program=FAULTS % {1: "killed"}
-    )
-    assert stopped.returncode == 1
-    assert "1 of 3 jobs failed, and 1 were not started" in stopped.stderr
-    assert statuses(tmp_path / "stop") == ["done", "failed"]
-    in_batches = grulab(
-        tmp_path, *arguments, "hydra.launcher.on_failure=stop", "hydra.sweeper.max_batch_size=1",
-        "hydra.sweep.dir=batches", program=FAULTS % {1: "terminated"},
-    )  # fmt: skip
-    assert in_batches.returncode == 1
-    assert "1 of 3 jobs failed, and 1 were not started" in in_batches.stderr
-    assert "Killed: by SIGTERM, and not by the sweep" in in_batches.stdout
-    assert statuses(tmp_path / "batches") == ["done", "failed"]
-    assert "3 jobs: 1 done, 1 failed, 1 pending" in stopped.stdout
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int, code: int) -> None:
-    arguments = ["train", "-m", *SMALL, "data.num_workers=1", "seed=0,1,2", "trainer.max_epochs=40"]
-    arguments.append("hydra.launcher.cores=2")
-    sweep_dir = tmp_path / "sweep"
-    sweep = Sweep([*arguments, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
-    while not list(sweep_dir.glob("*/metrics.csv")):
-        assert sweep.process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    sweep.process.send_signal(signum)
-    assert sweep.process.wait(60) == code
-    assert sweep.orphans() == []
-    assert "interrupted; go on with  grulab resume sweep" in (tmp_path / "log").read_text()
-    assert set(statuses(sweep_dir)) <= {"interrupted", "done"}
-    assert "interrupted" in statuses(sweep_dir)
-    report = grulab(tmp_path, "report", "sweep")
-    assert "interrupted" in report.stdout
-    assert "pending" in report.stdout
-    assert grulab(tmp_path, "resume", "sweep").returncode == 0
-    assert grulab(tmp_path, *arguments, "hydra.sweep.dir=alone").returncode == 0
-    assert leaderboard(sweep_dir) == leaderboard(tmp_path / "alone")
-
-
-def test_a_killed_sweep_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
-    """The small version of experiments/sweeps/survival.py."""
-    arguments = [*SMALL, "data.num_workers=1", "model.hidden_size=4,8", "seed=0,1,2", "trainer.max_epochs=8"]
-    assert grulab(tmp_path, "train", "-m", *arguments, "hydra.sweep.dir=alone").returncode == 0
-    counts = kill_until_done(arguments, tmp_path / "killed", 6, seconds=1.0, generator=random.Random(3))
-    assert counts["parent"] + counts["job"] >= 3
-    assert counts["orphans"] == 0
-    assert counts["jobs run again"] == 0
-    assert leaderboard(tmp_path / "killed") == leaderboard(tmp_path / "alone")
-
-
-def test_one_process_at_a_time_is_at_work_on_a_sweep(tmp_path: Path) -> None:
-    arguments = ["train", "-m", *SMALL, "seed=0,1", "trainer.max_epochs=2000", "hydra.sweep.dir=sweep"]
-    sweep = Sweep(arguments, tmp_path, tmp_path / "log")
-    try:
-        while not (tmp_path / "sweep" / "sweep.json").exists():
-            assert sweep.process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.05)
-        other = grulab(tmp_path, "resume", "sweep")
-        assert other.returncode == 2
-        assert f"sweep: is in use by process {sweep.process.pid}" in other.stderr
-    finally:
-        sweep.process.kill()
-        sweep.process.wait()
-    assert sweep.orphans() == []
-
-
-def test_nobody_needs_to_read_what_a_sweep_says(tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("grulab")), "train", "-m", *SMALL, "seed=0,1,2"]
-    with subprocess.Popen([*command, "hydra.sweep.dir=sweep"], cwd=tmp_path, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(120) == 0
-    assert statuses(tmp_path / "sweep") == ["done"] * 3
-    assert (tmp_path / "sweep" / "report.html").is_file()
-
-
-def test_a_failure_is_not_written_over_another_run(tmp_path: Path) -> None:
-    train(compose([*SMALL, "seed=1"]), tmp_path / "run")
-    before = (tmp_path / "run" / "summary.json").read_bytes()
-    record_failure(tmp_path / "run", compose([*SMALL, "seed=2"]), "Killed", "by SIGKILL")
-    assert (tmp_path / "run" / "summary.json").read_bytes() == before
-
-
 def test_folders_of_ones_own_making(tmp_path: Path) -> None:
     """A time in the sweep's folder is one time, and a job may be several folders deep: the report finds them all."""
     process = grulab(
@@ -396,28 +252,6 @@ def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
     patient = grulab(tmp_path, "resume", "short", "trainer.early_stopping_patience=9")
     assert patient.returncode == 0, patient.stderr
     assert "2 jobs: 2 done" in patient.stdout
-
-
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> None:
-    arguments = [*SMALL, "seed=0,1,2", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
-    if launcher == "joblib":
-        arguments.append("hydra.launcher.n_jobs=2")
-    assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", "hydra.sweep.dir=alone").returncode == 0
-    assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
-    assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
-    # One job gone, and one failed.
-    jobs = sorted((tmp_path / "sweep").glob("0*"))
-    for path in sorted(jobs[0].rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    summary: dict[str, Any] = json.loads((jobs[1] / "summary.json").read_text())
-    (jobs[1] / "summary.json").write_text(json.dumps(summary | {"status": "failed"}))
-    done = done_jobs(tmp_path / "sweep")
-    again = grulab(tmp_path, "resume", "sweep")
-    assert again.returncode == 0, again.stderr
-    assert statuses(tmp_path / "sweep") == ["done"] * 3
-    assert done.items() <= done_jobs(tmp_path / "sweep").items()
-    assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
 
 
 def test_a_sweep_of_keys_side_by_side_runs(tmp_path: Path) -> None:

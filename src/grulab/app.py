@@ -65,8 +65,8 @@ def main(arguments: Sequence[str]) -> None:
                 f"note: this experiment sweeps {', '.join(swept)}; that takes grulab train -m. "
                 "Without it, one run is made"
             )
-        _, claims = _claim("hydra.run.dir", Path(hydra_config.run_dir), args.overrides)
-        _call_hydra(args, words + claims)
+        folder = _claim("hydra.run.dir", Path(hydra_config.run_dir), args.overrides)
+        _call_hydra(args, _settled(words, "hydra.run.dir", folder))
 
 
 def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False) -> None:
@@ -112,8 +112,9 @@ def run_job(values: DictConfig) -> float:
     try:
         with importing():
             from grulab.run import go_on, train
+            from grulab.tracking import checkpoints
 
-        has_begun = read_summary(run_dir) is not None or (run_dir / "checkpoints").is_dir()
+        has_begun = read_summary(run_dir) is not None or (run_dir / checkpoints.FOLDER).is_dir()
         return _score(go_on(config, run_dir) if has_begun else train(config, run_dir))
     except Exception as error:
         # Most errors are in its summary already; not those from before it began, or that kept it from beginning.
@@ -130,7 +131,7 @@ def _score(summary: dict[str, Any]) -> float:
 
 def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
     """Run a sweep, or go on with it, in a folder that is nobody else's meanwhile."""
-    for config in [job.config for job in sweep.jobs] or [sweep.base]:
+    for config in sweep.configs:
         if sweep.settings and config.trainer.devices != 1:
             raise ConfigError(
                 f"trainer.devices={config.trainer.devices}: in a sweep each job sees one device; "
@@ -141,7 +142,7 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
         with importing():
             from grulab.sweep.slots import find_slots
 
-        find_slots([job.config for job in sweep.jobs] or [sweep.base], sweep.settings)
+        find_slots(sweep.configs, sweep.settings)
     given = any(_key(line) == "hydra.sweep.dir" for line in args.overrides)
     before = manifest.read(sweep.folder) if given else None
     if before is not None and before.jobs and sweep.jobs:
@@ -154,10 +155,8 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
     if before is None and given and manifest.was_lost(sweep.folder, sweep.jobs):
         print(f"note: {manifest.FILE_NAME} is gone, but {shown(sweep.folder)} holds this sweep's jobs; it goes on")
         before = manifest.new_manifest(_arguments(args), sweep.jobs)
-    folder = sweep.folder if before else _claim("hydra.sweep.dir", sweep.folder, args.overrides)[0]
-    # As it is now: a time in its name would be another when Hydra comes to it.
-    words = [word for word in words if _key(word) != "hydra.sweep.dir"]
-    claims = [f"hydra.sweep.dir={_quoted(str(folder))}"]
+    folder = sweep.folder if before else _claim("hydra.sweep.dir", sweep.folder, args.overrides)
+    words = _settled(words, "hydra.sweep.dir", folder)
     with own(folder):
         for line in manifest.what_changed(before) if before else []:
             print(f"warning: {line}")
@@ -165,15 +164,16 @@ def _sweep(args: Namespace, words: list[str], sweep: Sweep, plan: bool) -> None:
             before = manifest.new_manifest(_arguments(args), sweep.jobs)
         manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
         if sweep.constant and not any(_key(line) == EXCLUDE for line in args.overrides):
-            claims.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
+            words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
         try:
-            _call_hydra(args, words + claims)
+            _call_hydra(args, words)
         except (Interrupted, KeyboardInterrupt, SystemExit):
             print(f"interrupted; go on with  grulab resume {shown(folder)}", flush=True)
             raise
         except ConfigError:
             raise
         except Exception:
+            # Whatever the sweep failed with, its jobs have results.
             _report_on(folder)
             raise
         _report_on(folder)
@@ -215,19 +215,23 @@ def _arguments(args: Namespace) -> list[str]:
     return flags + [line for line in args.overrides if _key(line) != "hydra.sweep.dir"]
 
 
-def _claim(key: str, folder: Path, overrides: list[str]) -> tuple[Path, list[str]]:
-    """Make the folder, a new one; return it, and the override that tells Hydra where it does not know."""
+def _claim(key: str, folder: Path, overrides: list[str]) -> Path:
+    """Make the folder, a new one, and return it."""
     try:
         if key not in map(_key, overrides):
-            unused = make_unused(folder)
-            return unused, [f"{key}={_quoted(str(unused))}"]
+            return make_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
     # A lock file is what a sweep leaves that was killed before it had begun.
     if any(path.name != OWNER for path in folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
-    return folder, []
+    return folder
+
+
+def _settled(words: list[str], key: str, folder: Path) -> list[str]:
+    """Return the words with the folder as it is now: a time in its name would be another when Hydra comes to it."""
+    return [*(word for word in words if _key(word) != key), f"{key}={_quoted(str(folder))}"]
 
 
 def _report_on(sweep_dir: Path) -> None:

@@ -67,6 +67,7 @@ def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
     except Interrupted as error:
         return error.exit_code
     except Exception as error:
+        # The last resort: a line for everybody, the traceback in run.log or for who asks.
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         # Some of torch's have a stack of C++ below their first line.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -84,6 +84,11 @@ class Sweep:
     constant: list[str]
     settings: LocalSettings | None
 
+    @property
+    def configs(self) -> list[Config]:
+        """Each job's configuration, or what is known of it."""
+        return [job.config for job in self.jobs] or [self.base]
+
 
 def compose(overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that ``grulab train OVERRIDES`` would run.
@@ -106,7 +111,7 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
         ConfigError: as :func:`compose`.
     """
     with _hydra(overrides):
-        for override in _parsed(overrides):
+        for override in parse_overrides(overrides):
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep: grulab train -m ...")
         values, hydra = _compose(overrides, config_name)
@@ -124,7 +129,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         ConfigError: as :func:`compose`, for all jobs at once.
     """
     with _hydra(overrides):
-        parsed = _parsed(overrides)
+        parsed = parse_overrides(overrides)
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
         values, hydra = _compose(fixed, config_name)
         for override in parsed:
@@ -167,7 +172,7 @@ def override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """
     changed = OmegaConf.create(dict(values))
     try:
-        for override in _parsed(overrides):
+        for override in parse_overrides(overrides):
             line = str(override.input_line)
             if not _sets_value(override) or override.is_sweep_override():
                 raise ConfigError(f"{line}: cannot change here; only single values can, as key=value")
@@ -176,7 +181,7 @@ def override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             OmegaConf.update(changed, override.key_or_group, override.value())
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides)) from None
-    return OmegaConf.to_container(changed, resolve=True)  # type: ignore[return-value]
+    return cast(dict[str, Any], OmegaConf.to_container(changed, resolve=True))
 
 
 def _constant(jobs: list[list[str]]) -> list[str]:
@@ -241,7 +246,7 @@ def _compose_job(
     if structure not in bases:
         bases[structure] = hydra_compose(config_name, [*settings, *structure])
     values = copy.deepcopy(bases[structure])
-    for override in _parsed(job):
+    for override in parse_overrides(job):
         if _sets_value(override):
             if OmegaConf.select(values, override.key_or_group, default=values) is values:
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
@@ -294,7 +299,7 @@ def _refuse_solved_size(budget_set: Any, overrides: Sequence[str]) -> None:
 
 def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return the overrides that do more than to set a value: jobs that agree in them are composed alike."""
-    return tuple(str(override.input_line) for override in _parsed(overrides) if not _sets_value(override))
+    return tuple(str(override.input_line) for override in parse_overrides(overrides) if not _sets_value(override))
 
 
 def _is_about_hydra(line: str) -> bool:
@@ -317,12 +322,15 @@ def checked(values: DictConfig) -> Config:
     """
     OmegaConf.set_struct(values, False)
     values.pop("hydra", None)
-    plain = OmegaConf.to_container(values, resolve=True)
-    assert isinstance(plain, dict)
-    return parse(plain)  # type: ignore[arg-type]
+    return parse(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Return overrides as Hydra reads them.
+
+    Raises:
+        ConfigError: if one has no key.
+    """
     parsed = [_parse(line) for line in overrides]
     for override in parsed:
         if not override.key_or_group:

@@ -45,11 +45,6 @@ class DataConfig:
     batch_size: Count
     num_workers: Annotated[Integer, Field(ge=0, le=256)]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Features of a step, and classes."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, config=STRICT)
 class SinusoidsConfig(DataConfig):

@@ -3,7 +3,7 @@
 import logging.config
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -119,4 +119,4 @@ def _log_to(run_dir: Path) -> None:
     """Log as ``grulab train`` does, to the same run.log."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "grulab.yaml")
     root = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}, "settings": settings})
-    logging.config.dictConfig(OmegaConf.to_container(root.settings, resolve=True))  # type: ignore[arg-type]
+    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(root.settings, resolve=True)))

@@ -1,7 +1,6 @@
 """One run, top to bottom: build, fit, test with the best checkpoint, summarise."""
 
 import errno
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -24,15 +23,13 @@ from grulab.models.classifier import SequenceClassifier
 from grulab.signals import Interrupted
 from grulab.tracking import checkpoints, events, recorder, tensorboard
 from grulab.tracking.checkpoints import RunCheckpoints
-from grulab.tracking.files import write_atomically
 from grulab.tracking.guard import LossGuard
 from grulab.tracking.interruption import Interruption
 from grulab.tracking.owner import own
 from grulab.tracking.progress import TerminalProgress
 from grulab.tracking.randomness import RandomState
 from grulab.tracking.recorder import Recorder
-from grulab.tracking.summary import FILE_NAME as SUMMARY
-from grulab.tracking.summary import Summary, read_summary
+from grulab.tracking.summary import Summary, read_summary, write_summary
 from grulab.tracking.tensorboard import RunLogger
 
 _LENGTH_BUCKETS = 6
@@ -121,7 +118,7 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
             if summary["config"] != config.to_dict():
                 # Another horizon or patience under which it is finished just as well.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}
-                write_atomically(run_dir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+                write_summary(run_dir, summary)
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
             _announce(config, run_dir, summary)
             return summary

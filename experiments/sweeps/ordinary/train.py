@@ -8,6 +8,7 @@ Trainer as it comes. The same task, model, optimizer and number of epochs as gru
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 import lightning as L
@@ -24,7 +25,7 @@ from grulab.tasks import Split
 def main(config: DictConfig) -> float:
     """Train, validate and test one model."""
     L.seed_everything(config.seed, verbose=False)
-    data = SinusoidsConfig(**OmegaConf.to_container(config.data))  # type: ignore[arg-type]
+    data = SinusoidsConfig(**cast(dict[str, Any], OmegaConf.to_container(config.data)))
     sizes: dict[Split, int] = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
     loaders = {
         split: DataLoader(

@@ -168,7 +168,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
     jobs: dict[str, Job] = {}
     for number, folder in enumerate(sorted(sweep_dir.iterdir())):
         summary = read_summary(folder) if folder.is_dir() else None
-        if summary is not None and isinstance(summary.get("config"), dict):
+        if summary is not None:
             path = folder / ".hydra" / "overrides.yaml"
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
             config = parse(summary["config"])
@@ -192,7 +192,7 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
         "chance": summary.get("chance"),
         "ceiling": summary.get("ceiling"),
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},
-        **(summary.get("metrics") or {}),
+        **summary.get("metrics", {}),
     }
 
 

@@ -60,6 +60,7 @@ class Display:
 
     def changed(self, job: Progress) -> None:
         """Show that a job has another state."""
+        job.look()
         if job.state not in ("running", "pending"):
             self._ended.append(job)
         if job.state == "running" and self._live is None:
@@ -78,6 +79,7 @@ class Display:
         """Draw the table, if it is due."""
         if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
             self._drawn = time.monotonic()
+            self._look()
             with _unread_is_no_failure():
                 self._live.update(self._table(), refresh=True)
 
@@ -85,33 +87,29 @@ class Display:
         state = "failed, again" if job.state == "pending" else job.state
         score = f"  {job.job.config.checkpoint.monitor} {job.score:.4f}" if job.score is not None else ""
         cause = f"  {job.cause}" if job.cause else ""
-        over = sum(other.state not in ("pending", "running") for other in self.jobs)
+        self._look()
         left = self._seconds_left()
         time_left = f", {_duration(left)} left" if left else ""
-        return (
-            f"{state}  {job.job.folder}{score}{cause}  {job.seconds:.1f} s  ({over} of {len(self.jobs)}{time_left})"
-        )
+        over = f"{self._over()} of {len(self.jobs)}{time_left}"
+        return f"{state}  {job.job.folder}{score}{cause}  {job.seconds:.1f} s  ({over})"
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("job", "state", "epoch", "best", "time", "left"):
             table.add_column(heading, no_wrap=True)
-        running = [job for job in self.jobs if job.state == "running"]
-        for job in [*self._ended[-_ENDED_SHOWN:], *running]:
-            epochs, best = job.epochs()
+        for job in [*self._ended[-_ENDED_SHOWN:], *self._running()]:
             seconds = time.monotonic() - job.began if job.state == "running" else job.seconds
             left = job.seconds_left()
             table.add_row(
                 Text(job.job.folder, overflow="ellipsis"),
                 Text(job.state, style=_STYLES.get(job.state, "")),
-                f"{epochs}/{job.job.config.trainer.max_epochs}",
-                "" if best is None else f"{best:.4f}",
+                f"{job.epochs}/{job.job.config.trainer.max_epochs}",
+                "" if job.best is None else f"{job.best:.4f}",
                 _duration(seconds),
                 "" if left is None else _duration(left),
             )
         counts = {state: sum(job.state == state for job in self.jobs) for state in ("failed", "interrupted")}
-        over = sum(job.state not in ("pending", "running") for job in self.jobs)
-        left = self._seconds_left()
+        over, left = self._over(), self._seconds_left()
         words = [f"{over} of {len(self.jobs)}", *(f"{count} {state}" for state, count in counts.items() if count)]
         words += [f"{_duration(time.monotonic() - self._began)} gone"]
         words += [f"about {_duration(left)} left"] if left else []
@@ -119,11 +117,21 @@ class Display:
         bar.add_row(ProgressBar(len(self.jobs), over, width=30), Text(", ".join(words)))
         return Group(table, Text(), bar)
 
+    def _running(self) -> list[Progress]:
+        return [job for job in self.jobs if job.state == "running"]
+
+    def _over(self) -> int:
+        return sum(job.state not in ("pending", "running") for job in self.jobs)
+
+    def _look(self) -> None:
+        for job in self._running():
+            job.look()
+
     def _seconds_left(self) -> float | None:
         """Return the time until the end, at the pace of the jobs that were run so far."""
         ended = [job for job in self._ended if job.state == "done"]
         waiting = sum(job.state == "pending" for job in self.jobs)
-        running = [job for job in self.jobs if job.state == "running"]
+        running = self._running()
         if not ended or not (waiting or running):
             return None
         mean = sum(job.seconds for job in ended) / len(ended)
@@ -149,6 +157,7 @@ def _unread_is_no_failure() -> Iterator[None]:
     try:
         yield
     except OSError:
+        # Open until the process ends, as what it takes the place of.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from grulab.composition import Job, checked, structure_of
+from grulab.composition import Job, checked, parse_overrides, structure_of
 from grulab.identity import flatten
 
 # By what the jobs have in common beside their values.
@@ -48,7 +47,7 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
         hydra.overrides.task = job.overrides
         naming = hydra.job.config.override_dirname
         hydra.job.override_dirname = get_overrides_dirname(
-            OverridesParser.create().parse_overrides(job.overrides),
+            parse_overrides(job.overrides),
             naming.exclude_keys,
             naming.item_sep,
             naming.kv_sep,

@@ -147,9 +147,7 @@ class _Launcher:
         from grulab.sweep.worker import work
 
         slot = self.free.pop(0)
-        progress.attempts += 1
-        progress.state, progress.cause, progress.began = "running", "", time.monotonic()
-        progress.epochs_before, _ = progress.epochs()
+        progress.start()
         process = multiprocessing.get_context("fork").Process(
             target=work, args=(self.parts, self.bases, progress.job, progress.folder, slot, os.getpid())
         )

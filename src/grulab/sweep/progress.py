@@ -7,8 +7,6 @@ from pathlib import Path
 
 from grulab.composition import Job
 
-METRICS = "metrics.csv"
-
 
 @dataclass
 class Progress:
@@ -23,6 +21,9 @@ class Progress:
         attempts: how often it was started.
         began: by the monotonic clock.
         seconds: all attempts together.
+        epochs: how many are over.
+        best: so far, of the monitored metric.
+        epochs_before: how many were over when the attempt began.
     """
 
     job: Job
@@ -33,24 +34,35 @@ class Progress:
     attempts: int = 0
     began: float = 0.0
     seconds: float = 0.0
+    epochs: int = 0
+    best: float | None = None
     epochs_before: int = 0
 
-    def epochs(self) -> tuple[int, float | None]:
-        """Return how many epochs are over, and the best value so far of the metric that says which is best."""
+    def look(self) -> None:
+        """Read in the job's folder how far it is."""
+        # It imports Lightning, which who looks at a job that runs has done already.
+        from grulab.tracking.recorder import FILE_NAME
+
         monitor = self.job.config.checkpoint.monitor
         try:
-            with (self.folder / METRICS).open(newline="") as file:
+            with (self.folder / FILE_NAME).open(newline="") as file:
                 values = [float(row[monitor]) for row in csv.DictReader(file)]
         except (OSError, KeyError, ValueError, TypeError):
             # Not there yet, or a row is being written.
-            return 0, None
+            values = []
         best = min if monitor.endswith("loss") else max
-        return len(values), best(values, default=None)
+        self.epochs, self.best = len(values), best(values, default=None)
+
+    def start(self) -> None:
+        """Begin an attempt, from as far as the job is."""
+        self.attempts += 1
+        self.state, self.cause, self.began = "running", "", time.monotonic()
+        self.look()
+        self.epochs_before = self.epochs
 
     def seconds_left(self) -> float | None:
         """Return the time until its last epoch at its pace so far, or None before its first."""
-        epochs, _ = self.epochs()
-        here = epochs - self.epochs_before
+        here = self.epochs - self.epochs_before
         if self.state != "running" or here <= 0:
             return None
-        return (time.monotonic() - self.began) / here * (self.job.config.trainer.max_epochs - epochs)
+        return (time.monotonic() - self.began) / here * (self.job.config.trainer.max_epochs - self.epochs)

@@ -29,7 +29,7 @@ def result_of(run_dir: Path, config: Config) -> float | None:
     summary = read_summary(run_dir)
     if summary is None or summary["status"] != "done":
         return None
-    before: dict[str, Any] = summary.get("config") or {}
+    before: dict[str, Any] = summary["config"]
     values = config.to_dict()
     try:
         is_long_enough = before["trainer"]["max_epochs"] >= config.trainer.max_epochs

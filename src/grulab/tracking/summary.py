@@ -65,11 +65,7 @@ class Summary:
         """Set top-level values and write the file."""
         self.content.update(values)
         self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
-        self.write()
-
-    def write(self) -> None:
-        """Write the file as the content is."""
-        write_atomically(self.path, json.dumps(self.content, indent=2, allow_nan=False) + "\n")
+        write_summary(self.path.parent, self.content)
 
     def __enter__(self) -> Self:
         self.update()
@@ -110,6 +106,11 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     return content if is_sound and has_result else None
 
 
+def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
+    """Write a run's summary.json."""
+    write_atomically(run_dir / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
 def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
     """Say in a run's folder that it failed, for a run that could not say so itself: it was killed, or never began.
 
@@ -119,10 +120,9 @@ def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
         kind: the type of the error, such as "Killed".
         message: what happened.
     """
-    summary = Summary(run_dir, config)
-    summary.content |= read_summary(run_dir) or {}
-    summary.content |= {"status": "failed", "error": {"type": kind, "message": message, "traceback": ""}}
-    summary.write()
+    content = read_summary(run_dir) or Summary(run_dir, config).content
+    error = {"type": kind, "message": message, "traceback": ""}
+    write_summary(run_dir, content | {"status": "failed", "error": error})
 
 
 def versions() -> dict[str, str]:
