@@ -1,18 +1,21 @@
-"""Whether this machine has what the configuration asks for."""
+"""What of this machine computes, and whether it has what the configuration asks for."""
 
 import os
 
 import torch
 
 from grulab.config import Config, ConfigError
+from grulab.kernels import library, refuse_missing
 
 
 def find_accelerator(config: Config) -> str:
     """Return "cpu", "cuda" or "mps" for the accelerator that is asked for.
 
     Raises:
-        ConfigError: if this machine lacks it, or that device of it, or it cannot compute in that precision.
+        ConfigError: if this machine lacks it, or that device of it, or the kernels, or it cannot compute in that
+            precision.
     """
+    refuse_missing(config)
     # Otherwise the question alone makes CUDA unusable in processes that are forked later.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     trainer = config.trainer
@@ -36,3 +39,9 @@ def find_accelerator(config: Config) -> str:
     if trainer.precision == "64-true" and found == "mps":
         raise ConfigError("trainer.precision=64-true: mps has no 64-bit floats; use 32-true")
     return found
+
+
+def find_backend(config: Config, accelerator: str) -> str:
+    """Return what computes the recurrent part there: "fused" (:class:`grulab.kernels.fused.FusedGRU`) or "torch"."""
+    fits = accelerator == "cpu" and config.trainer.precision == "32-true" and library.is_built()
+    return "fused" if fits and config.model.backend != "torch" else "torch"

@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from grulab.config import Config, ConfigError, parse, unknown_key, valid_keys
 from grulab.folders import job_folder
+from grulab.kernels import refuse_missing
 from grulab.mistakes import config_dir, explain, known_keys
 from grulab.sweep.grid import expand
 from grulab.sweep.settings import TARGET, LocalSettings, parse_settings
@@ -322,7 +323,9 @@ def checked(values: DictConfig) -> Config:
     """
     OmegaConf.set_struct(values, False)
     values.pop("hydra", None)
-    return parse(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))
+    config = parse(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))
+    refuse_missing(config)
+    return config
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:

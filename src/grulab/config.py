@@ -104,12 +104,13 @@ AnyDataConfig = Annotated[SinusoidsConfig | TemporalOrderConfig, Field(discrimin
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The recurrent part: the three axes of the sweep, and dropout between its layers."""
+    """The recurrent part: the three axes of the sweep, dropout between its layers, and what computes it."""
 
     hidden_size: Annotated[Count, Field(le=MAX_HIDDEN_SIZE)]
     num_layers: Annotated[Count, Field(le=1000)]
     bidirectional: Flag
     dropout: Annotated[Number, Field(ge=0, lt=1)]
+    backend: Literal["auto", "fused", "torch"]
     parameter_budget: Count | None
 
 
@@ -196,6 +197,13 @@ class Config:
             lines.append(
                 f"model.dropout={self.model.dropout} has no effect with model.num_layers=1: "
                 "dropout acts between layers"
+            )
+        if self.model.backend == "fused" and (
+            self.trainer.precision != "32-true" or self.trainer.accelerator in ("cuda", "gpu", "mps")
+        ):
+            lines.append(
+                f"model.backend=fused has no effect with trainer.accelerator={self.trainer.accelerator} and "
+                f"trainer.precision={self.trainer.precision}: it is for 32-true on the cpu, elsewhere nn.GRU runs"
             )
         if self.checkpoint.every_n_epochs > self.trainer.max_epochs:
             lines.append(

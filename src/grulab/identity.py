@@ -14,6 +14,7 @@ MAY_CHANGE = frozenset(
         "trainer.accelerator",
         "trainer.devices",
         "trainer.threads",
+        "model.backend",
         "data.num_workers",
     }
 )

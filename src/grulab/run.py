@@ -14,11 +14,12 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from grulab.accelerator import find_accelerator
+from grulab.accelerator import find_accelerator, find_backend
 from grulab.config import Config, ConfigError, parse
 from grulab.data.datamodule import SequenceDataModule
 from grulab.folders import shown
 from grulab.identity import refuse_another_run
+from grulab.kernels import library
 from grulab.models.classifier import SequenceClassifier
 from grulab.signals import Interrupted
 from grulab.tracking import checkpoints, events, recorder, tensorboard
@@ -159,7 +160,10 @@ def execute(
             module.double()
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = task.ceiling()
-        summary.update(parameters=parameters, chance=task.chance, ceiling=ceiling)
+        backend = find_backend(config, accelerator)
+        if config.model.backend == "auto" and accelerator == "cpu" and not library.is_built():
+            log.warning("model.backend=auto: %s; nn.GRU runs", library.REMEDY)
+        summary.update(parameters=parameters, backend=backend, chance=task.chance, ceiling=ceiling)
 
         rows = state["callbacks"][Recorder.__name__]["rows"] if state else []
         recorder.write_table(run_dir, rows)
@@ -259,6 +263,7 @@ def build_module(config: Config, num_features: int, num_classes: int) -> Sequenc
         num_classes=num_classes,
         bidirectional=config.model.bidirectional,
         dropout=config.model.dropout,
+        backend=config.model.backend,
         algorithm=config.optimizer.algorithm,
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,

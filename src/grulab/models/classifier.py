@@ -35,6 +35,7 @@ class SequenceClassifier(L.LightningModule):
         num_classes: answers.
         bidirectional: whether the sequence is also read backwards.
         dropout: between layers.
+        backend: what computes the recurrent part; see :class:`GRUClassifier`.
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
@@ -49,6 +50,7 @@ class SequenceClassifier(L.LightningModule):
         num_classes: int,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        backend: str = "auto",
         algorithm: str = "adam",
         lr: float = 0.02,
         weight_decay: float = 0.0,
@@ -60,7 +62,7 @@ class SequenceClassifier(L.LightningModule):
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule={schedule}: choose from {', '.join(SCHEDULES)}")
         self.save_hyperparameters()
-        self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout)
+        self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout, backend)
         self.train_means = EpochMeans()
         self.val_means = EpochMeans()
         self.test_means = EpochMeans()

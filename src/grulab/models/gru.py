@@ -4,6 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from grulab.kernels import library
+from grulab.kernels.fused import FusedGRU
+
+BACKENDS = ("auto", "fused", "torch")
+
 
 class GRUClassifier(nn.Module):
     """``nn.GRU`` over packed sequences, and a linear head on its last hidden state.
@@ -20,9 +25,11 @@ class GRUClassifier(nn.Module):
         num_classes: answers.
         bidirectional: whether each layer also reads the sequence backwards.
         dropout: probability of a unit being zeroed between layers while training; no effect with one layer.
+        backend: "auto" computes with the kernels of :class:`FusedGRU` where they fit and are built, "fused" insists
+            that they are built, "torch" never uses them.
 
     Raises:
-        ValueError: if a size is not positive, or dropout no probability.
+        ValueError: if a size is not positive, dropout no probability, or the backend unknown or not built.
     """
 
     def __init__(
@@ -33,11 +40,17 @@ class GRUClassifier(nn.Module):
         num_classes: int,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout}: must be from 0 to 1")
-        self.gru = nn.GRU(
+        if backend not in BACKENDS:
+            raise ValueError(f"backend={backend}: choose from {', '.join(BACKENDS)}")
+        if backend == "fused" and not library.is_built():
+            raise ValueError(f"backend=fused: {library.REMEDY}; use backend=auto")
+        kind = nn.GRU if backend == "torch" else FusedGRU
+        self.gru = kind(
             input_size,
             hidden_size,
             num_layers,

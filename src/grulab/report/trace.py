@@ -126,7 +126,9 @@ def load(path: Path) -> Trained:
     try:
         content = checkpoints.load(path)
         config = parse(content[checkpoints.KEY]["config"])
-        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
+        # Wherever it was trained, it is looked at here.
+        arguments = content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY] | {"backend": "auto"}
+        module = SequenceClassifier(**arguments)
         module.load_state_dict(content["state_dict"])
     except UnsafeCheckpointError as error:
         raise ConfigError(str(error)) from None

@@ -1,0 +1,190 @@
+"""``nn.GRU`` with the compiled kernels of gru.c where they fit, and nn.GRU's own elsewhere."""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import PackedSequence
+
+from grulab.kernels import library
+
+_Address = ctypes.c_void_p
+_Four = _Address * 4
+_Weights = _Four * 2
+
+
+class _Layer(ctypes.Structure):
+    """``struct gru_layer`` of gru.c, which tells what each is."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("input_size", "hidden_size", "directions", "steps", "rows")),
+        *((name, _Address) for name in ("batch_sizes", "x")),
+        ("weights", _Weights),
+        *((name, _Address) for name in ("h_0", "output", "h_n", "gates", "d_output", "d_h", "d_x")),
+        ("d_weights", _Weights),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    kernels = ctypes.CDLL(str(library.PATH))
+    kernels.gru_layer_size.restype = ctypes.c_int64
+    assert kernels.gru_layer_size() == ctypes.sizeof(_Layer), "gru.c and fused.py disagree; install grulab again"
+    return kernels
+
+
+@cache
+def widest_lanes() -> int:
+    """Return how many floats this machine computes with at once: 16 (AVX-512), 8 (AVX2) or 4."""
+    return int(_library().gru_lanes())
+
+
+class FusedGRU(nn.GRU):
+    """A drop-in for ``nn.GRU``: the same arguments, parameters, ``state_dict`` and numbers, faster on a CPU.
+
+    The compiled kernels compute packed float32 sequences on the CPU, forward and backward, in one thread and with
+    the same bits each time. Anything else (another device or type, autocast, padded input, no bias, a projection,
+    compilation, export) is left to ``nn.GRU``, and so is everything where the kernels are not built.
+
+    The gradients have no gradients of their own: second derivatives need ``nn.GRU``.
+    """
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Return the output and h_n; see ``nn.GRU``.
+
+        Args:
+            input: a PackedSequence, or what else ``nn.GRU`` takes.
+            hx: (num_layers x directions, batch, hidden_size), or None for zeros.
+        """
+        if not self._fits(input, hx):
+            return super().forward(input, hx)
+        x, batch_sizes, sorted_indices, unsorted_indices = input
+        directions = 2 if self.bidirectional else 1
+        self.check_input(x, batch_sizes)
+        if hx is not None:
+            self.check_hidden_size(hx, (self.num_layers * directions, int(batch_sizes[0]), self.hidden_size))
+            hx = self.permute_hidden(hx, sorted_indices)
+        last_states = []
+        for layer in range(self.num_layers):
+            if layer and self.training and self.dropout:
+                x = torch.dropout(x, self.dropout, train=True)
+            weights = self._flat_weights[layer * 4 * directions : (layer + 1) * 4 * directions]
+            h_0 = None if hx is None else hx[layer * directions : (layer + 1) * directions]
+            x, h_n = _FusedLayer.apply(torch.is_grad_enabled(), x, batch_sizes, h_0, *weights)  # type: ignore[no-untyped-call]
+            last_states.append(h_n)
+        h_n = last_states[0] if self.num_layers == 1 else torch.cat(last_states)
+        output = PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices)
+        return output, self.permute_hidden(h_n, unsorted_indices)
+
+    def _fits(self, sequences: Any, hx: Any) -> bool:
+        return (
+            library.is_built()
+            and isinstance(sequences, PackedSequence)
+            and self.bias
+            and all(_is_plain(tensor) for tensor in (sequences.data, *self._flat_weights, hx) if tensor is not None)
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is nothing but float32 numbers in this machine's memory."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.layout == torch.strided
+    )
+
+
+class _FusedLayer(torch.autograd.Function):
+    """One layer, in both directions if it has two."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, with_gradients: bool, x: Tensor, batch_sizes: Tensor, h_0: Tensor | None, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output (rows, directions x hidden_size) and h_n (directions, batch, hidden_size)."""
+        x, batch_sizes, weights = x.contiguous(), batch_sizes.contiguous(), tuple(w.contiguous() for w in weights)
+        h_0 = None if h_0 is None else h_0.contiguous()
+        directions, hidden_size = len(weights) // 4, weights[1].shape[1]
+        output = x.new_empty(len(x), directions * hidden_size)
+        h_n = x.new_empty(directions, int(batch_sizes[0]), hidden_size)
+        # Whether there will be a backward pass: here autograd is off in any case.
+        gates = None
+        if with_gradients and any(ctx.needs_input_grad):
+            gates = x.new_empty(directions, len(x), 4 * hidden_size)
+            ctx.save_for_backward(x, batch_sizes, h_0, output, gates, *weights)
+            ctx.set_materialize_grads(False)
+        layer = _layer(x, batch_sizes, h_0, output, gates, weights)
+        layer.h_n = _address(h_n)
+        _run(_library().gru_forward, layer)
+        return output, h_n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients by what :meth:`forward` takes."""
+        x, batch_sizes, h_0, output, gates, *weights = ctx.saved_tensors
+        layer = _layer(x, batch_sizes, h_0, output, gates, weights)
+        d_output = None if d_output is None else d_output.contiguous()
+        # The kernel turns the gradient by h_n into that by h_0.
+        if d_h_n is None:
+            d_h = x.new_zeros(layer.directions, int(batch_sizes[0]), layer.hidden_size)
+        else:
+            d_h = d_h_n.clone(memory_format=torch.contiguous_format)
+        d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        d_weights = [torch.empty_like(weight) for weight in weights]
+        layer.d_output, layer.d_h, layer.d_x = _address(d_output), _address(d_h), _address(d_x)
+        layer.d_weights = _addresses(d_weights)
+        _run(_library().gru_backward, layer)
+        return None, d_x, None, d_h if h_0 is not None else None, *d_weights
+
+
+def _layer(
+    x: Tensor,
+    batch_sizes: Tensor,
+    h_0: Tensor | None,
+    output: Tensor,
+    gates: Tensor | None,
+    weights: Sequence[Tensor],
+) -> _Layer:
+    return _Layer(
+        input_size=x.shape[1],
+        hidden_size=weights[1].shape[1],
+        directions=len(weights) // 4,
+        steps=len(batch_sizes),
+        rows=len(x),
+        batch_sizes=_address(batch_sizes),
+        x=_address(x),
+        weights=_addresses(weights),
+        h_0=_address(h_0),
+        output=_address(output),
+        gates=_address(gates),
+    )
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _addresses(weights: Sequence[Tensor]) -> Any:
+    addresses = [weight.data_ptr() for weight in weights]
+    return _Weights(_Four(*addresses[:4]), _Four(*addresses[4:]))
+
+
+def _run(kernel: Any, layer: _Layer) -> None:
+    # ctypes lets other threads run meanwhile.
+    if kernel(ctypes.byref(layer), _lanes_for(layer.hidden_size)):
+        raise MemoryError(f"no memory for a GRU layer of {layer.rows} steps and {layer.hidden_size} units")
+
+
+def _lanes_for(hidden_size: int) -> int:
+    """Return how many floats to compute with at once: units that fill half a vector leave the other half idle."""
+    widest = widest_lanes()
+    return min(widest, 8) if hidden_size <= 8 else widest

@@ -1,0 +1,295 @@
+"""The fused kernels compute what nn.GRU computes; nn.GRU in 64 bits says what is right."""
+
+import copy
+import pickle
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from grulab.cli import main
+from grulab.kernels import fused, library
+from grulab.kernels.fused import FusedGRU
+from grulab.models.gru import GRUClassifier
+from grulab.tracking.summary import read_summary
+from tests.conftest import SMALL
+
+pytestmark = pytest.mark.skipif(not library.is_built(), reason="there was no C compiler when grulab was installed")
+
+WIDTHS = [lanes for lanes in (4, 8, 16) if library.is_built() and lanes <= fused.widest_lanes()]
+
+
+@pytest.fixture(autouse=True)
+def _as_wide_as_it_was() -> Iterator[None]:
+    before = fused._lanes_for
+    yield
+    fused._lanes_for = before
+
+
+def compute_with(lanes: int) -> None:
+    fused._lanes_for = lambda hidden_size: lanes
+
+
+def packed(batch: int, longest: int, features: int, ragged: bool = True) -> PackedSequence:
+    lengths = torch.randint(1, longest + 1, (batch,)) if ragged else torch.full((batch,), longest)
+    lengths[-1] = longest
+    x = torch.randn(batch, longest, features)
+    return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
+def twins(*sizes: int, **options: Any) -> tuple[nn.GRU, FusedGRU]:
+    plain, quick = nn.GRU(*sizes, **options), FusedGRU(*sizes, **options)
+    quick.load_state_dict(plain.state_dict())
+    return plain, quick
+
+
+def everything(gru: nn.GRU, sequences: PackedSequence, h_0: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what a GRU answers, and the gradients by all that it was given, of a random function of the answers."""
+    dtype = gru.weight_ih_l0.dtype
+    x = sequences.data.to(dtype, copy=True).requires_grad_()
+    state = None if h_0 is None else h_0.to(dtype, copy=True).requires_grad_()
+    output, h_n = gru(PackedSequence(x, *sequences[1:]), state)
+    generator = torch.Generator().manual_seed(0)
+    weigh = [torch.randn(answer.shape, generator=generator).to(dtype) for answer in (output.data, h_n)]
+    inputs = [x, *gru.parameters(), *([] if state is None else [state])]
+    loss = (output.data * weigh[0]).sum() + (h_n * weigh[1]).sum()
+    return [output.data.detach(), h_n.detach()], list(torch.autograd.grad(loss, inputs))
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    lanes=st.sampled_from(WIDTHS),
+    features=st.integers(1, 40),
+    hidden_size=st.integers(1, 80),
+    num_layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+    batch=st.integers(1, 40),
+    longest=st.integers(1, 30),
+    with_state=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_it_computes_what_nn_gru_computes_in_64_bits(
+    lanes: int,
+    features: int,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    batch: int,
+    longest: int,
+    with_state: bool,
+    seed: int,
+) -> None:
+    compute_with(lanes)
+    torch.manual_seed(seed)
+    plain, quick = twins(features, hidden_size, num_layers, bidirectional=bidirectional)
+    sequences = packed(batch, longest, features)
+    h_0 = torch.randn((1 + bidirectional) * num_layers, batch, hidden_size) if with_state else None
+    true_answers, true_gradients = everything(plain.double(), sequences, h_0)
+    answers, gradients = everything(quick, sequences, h_0)
+    for answer, truth in zip(answers, true_answers, strict=True):
+        assert (answer - truth).abs().max() < 1e-6
+    for gradient, truth in zip(gradients, true_gradients, strict=True):
+        assert (gradient - truth).norm() <= 1e-5 * truth.norm()
+
+
+def test_it_is_right_where_sequences_are_long_and_layers_wide() -> None:
+    torch.manual_seed(0)
+    for features, hidden_size, batch, longest in [(5, 64, 32, 500), (3, 512, 4, 20), (300, 200, 64, 15)]:
+        plain, quick = twins(features, hidden_size, bidirectional=True)
+        sequences = packed(batch, longest, features)
+        true_answers, true_gradients = everything(plain.double(), sequences, None)
+        answers, gradients = everything(quick, sequences, None)
+        assert max(float((a - b).abs().max()) for a, b in zip(answers, true_answers, strict=True)) < 1e-6
+        ratios = [float((a - b).norm() / b.norm()) for a, b in zip(gradients, true_gradients, strict=True)]
+        assert max(ratios) < 1e-5
+
+
+def test_large_numbers_saturate_and_nan_stays() -> None:
+    plain, quick = twins(2, 9)
+    data = torch.tensor([[1e30, -1e30], [0.0, 0.0], [-torch.inf, 3.0], [torch.nan, 1.0]])
+    sequences = PackedSequence(data, torch.tensor([4]))
+    for truth, answer in zip(
+        everything(plain, sequences, None)[0], everything(quick, sequences, None)[0], strict=True
+    ):
+        torch.testing.assert_close(answer, truth, equal_nan=True)
+
+
+def test_dropout_between_layers_is_that_of_nn_gru() -> None:
+    plain, quick = twins(4, 8, 3, dropout=0.4, bidirectional=True)
+    sequences = packed(6, 9, 4)
+    for train in (True, False):
+        results = []
+        for gru in (plain.train(train), quick.train(train)):
+            torch.manual_seed(1)
+            answers, gradients = everything(gru, sequences, None)
+            results.append(answers + gradients)
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def bits(gru: nn.GRU, sequences: PackedSequence) -> list[Tensor]:
+    answers, gradients = everything(gru, sequences, None)
+    return answers + gradients
+
+
+def test_its_bits_depend_neither_on_threads_nor_on_the_width_of_vectors_nor_on_the_day() -> None:
+    torch.manual_seed(0)
+    gru = FusedGRU(6, 37, 2, bidirectional=True)
+    sequences = packed(33, 20, 6)
+    truth = bits(gru, sequences)
+    for lanes in [lanes for lanes in WIDTHS if lanes > 4] or [4]:
+        compute_with(lanes)
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert all(torch.equal(one, other) for one, other in zip(bits(gru, sequences), truth, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(batch=st.integers(2, 20), hidden_size=st.integers(1, 40), bidirectional=st.booleans())
+def test_the_others_of_a_batch_change_no_bit_of_a_sequence(batch: int, hidden_size: int, bidirectional: bool) -> None:
+    gru = FusedGRU(3, hidden_size, bidirectional=bidirectional)
+    lengths = torch.randint(1, 8, (batch,))
+    x = torch.randn(batch, 8, 3)
+    _, together = gru(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    for row in range(batch):
+        alone = x[row : row + 1, : lengths[row]]
+        _, h_n = gru(pack_padded_sequence(alone, lengths[row : row + 1], batch_first=True))
+        assert torch.equal(h_n[:, 0], together[:, row])
+
+
+class _Subclass(Tensor):
+    pass
+
+
+def test_whatever_does_not_fit_is_left_to_nn_gru(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, quick = twins(4, 6, batch_first=True)
+    sequences = packed(3, 5, 4)
+    x = torch.randn(3, 5, 4)
+    monkeypatch.setattr(fused, "_run", lambda *_: pytest.fail("the kernels were used"))
+
+    def same(one: nn.GRU, other: nn.GRU, given: Any) -> None:
+        answers = [gru(given)[0] for gru in (one, other)]
+        values = [answer.data if isinstance(answer, PackedSequence) else answer for answer in answers]
+        assert torch.equal(*values)
+
+    same(plain, quick, x)
+    same(plain.double(), quick.double(), PackedSequence(sequences.data.double(), *sequences[1:]))
+    same(plain.float(), quick.float(), PackedSequence(sequences.data.as_subclass(_Subclass), *sequences[1:]))
+    with torch.autocast("cpu", torch.bfloat16):
+        same(plain, quick, sequences)
+    same(*twins(4, 6, bias=False), sequences)
+    monkeypatch.setattr(library, "is_built", lambda: False)
+    same(plain, quick, sequences)
+
+
+def test_a_wrong_shape_is_refused_as_by_nn_gru() -> None:
+    plain, quick = twins(4, 6)
+    cases: list[tuple[PackedSequence, Tensor | None]] = [
+        (PackedSequence(*packed(3, 5, 3)[:2]), None),
+        (PackedSequence(*packed(3, 5, 4)[:2]), torch.zeros(1, 2, 6)),
+    ]
+    for sequences, h_0 in cases:
+        messages = []
+        for gru in (plain, quick):
+            with pytest.raises(RuntimeError) as error:
+                gru(sequences, h_0)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+def test_it_is_an_nn_gru_that_can_be_copied_and_pickled() -> None:
+    _, quick = twins(4, 6, 2)
+    sequences = packed(3, 5, 4)
+    for other in (copy.deepcopy(quick), pickle.loads(pickle.dumps(quick))):
+        assert isinstance(other, nn.GRU)
+        assert torch.equal(other(sequences)[1], quick(sequences)[1])
+
+
+def test_without_gradients_nothing_is_kept_for_them() -> None:
+    quick = FusedGRU(4, 6)
+    with torch.no_grad():
+        assert quick(packed(3, 5, 4))[1].grad_fn is None
+    frozen = FusedGRU(4, 6).requires_grad_(False)
+    assert not frozen(packed(3, 5, 4))[1].requires_grad
+
+
+def test_a_second_derivative_is_refused() -> None:
+    quick = FusedGRU(4, 6)
+    sequences = packed(3, 5, 4)
+    x = sequences.data.requires_grad_()
+    (gradient,) = torch.autograd.grad(quick(sequences)[1].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_gradients_accumulate_and_a_graph_can_be_used_twice() -> None:
+    quick = FusedGRU(4, 6, 2)
+    loss = quick(packed(3, 5, 4))[1].sum()
+    loss.backward(retain_graph=True)
+    once = quick.weight_hh_l0.grad.clone()
+    loss.backward()
+    assert torch.equal(quick.weight_hh_l0.grad, 2 * once)
+
+
+def test_weights_changed_before_the_backward_pass_are_noticed() -> None:
+    quick = FusedGRU(4, 6)
+    loss = quick(packed(3, 5, 4))[1].sum()
+    with torch.no_grad():
+        quick.weight_hh_l0.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_the_backend_says_what_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {}
+    for backend in ("auto", "fused", "torch"):
+        folder = tmp_path / backend
+        assert main(["train", *SMALL, f"model.backend={backend}", f"hydra.run.dir={folder}"]) == 0
+        summary = read_summary(folder)
+        assert summary["backend"] == ("torch" if backend == "torch" else "fused")
+        losses[backend] = summary["metrics"]["test/loss"]
+    assert losses["auto"] == losses["fused"]
+    assert losses["fused"] == pytest.approx(losses["torch"], rel=1e-4)
+    assert type(GRUClassifier(4, 6, 1, 3, backend="torch").gru) is nn.GRU
+    with pytest.raises(ValueError, match="backend=cuda: choose from auto, fused, torch"):
+        GRUClassifier(4, 6, 1, 3, backend="cuda")
+
+
+def test_without_the_kernels_nn_gru_runs_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "is_built", lambda: False)
+    assert main(["train", *SMALL, "model.backend=fused", f"hydra.run.dir={tmp_path / 'fused'}"]) == 2
+    assert capsys.readouterr().err.startswith("grulab: model.backend=fused: the fused kernels were not built")
+    assert not (tmp_path / "fused").exists()
+    assert main(["train", *SMALL, f"hydra.run.dir={tmp_path / 'auto'}"]) == 0
+    assert "model.backend=auto: the fused kernels were not built" in (tmp_path / "auto" / "run.log").read_text()
+    assert read_summary(tmp_path / "auto")["backend"] == "torch"
+
+
+def test_no_compiler_is_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(OSError, match="no-such-compiler"):
+        library.build(tmp_path / "libgru.so")
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(subprocess.CalledProcessError):
+        library.build(tmp_path / "libgru.so")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(tmp_path: Path) -> None:
+    program, source = tmp_path / "program", Path(__file__).with_name("kernels_in_bounds.c")
+    compiler = shlex.split("cc -std=gnu11 -g -O1 -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all")
+    command = [*compiler, f"-I{library.SOURCE.parent}", "-o", str(program), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    finished = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout == "in bounds\n"
