@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,11 +19,20 @@ def importing() -> Iterator[None]:
     """Import large libraries without the garbage collector, which takes a third of the time and finds nothing.
 
     What is there at the end is never looked at again, so processes that are forked later go on sharing it.
+
+    torchmetrics imports scipy.signal, a fifth of the rest, only to give it back a name that SciPy dropped and some
+    version of another library wants (torchmetrics/__init__.py); here it finds a module that has the name.
     """
     gc.disable()
+    stands_in = ModuleType("scipy.signal")
+    stands_in.hamming = None  # type: ignore[attr-defined]
+    sys.modules.setdefault("scipy.signal", stands_in)
     try:
         yield
     finally:
+        if sys.modules["scipy.signal"] is stands_in:
+            del sys.modules["scipy.signal"]
+            vars(sys.modules.get("scipy", stands_in)).pop("signal", None)
         gc.freeze()
         gc.enable()
 

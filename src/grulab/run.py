@@ -3,7 +3,7 @@
 import errno
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def build_module(config: Config, num_features: int, num_classes: int) -> Sequenc
 
 
 def build_trainer(
-    config: Config, accelerator: str, run_dir: Path, logger: RunLogger, callbacks: list[L.Callback]
+    config: Config, accelerator: str, run_dir: Path, logger: RunLogger, callbacks: Sequence[L.Callback]
 ) -> L.Trainer:
     """Return the Trainer: Lightning's loop, and our own callbacks for everything around it."""
     # What Lightning tells of itself is not about the run.
@@ -289,7 +289,7 @@ def build_trainer(
         deterministic=config.trainer.deterministic,
         default_root_dir=run_dir,
         logger=logger,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -68,6 +68,13 @@ class SequenceClassifier(L.LightningModule):
         self.test_means = EpochMeans()
         self.test_outcomes: list[tuple[Tensor, Tensor]] = []
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            # Lightning notes which hook it is in some 50 times a step, and nn.Module would look for parameters in it.
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits, (batch, classes); see :meth:`GRUClassifier.forward`."""
         logits: Tensor = self.model(x, lengths)
@@ -143,7 +150,7 @@ class SequenceClassifier(L.LightningModule):
         logits = self.model(batch.x, batch.lengths)
         # In 32 bits also where the layers before it ran in 16.
         loss = functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), batch.y)
-        means.update(loss, logits, batch.y)
+        means.add(loss, logits, batch.y)
         return loss, logits
 
     def _set_learning_rate(self) -> None:

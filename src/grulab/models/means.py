@@ -28,16 +28,20 @@ class EpochMeans(Metric):
         self.add_state("sequences", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add a batch.
+        """Add a batch; see :meth:`add`."""
+        self.add(loss, logits, y)
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Add a batch, without what torchmetrics wraps around an update: ten times the time of the sums.
 
         Args:
             loss: () the batch's mean loss.
             logits: (batch, classes).
             y: (batch,) the classes.
         """
-        self.loss_sum += loss.detach() * len(y)
-        self.correct += (logits.argmax(dim=1) == y).sum()
-        self.sequences += len(y)
+        self.loss_sum.add_(loss.detach(), alpha=len(y))
+        self.correct.add_((logits.argmax(dim=1) == y).sum())
+        self.sequences.add_(len(y))
 
     def sums(self) -> dict[str, Tensor]:
         """Return what :meth:`resume` needs to go on."""

@@ -70,9 +70,15 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     # NumPy's threads would not survive a fork; jobs compute in torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with importing():
+        # Lightning imports this one when the first event is written.
+        import torch.utils.tensorboard  # noqa: F401
+
         import grulab.run  # noqa: F401
         from grulab.tasks import build_task
+        from grulab.tracking.summary import git_state, versions
 
+    git_state()
+    versions()
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
         build_task(data).ceiling()

@@ -19,6 +19,7 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 from grulab.config import Config
 from grulab.identity import what_differs
 from grulab.models.classifier import SequenceClassifier
+from grulab.tracking.callback import RunCallback
 from grulab.tracking.interruption import Interruption
 
 FOLDER = "checkpoints"
@@ -43,7 +44,7 @@ class UnsafeCheckpointError(RuntimeError):
     """A checkpoint asks for something that is not plain data."""
 
 
-class RunCheckpoints(Checkpoint):
+class RunCheckpoints(RunCallback, Checkpoint):
     """Keeps the best epoch by the monitored metric, and the newest state whatever the metric did.
 
     Lightning's ModelCheckpoint writes ``save_last`` only together with a new best since 2.6, so that last is a copy

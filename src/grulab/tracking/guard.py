@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grulab.models.classifier import SequenceClassifier
 from grulab.models.means import EpochMeans
+from grulab.tracking.callback import RunCallback
 
 # Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
 _STEPS_BETWEEN_READINGS = 50
@@ -19,7 +20,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
-class LossGuard(L.Callback):
+class LossGuard(RunCallback):
     """Stops the run when the loss is NaN or infinite, and names the step (from 0).
 
     On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every

@@ -12,9 +12,10 @@ from typing import Any
 import lightning as L
 
 from grulab.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
+from grulab.tracking.callback import RunCallback
 
 
-class Interruption(L.Callback):
+class Interruption(RunCallback):
     """Turns signals into a request that is read between two batches.
 
     Before and after the loops a signal stops the run at once: there is nothing to save. Inside them it only sets a

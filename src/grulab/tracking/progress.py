@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from grulab.models.classifier import SequenceClassifier
+from grulab.tracking.callback import RunCallback
 
 _SECONDS_BETWEEN_UPDATES = 0.25
 
 
-class TerminalProgress(L.Callback):
+class TerminalProgress(RunCallback):
     """Shows the epoch, its mean loss and accuracy so far, and the time left.
 
     It looks at the clock each step and at the metrics four times a second: reading them makes the processor wait for

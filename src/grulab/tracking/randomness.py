@@ -7,8 +7,10 @@ import lightning as L
 import numpy as np
 import torch
 
+from grulab.tracking.callback import RunCallback
 
-class RandomState(L.Callback):
+
+class RandomState(RunCallback):
     """Keeps the generators' states in the checkpoint; Lightning leaves them out (pytorch-lightning#17543).
 
     They are put back when everything is built and the first batch has not been asked for: whatever a start-up draws

@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 
 from grulab.models.classifier import SequenceClassifier
+from grulab.tracking.callback import RunCallback
 from grulab.tracking.files import write_atomically
 from grulab.tracking.tensorboard import CEILING, CHANCE, RunLogger
 
@@ -21,7 +22,7 @@ COLUMNS = ("epoch", "step", *CURVES, "seconds")
 log = logging.getLogger(__name__)
 
 
-class Recorder(L.Callback):
+class Recorder(RunCallback):
     """Writes down every epoch in the run's folder and on its curves.
 
     Args:

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 import traceback
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -126,13 +127,18 @@ def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
     write_summary(run_dir, content | {"status": "failed", "error": error})
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that the numbers depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
+@cache
 def git_state() -> dict[str, Any] | None:
-    """Return the commit this code was run from and whether it was changed since, or None outside a checkout."""
+    """Return the commit this code was run from and whether it was changed since, or None outside a checkout.
+
+    Asked once in a process, and the jobs of a sweep inherit the answer: they run what was imported then.
+    """
     # A wheel's package lies in no checkout of ours, though perhaps below somebody else's.
     root = Path(__file__).parents[3]
     if not (root / "pyproject.toml").is_file():

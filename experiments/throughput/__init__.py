@@ -1,0 +1,1 @@
+"""How fast it is, beside what a person could use instead."""

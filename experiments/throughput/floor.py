@@ -1,0 +1,65 @@
+"""What no sweep can do without: the work of the 36 jobs in loops of PyTorch alone.
+
+python -m experiments.throughput.floor
+
+Prints the seconds in which one process trains, validates each epoch and tests the default sweep's 36 models, one
+after the other, and how many of them are spent in the kernels.
+"""
+
+import json
+import os
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from grulab.composition import compose_sweep
+from grulab.data.datamodule import SequenceDataModule
+from grulab.kernels import fused
+from grulab.run import build_module
+
+
+def main() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    in_kernels = 0.0
+    run_kernel = fused._run
+
+    def timed(*args: object) -> None:
+        nonlocal in_kernels
+        began = time.perf_counter()
+        run_kernel(*args)  # type: ignore[arg-type]
+        in_kernels += time.perf_counter() - began
+
+    fused._run = timed
+    configs = compose_sweep(["experiment=architecture"]).configs
+    datamodule = SequenceDataModule(configs[0].data, 0)
+    for stage in ("fit", "test"):
+        datamodule.setup(stage)
+    began = time.perf_counter()
+    for config in configs:
+        torch.manual_seed(config.seed)
+        module = build_module(config, datamodule.task.num_features, datamodule.task.num_classes)
+        optimizer = module.configure_optimizers()
+        datamodule.seed = config.seed
+        for _ in range(config.trainer.max_epochs):
+            for x, lengths, y in datamodule.train_dataloader():
+                optimizer.zero_grad()
+                functional.cross_entropy(module.model(x, lengths), y).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            evaluate(module.model, datamodule, "val")
+        evaluate(module.model, datamodule, "test")
+    print(json.dumps({"loops": time.perf_counter() - began, "kernels": in_kernels, "jobs": len(configs)}))
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, datamodule: SequenceDataModule, split: str) -> float:
+    """Return the accuracy."""
+    loader = datamodule.val_dataloader() if split == "val" else datamodule.test_dataloader()
+    outcomes = [model(x, lengths).argmax(dim=1) == y for x, lengths, y in loader]
+    return float(torch.cat(outcomes).float().mean())
+
+
+if __name__ == "__main__":
+    main()
