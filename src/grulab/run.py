@@ -20,6 +20,7 @@ from grulab.data.datamodule import SequenceDataModule
 from grulab.folders import shown
 from grulab.identity import refuse_another_run
 from grulab.kernels import library
+from grulab.loop import StepLoop
 from grulab.models.classifier import SequenceClassifier
 from grulab.signals import Interrupted
 from grulab.tracking import checkpoints, events, recorder, tensorboard
@@ -298,6 +299,7 @@ def build_trainer(
         # Otherwise, under SLURM, Lightning would requeue the job itself when it is told to stop.
         plugins=[LightningEnvironment()],
     )
+    trainer.fit_loop.epoch_loop = StepLoop(trainer)
     # A guard for operators that read memory before they write it; nothing here does, and it costs a pass over each
     # new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

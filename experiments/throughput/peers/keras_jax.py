@@ -4,7 +4,9 @@
     PEER/bin/python keras_jax.py run DATA.npz --hidden-size 8 --num-layers 1 --threads 1
     PEER/bin/python keras_jax.py sweep DATA.npz --threads 1
 
-The environment has neither grulab nor torch. Each command prints one line of JSON.
+The environment has neither grulab nor torch. Each command prints one line of JSON. Keras does less than grulab does
+meanwhile: it writes no checkpoints, curves or tables, and tests the last weights, not the best ones. On the other hand it
+pads to the longest sequence of all, for each shape is a compilation of its own.
 """
 
 import argparse
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 
     Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
 
-# What a sweep of short runs waits for is the compiler, so that the quickest compilation wins over the fastest code.
+# A sweep of short runs waits for the compiler above all, so quick compilation wins over fast code.
 QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
 
 
 def main() -> None:
     began = time.perf_counter()
     arguments = _parse()
-    # Both are read when JAX, and before it numpy, is imported: hence every import of them inside a function.
+    # JAX and numpy start their threads when they are imported, and read the rest: hence imports inside functions.
     if arguments.threads is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     os.environ["KERAS_BACKEND"] = "jax"
@@ -66,17 +68,18 @@ def load(path: Path) -> "Splits":
 
 
 def build(
-    splits: "Splits", hidden_size: int, num_layers: int, bidirectional: bool, lr: float, batch_size: int
+    splits: "Splits", hidden_size: int, num_layers: int, bidirectional: bool, lr: float, batch_size: int, masked: bool
 ) -> Any:
     """Return the compiled model. `reset_after=True`, the default, makes the cell torch's.
 
-    The callbacks of single steps, of which there are none here, are asked once an epoch (`steps_per_execution`).
+    The last batch of an epoch is smaller and is kept, as grulab keeps it: a second compilation of the training step.
+    Callbacks of single steps, of which there are none here, are asked once an epoch (`steps_per_execution`).
     """
     import keras
 
     x, y = splits["train"]
     inputs = keras.Input(x.shape[1:])
-    hidden = keras.layers.Masking()(inputs)
+    hidden = keras.layers.Masking()(inputs) if masked else inputs
     for layer in range(num_layers):
         gru = keras.layers.GRU(hidden_size, return_sequences=layer < num_layers - 1)
         hidden = (keras.layers.Bidirectional(gru) if bidirectional else gru)(hidden)
@@ -110,13 +113,25 @@ def fit(model: Any, arguments: argparse.Namespace, splits: "Splits", *callbacks:
 def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     """Train one model and return the times of its parts.
 
-    What was tried, in seconds an epoch (training and validation) on one core, batches of 32 from 1000 sequences:
+    What was tried, in milliseconds of an epoch (training and validation) after the first one, on one core, in batches
+    of 32 from 1000 sequences; what makes no difference is not listed (implicit or explicit mask, arrays that JAX
+    holds already, dispatch that is not asynchronous, labels of 32 bits, other flags of XLA):
 
-    {TABLE}
+                                              8 units, 10 steps    64 units, 100 steps
+        as it is here                                        7                    156
+        no mask (--unmasked)                                 6                    280
+        evaluation in batches of 32                          8.5                  160
+        steps_per_execution=1                                9                    155
+        GRU(implementation=1)                                8                    160
+        GRU(unroll=True)                                     9.5                  540 (57 s for the first epoch)
+        --xla_cpu_enable_fast_math=true                      8                    173
+        --xla_cpu_use_fusion_emitters=false                  7                    227 (1 s less for the first epoch)
     """
     import jax
     import keras
 
+    if arguments.unmasked and not all(x.any(axis=2).all() for x, _ in splits.values()):
+        raise ValueError("--unmasked: there is padding")
     began = time.perf_counter()
     keras.utils.set_random_seed(arguments.seed)
     model = build(
@@ -126,6 +141,7 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
         arguments.bidirectional,
         arguments.lr,
         arguments.batch_size,
+        masked=not arguments.unmasked,
     )
     build_seconds = time.perf_counter() - began
     begins: list[float] = []
@@ -161,7 +177,18 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
 def sweep(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     """Train the 36 models of grulab's default sweep one after the other.
 
-    {SWEEP}
+    In 5 epochs nearly all of it is compilation, so the three seeds share a model, whose weights are drawn anew. The
+    whole in seconds on one core:
+
+        a new model for each seed                                                        167
+        a shared one                                                                      63
+        and --xla_cpu_use_fusion_emitters=false                                           45
+        and --xla_backend_optimization_level=1                                            40
+        or  --xla_backend_optimization_level=0, code that runs at a third of its speed    32
+        a new model for each seed, JAX's persistent cache, and no fusion emitters         80
+        a shared one, and JAX's persistent cache filled by the same sweep before          14
+
+    For many more epochs the faster code wins; what the environment says in XLA_FLAGS goes first.
     """
     import keras
 
@@ -172,7 +199,9 @@ def sweep(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
             began = time.perf_counter()
             keras.utils.set_random_seed(seed)
             if model is None:
-                model = build(splits, hidden_size, num_layers, bidirectional, arguments.lr, arguments.batch_size)
+                model = build(
+                    splits, hidden_size, num_layers, bidirectional, arguments.lr, arguments.batch_size, masked=True
+                )
                 untrained = [variable.numpy() for variable in model.optimizer.variables]
             else:
                 # New weights, and an optimizer that remembers nothing; what is compiled stays.
@@ -208,6 +237,7 @@ def _parse() -> argparse.Namespace:
     one.add_argument("--num-layers", type=int, default=1)
     one.add_argument("--bidirectional", action="store_true")
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--unmasked", action="store_true", help="no mask, for sequences that are all equally long")
     commands.add_parser("sweep", parents=[common], help="grulab's default sweep, 36 models")
     return parser.parse_args()
 
