@@ -71,11 +71,13 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with importing():
         import grulab.run  # noqa: F401
+        from grulab.data.splits import remember_splits
         from grulab.tasks import build_task
 
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
         build_task(data).ceiling()
+        remember_splits(data)
 
 
 def _be_alone(parent: int) -> None:
