@@ -1,0 +1,1 @@
+"""How many sequences a second, and how many at all."""
