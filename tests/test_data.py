@@ -177,6 +177,14 @@ def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch:
         assert all(map(torch.equal, expected, found))
 
 
+def test_what_is_fetched_together_is_small() -> None:
+    """Eight batches where they are small; long sequences, and the larger batches of an evaluation, one by one."""
+    module = SequenceDataModule(compose().data, 0)
+    assert (module.train_dataloader().batch_size, module.val_dataloader().batch_size) == (8, 8)
+    module = SequenceDataModule(compose(["data.max_length=5000", "data.train_size=10", "data.val_size=10"]).data, 0)
+    assert (module.train_dataloader().batch_size, module.val_dataloader().batch_size) == (1, 1)
+
+
 def test_modules_of_the_same_data_share_the_splits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(["data.train_size=77"]).data
     splits.remember_splits(config)
@@ -185,8 +193,8 @@ def test_modules_of_the_same_data_share_the_splits_in_memory(monkeypatch: pytest
         one, other = (
             SequenceDataModule(compose(["data.train_size=77"]).data, seed).split("train") for seed in (0, 1)
         )
-    assert one._sequences is other._sequences is not None
-    assert SequenceDataModule(compose(["data.train_size=78"]).data, 0).split("train")._sequences is not one._sequences
+    assert one._whole is other._whole is not None
+    assert SequenceDataModule(compose(["data.train_size=78"]).data, 0).split("train")._whole is not one._whole
 
 
 def test_what_is_remembered_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

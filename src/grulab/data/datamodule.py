@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import lightning as L
@@ -25,6 +25,9 @@ from grulab.tasks import Split, build_task
 # Without gradients nothing has to be kept, so that much more fits where a training batch does.
 _EVALUATION_FACTOR = 8
 _PADDING_WINDOWS = 32
+# To make a batch of short sequences takes a fixed time mostly; eight made together share it.
+_FETCHED_TOGETHER = 8
+_FETCHED_VALUES = 1_000_000
 _NEEDED_BY: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -108,8 +111,8 @@ class SequenceDataModule(L.LightningDataModule):
         on_cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
         loader = _Loader(
             self.split(name),
-            # An item is a batch already: no collating.
-            batch_size=None,
+            # An item is a batch already, and this is how many of them are fetched together: no collating.
+            batch_size=self._fetched_together(name),
             sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.config.num_workers,
@@ -121,6 +124,12 @@ class SequenceDataModule(L.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+    def _fetched_together(self, name: Split) -> int:
+        """Return how many batches are made at a time: more than one where they are small."""
+        size = _EVALUATION_FACTOR * self.config.batch_size if name != "train" else self.config.batch_size
+        values = size * self.task.length_range[1] * self.task.num_features
+        return max(1, min(_FETCHED_TOGETHER, _FETCHED_VALUES // values))
 
     def close(self) -> None:
         """End the processes that assemble batches."""
@@ -138,17 +147,22 @@ class SequenceDataModule(L.LightningDataModule):
 
 
 class _Loader(DataLoader[PaddedBatch]):
-    """A DataLoader whose workers are deaf to the signals that their whole process group gets.
+    """A DataLoader that fetches several batches together and yields them one by one.
 
-    Their parent ends them in order. The signals are blocked before a worker is born, for it inherits that.
+    Its workers are deaf to the signals that their whole process group gets: their parent ends them in order. The
+    signals are blocked before a worker is born, for it inherits that.
     """
+
+    def __len__(self) -> int:
+        """Return how many batches there are, however they are fetched."""
+        return len(cast(PlanSampler, self.sampler))
 
     def __iter__(self) -> Any:
         if self.num_workers == 0:
-            return super().__iter__()
+            return chain.from_iterable(super().__iter__())
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            return super().__iter__()
+            return chain.from_iterable(super().__iter__())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
