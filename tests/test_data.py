@@ -1,6 +1,8 @@
 """Every sequence once an epoch, in batches that depend on seed and epoch alone."""
 
 import hashlib
+import tracemalloc
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,69 +14,104 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grulab import PaddedBatch, SequenceClassifier, SequenceDataModule
 from grulab.composition import compose
-from grulab.data.datamodule import SplitDataset
-from grulab.data.plan import PlanSampler, evaluation_plan, training_plan
+from grulab.data import splits
+from grulab.data.plan import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
 from grulab.models.gru import GRUClassifier
+from grulab.tasks import Sinusoids
 
 lengths_and_batch_size = st.tuples(
     st.lists(st.integers(1, 50), min_size=1, max_size=300).map(np.array), st.integers(1, 40)
 )
+seeds, epochs = st.integers(0, 2**32 - 1), st.integers(0, 50)
 
 
-@given(lengths_and_batch_size, st.integers(0, 2**32 - 1), st.integers(0, 50))
-def test_every_sequence_once_and_only_the_last_batch_smaller(
+def training(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, done: int = 0) -> list[np.ndarray]:
+    return list(training_plan(lengths.__getitem__, len(lengths), batch_size, seed, epoch, done))
+
+
+def evaluation(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return list(evaluation_plan(lengths.__getitem__, len(lengths), batch_size))
+
+
+@given(lengths_and_batch_size, seeds, epochs)
+def test_every_sequence_once_longest_first_and_only_the_last_batch_smaller(
     case: tuple[np.ndarray, int], seed: int, epoch: int
 ) -> None:
     lengths, batch_size = case
-    for plan in (training_plan(lengths, batch_size, seed, epoch), evaluation_plan(lengths, batch_size)):
+    for plan in (training(lengths, batch_size, seed, epoch), evaluation(lengths, batch_size)):
+        assert len(plan) == count_batches(len(lengths), batch_size)
         assert sorted(np.concatenate(plan)) == list(range(len(lengths)))
         assert all(len(batch) == batch_size for batch in plan[:-1])
         assert 1 <= len(plan[-1]) <= batch_size
+        assert all((np.diff(lengths[batch]) <= 0).all() for batch in plan)
 
 
-@given(lengths_and_batch_size, st.integers(0, 2**32 - 1), st.integers(0, 50))
+@given(lengths_and_batch_size, seeds, epochs, st.integers(0, 310))
+def test_going_on_in_the_middle_is_the_rest_of_the_plan(
+    case: tuple[np.ndarray, int], seed: int, epoch: int, done: int
+) -> None:
+    lengths, batch_size = case
+    whole = training(lengths, batch_size, seed, epoch)
+    rest = training(lengths, batch_size, seed, epoch, done)
+    assert len(rest) == max(0, len(whole) - done)
+    assert all(map(np.array_equal, whole[done:], rest))
+
+
+def test_the_plan_looks_at_one_window_at_a_time() -> None:
+    """Of ten million batches: going on in the middle asks for the lengths of what comes next alone."""
+    asked = []
+
+    def lengths_of(indices: np.ndarray) -> np.ndarray:
+        asked.append(len(indices))
+        return indices % 7
+
+    next(training_plan(lengths_of, 10**8, 10, 0, 0, done=5_000_001))
+    next(evaluation_plan(lengths_of, 10**8, 10))
+    assert max(asked) == 320
+    assert sum(asked) == 640
+
+
+@given(lengths_and_batch_size, seeds, epochs)
 def test_the_plan_is_a_function_of_seed_and_epoch(case: tuple[np.ndarray, int], seed: int, epoch: int) -> None:
     lengths, batch_size = case
     np.random.seed(0)  # noqa: NPY002  (the global generator must not matter)
-    first = training_plan(lengths, batch_size, seed, epoch)
+    first = training(lengths, batch_size, seed, epoch)
     np.random.seed(1)  # noqa: NPY002
-    again = training_plan(lengths, batch_size, seed, epoch)
+    again = training(lengths, batch_size, seed, epoch)
     assert all(map(np.array_equal, first, again))
 
 
 def test_seeds_and_epochs_give_different_orders() -> None:
-    lengths = np.random.default_rng(0).integers(5, 11, 1000)
-    plans = {np.concatenate(training_plan(lengths, 32, seed, epoch)).tobytes() for seed in (0, 1) for epoch in (0, 1)}
+    lengths = np.random.default_rng(0).integers(5, 11, 3000)
+    plans = {np.concatenate(training(lengths, 32, seed, epoch)).tobytes() for seed in (0, 1) for epoch in (0, 1)}
     assert len(plans) == 4
     # Not only the order of batches changes: their members do.
-    members = [{frozenset(batch) for batch in training_plan(lengths, 32, 0, epoch)} for epoch in (0, 1)]
+    members = [{frozenset(batch) for batch in training(lengths, 32, 0, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 3
 
 
-def test_long_and_short_batches_are_mixed() -> None:
-    lengths = np.random.default_rng(0).integers(5, 51, 1000)
-    longest = [lengths[batch].max() for batch in training_plan(lengths, 32, 0, 0)]
-    assert longest[:-1] not in (sorted(longest[:-1]), sorted(longest[:-1], reverse=True))
+def test_long_and_short_batches_are_mixed_in_every_window() -> None:
+    lengths = np.random.default_rng(0).integers(5, 51, 3000)
+    longest = [lengths[batch].max() for batch in training(lengths, 32, 0, 0)][:-1]
+    windows = [longest[start : start + WINDOW] for start in range(0, len(longest), WINDOW)]
+    assert len(windows) == 3
+    for window in windows:
+        assert window not in (sorted(window), sorted(window, reverse=True))
+    # And no two windows in the same way.
+    assert len({tuple(np.argsort(window[:29], kind="stable")) for window in windows}) == 3
 
 
 def test_the_smaller_last_batch_is_of_all_lengths() -> None:
     """It counts more in its step than others do, so it must not always hold the longest sequences."""
     lengths = np.random.default_rng(0).integers(5, 11, 1000)
-    seen = {int(length) for epoch in range(20) for length in lengths[training_plan(lengths, 32, 0, epoch)[-1]]}
+    seen = {int(length) for epoch in range(20) for length in lengths[training(lengths, 32, 0, epoch)[-1]]}
     assert seen == set(range(5, 11))
 
 
-@given(lengths_and_batch_size, st.integers(0, 50))
-def test_batches_are_longest_first(case: tuple[np.ndarray, int], epoch: int) -> None:
-    lengths, batch_size = case
-    for batch in training_plan(lengths, batch_size, 0, epoch) + evaluation_plan(lengths, batch_size):
-        assert (np.diff(lengths[batch]) <= 0).all()
-
-
 def test_the_plan_is_the_same_on_every_machine() -> None:
-    plan = training_plan(np.arange(1000) % 7, 32, seed=5, epoch=3)
+    plan = training(np.arange(3000) % 7, 32, seed=5, epoch=3)
     digest = hashlib.sha256(np.concatenate(plan).tobytes()).hexdigest()
-    assert digest == "55908c743d5f2e1dfb8bfa87242b89af3560ed4028cc1b067cd59c313a1e2763", (
+    assert digest == "76ed10480579e569dc91b5fe8ca99083ffa288ecd3806bfb8139cfc6b2f85858", (
         "the order of batches has changed: results before and after cannot be compared"
     )
 
@@ -87,14 +124,24 @@ def test_buckets_save_most_of_the_padding() -> None:
         return float(1 - lengths.sum() / steps)
 
     shuffled = np.array_split(np.random.default_rng(1).permutation(2000), 2000 // 32)
-    assert waste(training_plan(lengths, 32, 0, 0)) < 0.1 < 0.4 < waste(shuffled)
+    assert waste(training(lengths, 32, 0, 0)) < 0.1 < 0.4 < waste(shuffled)
+    assert waste(evaluation(lengths, 32)) < 0.1
+
+
+def test_padding_is_that_of_an_epoch_also_where_it_is_looked_at_in_part() -> None:
+    small = SequenceDataModule(compose(["data.train_size=2000", "data.max_length=50"]).data, seed=0)
+    batches = list(small.train_dataloader())
+    steps = sum(batch.x.shape[0] * batch.x.shape[1] for batch in batches)
+    assert small.padding() == 1 - sum(int(batch.lengths.sum()) for batch in batches) / steps
+    large = SequenceDataModule(compose([f"data.train_size={10**9}", "data.max_length=50"]).data, seed=0)
+    assert abs(large.padding() - small.padding()) < 0.01
 
 
 def test_a_batch_holds_its_sequences() -> None:
     module = SequenceDataModule(compose().data, seed=0)
     sequences = module.task.generate(0, "train", np.arange(1000))
     indices = np.array([5, 3, 999, 3])
-    batch = SplitDataset(sequences)[indices]
+    batch = module.split("train")[indices]
     assert batch.x.shape == (4, sequences.lengths[indices].max(), 5)
     for row, index in enumerate(indices):
         length = sequences.lengths[index]
@@ -102,6 +149,83 @@ def test_a_batch_holds_its_sequences() -> None:
         assert batch.y[row] == sequences.classes[index]
         np.testing.assert_array_equal(batch.x[row, :length], sequences.features[index, :length])
         assert (batch.x[row, length:] == 0).all()
+
+
+def parts(module: SequenceDataModule) -> list[torch.Tensor]:
+    """Return every tensor of an epoch's batches, of all three splits."""
+    loaders = [module.train_dataloader(), module.val_dataloader(), module.test_dataloader()]
+    tensors = [part for loader in loaders for batch in loader for part in batch]
+    module.close()
+    return tensors
+
+
+@pytest.mark.parametrize("task", ["sinusoids", "temporal_order"])
+def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = {}
+    overrides = [f"data={task}", "data.train_size=1100", "data.val_size=300"]
+    for limit in (splits.IN_MEMORY, 0):
+        monkeypatch.setattr(splits, "IN_MEMORY", limit)
+        for workers in (0, 2):
+            module = SequenceDataModule(compose([*overrides, f"data.num_workers={workers}"]).data, seed=3)
+            assert module.split("train").in_memory == (limit > 0)
+            batches[limit, workers] = parts(module)
+    expected = batches.pop((splits.IN_MEMORY, 0))
+    assert len(expected) == 3 * (35 + 2 + 4)
+    assert len(batches) == 3
+    for found in batches.values():
+        assert len(found) == len(expected)
+        assert all(map(torch.equal, expected, found))
+
+
+def test_what_is_fetched_together_is_small() -> None:
+    """Eight batches where they are small; long sequences, and the larger batches of an evaluation, one by one."""
+    module = SequenceDataModule(compose().data, 0)
+    assert (module.train_dataloader().batch_size, module.val_dataloader().batch_size) == (8, 8)
+    module = SequenceDataModule(compose(["data.max_length=5000", "data.train_size=10", "data.val_size=10"]).data, 0)
+    assert (module.train_dataloader().batch_size, module.val_dataloader().batch_size) == (1, 1)
+
+
+def test_modules_of_the_same_data_share_the_splits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose(["data.train_size=77"]).data
+    splits.remember_splits(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sinusoids, "generate", None)
+        one, other = (
+            SequenceDataModule(compose(["data.train_size=77"]).data, seed).split("train") for seed in (0, 1)
+        )
+    assert one._whole is other._whole is not None
+    assert SequenceDataModule(compose(["data.train_size=78"]).data, 0).split("train")._whole is not one._whole
+
+
+def test_what_is_remembered_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "_remembered", {})
+    monkeypatch.setattr(splits, "_REMEMBERED", 4 * 1000 * 10 * 5 * 4)
+    for seed in range(3):
+        splits.remember_splits(compose([f"data.seed={seed}"]).data)
+        held = [split.x for split in splits._remembered.values()]
+        assert sum(x.nbytes for x in held) <= splits._REMEMBERED
+    assert len(held) == 4
+    # The newest three, and one of those before.
+    assert [name for _, name in splits._remembered] == ["test", "train", "val", "test"]
+
+
+def test_any_number_of_sequences_takes_the_same_memory() -> None:
+    """What setting up, a window of batches and an evaluation's beginning allocate, of a billion sequences each."""
+    huge = [f"data.{name}_size={10**9}" for name in ("train", "val", "test")]
+    module = SequenceDataModule(compose([*huge, "data.max_length=100"]).data, seed=0)
+    tracemalloc.start()
+    try:
+        for stage in ("fit", "test"):
+            module.setup(stage)
+        loaders = [module.train_dataloader(), module.val_dataloader(), module.test_dataloader()]
+        assert [len(loader) for loader in loaders] == [31_250_000, 3_906_250, 3_906_250]
+        seen = np.concatenate([batch.lengths for loader in loaders for batch in islice(loader, 2 * WINDOW)])
+        module.padding()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(seen) == 2 * WINDOW * (32 + 256 + 256)
+    assert peak < 16 * 2**20
 
 
 def test_splits_are_different_and_seed_0_is_a_seed() -> None:
@@ -113,19 +237,12 @@ def test_splits_are_different_and_seed_0_is_a_seed() -> None:
     assert len(set(first.values())) == 6
 
 
-def test_workers_change_nothing() -> None:
-    batches = {}
-    for workers in (0, 2):
-        module = SequenceDataModule(compose([f"data.num_workers={workers}", "data.train_size=65"]).data, seed=3)
-        batches[workers] = [part for batch in module.train_dataloader() for part in batch]
-    assert len(batches[0]) == len(batches[2]) == 9
-    assert all(map(torch.equal, batches[0], batches[2]))
-
-
 def test_a_sampler_goes_on_where_the_trainer_is() -> None:
     position = [0, 0]
     sampler = PlanSampler(
-        lambda epoch: [np.array([epoch, batch]) for batch in range(4)], lambda: (position[0], position[1]), 4
+        lambda epoch, done: (np.array([epoch, batch]) for batch in range(done, 4)),
+        lambda: (position[0], position[1]),
+        4,
     )
     assert [tuple(batch) for batch in sampler] == [(0, 0), (0, 1), (0, 2), (0, 3)]
     position[:] = [7, 3]

@@ -101,8 +101,8 @@ def test_every_epoch_has_the_plan_of_its_own(run: Run, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(PlanSampler, "__iter__", noting)
     run("run", "trainer.max_epochs=4", f"data.num_workers={workers}", "seed=3")
-    lengths = SequenceDataModule(compose(SMALL).data, 3).split("train").lengths
-    expected = [[tuple(batch) for batch in training_plan(lengths, 32, 3, epoch)] for epoch in range(4)]
+    lengths_of = SequenceDataModule(compose(SMALL).data, 3).split("train").lengths_of
+    expected = [[tuple(batch) for batch in training_plan(lengths_of, 65, 32, 3, epoch)] for epoch in range(4)]
     # Lightning asks once more before the first epoch begins; what counts is what the epochs got.
     assert drawn[-4:] == expected
     assert drawn[:-4] in ([], [expected[0]])
@@ -148,7 +148,8 @@ def test_every_epoch_has_means_of_its_own(run: Run, tmp_path: Path) -> None:
         for row in rows(tmp_path / "run"):
             assert math.isclose(float(row[f"{split}/loss"]), loss, abs_tol=1e-6)
             assert math.isclose(float(row[f"{split}/accuracy"]), accuracy, abs_tol=1e-6)
-    assert len(training_plan(data.split("train").lengths, 32, 0, 0)[-1]) == 1
+    *_, last = training_plan(data.split("train").lengths_of, 65, 32, 0, 0)
+    assert len(last) == 1
 
 
 def test_last_moves_forward_while_the_metric_gets_worse(run: Run, tmp_path: Path) -> None:

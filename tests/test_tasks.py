@@ -46,6 +46,7 @@ def test_a_sequence_depends_on_its_index_alone(
 ) -> None:
     task = task_of(*overrides)
     together = task.generate(seed, split, np.array(indices))
+    np.testing.assert_array_equal(task.lengths(seed, split, np.array(indices)), together.lengths)
     assert together.features.dtype == np.float32
     assert together.features.shape == (len(indices), together.lengths.max(), task.num_features)
     assert ((together.classes >= 0) & (together.classes < task.num_classes)).all()
@@ -110,9 +111,62 @@ def test_draws_have_the_moments_they_should() -> None:
     assert (abs(counts[1:] - 10_000) < 500).all()
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(1, 300))
-def test_a_permutation_is_one(seed: int, epoch: int, size: int) -> None:
-    assert sorted(randomness.permutation(seed, "sequences", epoch, size)) == list(range(size))
+def order(seed: int, epoch: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return randomness.permutation(seed, "sequences", epoch, size, np.arange(size))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(1, 3000), st.data())
+def test_a_permutation_is_one_and_can_be_had_in_parts(seed: int, epoch: int, size: int, data: st.DataObject) -> None:
+    whole = order(seed, epoch, size)
+    assert sorted(whole) == list(range(size))
+    positions = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=20)), dtype=np.int64)
+    part = randomness.permutation(seed, "sequences", epoch, size, positions)
+    np.testing.assert_array_equal(part, whole[positions])
+
+
+def test_every_small_size_has_its_permutations() -> None:
+    for size in range(1, 600):
+        assert sorted(order(0, 0, size)) == list(range(size))
+
+
+@pytest.mark.parametrize("size", [5, 33])
+def test_permutations_are_uniform(size: int) -> None:
+    """What stands at a place, and how far it is from there to what stands next, over many orders: chi-square."""
+    orders = np.array([order(seed, epoch, size) for seed in range(20) for epoch in range(100)])
+    places = np.array([np.bincount(column, minlength=size) for column in orders.T])
+    expected = len(orders) / size
+    assert_plausible(((places - expected) ** 2 / expected).sum(), (size - 1) ** 2)
+    steps = np.bincount((orders[:, 1] - orders[:, 0]) % size, minlength=size)
+    expected = len(orders) / (size - 1)
+    assert steps[0] == 0
+    assert_plausible(((steps[1:] - expected) ** 2 / expected).sum(), size - 2)
+
+
+def assert_plausible(statistic: float, freedom: int) -> None:
+    """A chi-square statistic has its degrees of freedom as mean, and the root of twice as many as deviation."""
+    assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+def test_neighbours_in_a_large_permutation_are_strangers() -> None:
+    size = 1_000_003
+    for epoch in range(5):
+        where = np.arange(20_000) + 37 * epoch
+        drawn = randomness.permutation(1, "sequences", epoch, size, where) / size
+        # Standard errors: 0.002 for the mean and 0.007 for correlations.
+        assert abs(drawn.mean() - 0.5) < 0.01
+        for lag in (1, 2, 32):
+            assert abs(np.corrcoef(drawn[:-lag], drawn[lag:])[0, 1]) < 0.035
+        assert abs(np.corrcoef(where, drawn)[0, 1]) < 0.035
+        after = randomness.permutation(1, "sequences", epoch + 1, size, where) / size
+        assert abs(np.corrcoef(drawn, after)[0, 1]) < 0.035
+
+
+def test_the_largest_size_has_a_permutation() -> None:
+    positions = np.concatenate([np.arange(1000), np.arange(10**9 - 1000, 10**9)])
+    drawn = randomness.permutation(0, "sequences", 0, 10**9, positions)
+    assert len(set(drawn.tolist())) == 2000
+    assert drawn.min() >= 0
+    assert drawn.max() < 10**9
 
 
 def statistics_without_order(sequences: Sequences) -> np.ndarray[Any, Any]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from grulab.tasks import Sequences
+
 
 class PaddedBatch(NamedTuple):
     """Sequences of different lengths, padded at the end to the longest of them.
@@ -21,6 +23,18 @@ class PaddedBatch(NamedTuple):
     x: Tensor
     lengths: Tensor
     y: Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> "PaddedBatch":
+        """Return these sequences as a batch that shares their memory."""
+        return cls(*(torch.from_numpy(part) for part in sequences))
+
+    def take(self, rows: Tensor) -> "PaddedBatch":
+        """Return some of its sequences, in a batch that is padded to the longest of them: rows is (batch,) int64."""
+        lengths = self.lengths[rows]
+        # The cut is a view; only the batch itself is copied.
+        x = self.x[:, : int(lengths.max())].index_select(0, rows)
+        return PaddedBatch(x, lengths, self.y[rows])
 
     def to(self, device: torch.device | str) -> "PaddedBatch":
         """Return the batch with x and y on the device; the lengths stay."""

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import Any, cast
 
 import lightning as L
@@ -10,48 +12,28 @@ import numpy as np
 import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from grulab.config import DataConfig
 from grulab.data.batch import PaddedBatch
-from grulab.data.plan import Plan, PlanSampler, evaluation_plan, training_plan
+from grulab.data.plan import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
+from grulab.data.splits import SplitDataset
 from grulab.processes import end_with
 from grulab.signals import SIGNALS
-from grulab.tasks import Sequences, Split, build_task
+from grulab.tasks import Split, build_task
 
 # Without gradients nothing has to be kept, so that much more fits where a training batch does.
 _EVALUATION_FACTOR = 8
+_PADDING_WINDOWS = 32
+# To make a batch of short sequences takes a fixed time mostly; eight made together share it.
+_FETCHED_TOGETHER = 8
+_FETCHED_VALUES = 1_000_000
 _NEEDED_BY: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
     "predict": (),
 }
-
-
-class SplitDataset(Dataset[PaddedBatch]):
-    """One split in memory; an item is a whole batch, gathered at once.
-
-    Args:
-        sequences: the split.
-    """
-
-    def __init__(self, sequences: Sequences) -> None:
-        self.lengths = sequences.lengths
-        self._features = torch.from_numpy(sequences.features)
-        self._lengths = torch.from_numpy(sequences.lengths)
-        self._classes = torch.from_numpy(sequences.classes)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> PaddedBatch:
-        """Return the batch of these sequences, padded to the longest among them."""
-        rows = torch.from_numpy(indices)
-        lengths = self._lengths[rows]
-        # The cut is a view; only the batch itself is copied.
-        x = self._features[:, : int(lengths.max())].index_select(0, rows)
-        return PaddedBatch(x, lengths, self._classes[rows])
 
 
 class SequenceDataModule(L.LightningDataModule):
@@ -74,14 +56,9 @@ class SequenceDataModule(L.LightningDataModule):
         self._loaders: list[_Loader] = []
 
     def split(self, name: Split) -> SplitDataset:
-        """Return a split; it is generated when it is first asked for."""
+        """Return a split; one that fits into memory is generated when it is first asked for."""
         if name not in self._splits:
-            size = {
-                "train": self.config.train_size,
-                "val": self.config.val_size,
-                "test": self.config.test_size,
-            }[name]
-            self._splits[name] = SplitDataset(self.task.generate(self.config.seed, name, np.arange(size)))
+            self._splits[name] = SplitDataset(self.config, name)
         return self._splits[name]
 
     def setup(self, stage: str) -> None:
@@ -91,13 +68,8 @@ class SequenceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PaddedBatch]:
         """Return the training batches of the trainer's epoch, shuffled by length bucket."""
-        lengths = self.split("train").lengths
-
-        def plan(epoch: int) -> Plan:
-            return training_plan(lengths, self.config.batch_size, self.seed, epoch)
-
-        batches = -(-len(lengths) // self.config.batch_size)
-        return self._loader("train", PlanSampler(plan, self._position, batches))
+        batches = count_batches(self.config.train_size, self.config.batch_size)
+        return self._loader("train", PlanSampler(self._training_plan, self._position, batches))
 
     def val_dataloader(self) -> DataLoader[PaddedBatch]:
         """Return the validation batches, longest sequences first."""
@@ -108,23 +80,39 @@ class SequenceDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def padding(self) -> float:
-        """Return which share of the first training epoch's batches is padding."""
-        lengths = self.split("train").lengths
-        plan = training_plan(lengths, self.config.batch_size, self.seed, 0)
-        steps = sum(len(batch) * int(lengths[batch].max()) for batch in plan)
-        return 1 - float(lengths.sum()) / steps
+        """Return which share of the first training epoch's batches is padding.
+
+        Of a long epoch, its first 32 windows stand for all: windows are random subsets of the same sequences.
+        """
+        steps, total = 0, 0
+        for batch in islice(self._training_plan(0, 0), _PADDING_WINDOWS * WINDOW):
+            lengths = self.split("train").lengths_of(batch)
+            steps += len(batch) * int(lengths[0])
+            total += int(lengths.sum())
+        return 1 - total / steps
+
+    def _training_plan(self, epoch: int, done: int) -> Iterator[NDArray[np.int64]]:
+        config = self.config
+        lengths_of = self.split("train").lengths_of
+        return training_plan(lengths_of, config.train_size, config.batch_size, self.seed, epoch, done)
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
-        plan = evaluation_plan(self.split(name).lengths, _EVALUATION_FACTOR * self.config.batch_size)
-        return self._loader(name, PlanSampler(lambda _: plan, lambda: (0, 0), len(plan)))
+        split, batch_size = self.split(name), _EVALUATION_FACTOR * self.config.batch_size
+        # Evaluation is never gone on with: it begins anew.
+        sampler = PlanSampler(
+            lambda epoch, done: evaluation_plan(split.lengths_of, len(split), batch_size),
+            lambda: (0, 0),
+            count_batches(len(split), batch_size),
+        )
+        return self._loader(name, sampler)
 
     def _loader(self, name: Split, sampler: PlanSampler) -> DataLoader[PaddedBatch]:
         trainer = self.trainer
         on_cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
         loader = _Loader(
             self.split(name),
-            # An item is a batch already: no collating.
-            batch_size=None,
+            # An item is a batch already, and this is how many of them are fetched together: no collating.
+            batch_size=self._fetched_together(name),
             sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.config.num_workers,
@@ -136,6 +124,12 @@ class SequenceDataModule(L.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+    def _fetched_together(self, name: Split) -> int:
+        """Return how many batches are made at a time: more than one where they are small."""
+        size = _EVALUATION_FACTOR * self.config.batch_size if name != "train" else self.config.batch_size
+        values = size * self.task.length_range[1] * self.task.num_features
+        return max(1, min(_FETCHED_TOGETHER, _FETCHED_VALUES // values))
 
     def close(self) -> None:
         """End the processes that assemble batches."""
@@ -153,17 +147,22 @@ class SequenceDataModule(L.LightningDataModule):
 
 
 class _Loader(DataLoader[PaddedBatch]):
-    """A DataLoader whose workers are deaf to the signals that their whole process group gets.
+    """A DataLoader that fetches several batches together and yields them one by one.
 
-    Their parent ends them in order. The signals are blocked before a worker is born, for it inherits that.
+    Its workers are deaf to the signals that their whole process group gets: their parent ends them in order. The
+    signals are blocked before a worker is born, for it inherits that.
     """
+
+    def __len__(self) -> int:
+        """Return how many batches there are, however they are fetched."""
+        return len(cast(PlanSampler, self.sampler))
 
     def __iter__(self) -> Any:
         if self.num_workers == 0:
-            return super().__iter__()
+            return chain.from_iterable(super().__iter__())
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            return super().__iter__()
+            return chain.from_iterable(super().__iter__())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -16,7 +16,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from grulab.config import Config, ConfigError, parse
 from grulab.data.batch import PaddedBatch
-from grulab.data.datamodule import SplitDataset
 from grulab.folders import shown
 from grulab.mistakes import Parser
 from grulab.models.classifier import SequenceClassifier
@@ -140,8 +139,7 @@ def load(path: Path) -> Trained:
 
 
 def _test_batch(trained: Trained, indices: np.ndarray[Any, np.dtype[np.int64]]) -> PaddedBatch:
-    sequences = trained.task.generate(trained.config.data.seed, "test", indices)
-    return SplitDataset(sequences)[np.arange(len(indices))]
+    return PaddedBatch.of(trained.task.generate(trained.config.data.seed, "test", indices))
 
 
 def _data_flow(trained: Trained) -> Section:

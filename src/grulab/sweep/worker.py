@@ -74,6 +74,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
         import torch.utils.tensorboard  # noqa: F401
 
         import grulab.run  # noqa: F401
+        from grulab.data.splits import remember_splits
         from grulab.tasks import build_task
         from grulab.tracking.summary import git_state, versions
 
@@ -82,6 +83,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
         build_task(data).ceiling()
+        remember_splits(data)
 
 
 def _be_alone(parent: int) -> None:

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from grulab.tasks import randomness
+
 Split = Literal["train", "val", "test"]
 
 
@@ -47,6 +49,13 @@ class Task(ABC):
             split: "train", "val" or "test": disjoint streams of the same world.
             indices: (sequences,) int64, from 0, in any order.
         """
+
+    def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many steps the sequences with these indices have, without making them: (sequences,) int64.
+
+        Every length of the range is equally likely. The arguments are those of :meth:`generate`.
+        """
+        return randomness.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
 
     @abstractmethod
     def ceiling(self) -> float:

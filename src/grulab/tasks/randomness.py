@@ -7,6 +7,7 @@ which vector instructions the processor has.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _LN_2 = 0.6931471805599453
+_ONE = np.uint64(1)
+# Of a Feistel network; an even number, so that its parts end where they began. With four rounds, or over fewer bits,
+# small sizes are visibly not uniform.
+_ROUNDS = 8
+_FEWEST_BITS = 6
 
 
 def bits(seed: int, split: str, stream: str, indices: Integers, count: int) -> NDArray[np.uint64]:
@@ -26,18 +32,27 @@ def bits(seed: int, split: str, stream: str, indices: Integers, count: int) -> N
     SplitMix64 (Steele, Lea and Flood 2014, OOPSLA, https://doi.org/10.1145/2660193.2660195): each index starts a
     sequence of its own at a hashed place.
     """
+    starts = _mix(_key(seed, split, stream) + np.asarray(indices).astype(np.uint64)[:, None] * _GOLDEN)
+    positions = np.arange(1, count + 1, dtype=np.uint64)
+    return _mix(starts + positions * _GOLDEN)
+
+
+# For a batch of short sequences, hashing the names would take as long as all draws.
+@lru_cache(maxsize=64)
+def _key(seed: int, split: str, stream: str) -> NDArray[np.uint64]:
+    """Return what the sequences of a stream begin with: (1,) uint64."""
     key = np.array([seed], dtype=np.uint64)
     for word in (_name(split), _name(stream)):
         key = _mix(key + _GOLDEN) ^ word
-    starts = _mix(_mix(key + _GOLDEN) + np.asarray(indices).astype(np.uint64)[:, None] * _GOLDEN)
-    positions = np.arange(1, count + 1, dtype=np.uint64)
-    return _mix(starts + positions * _GOLDEN)
+    return _mix(key + _GOLDEN)
 
 
 def uniform(seed: int, split: str, stream: str, indices: Integers, count: int) -> Floats:
     """Return draws from (0, 1), never either end: (len(indices), count) float64."""
     high = (bits(seed, split, stream, indices, count) >> np.uint64(12)).astype(np.float64)
-    return high * 2.0**-52 + 2.0**-53
+    high *= 2.0**-52
+    high += 2.0**-53
+    return high
 
 
 def integers(
@@ -61,16 +76,55 @@ def normal(seed: int, split: str, stream: str, indices: Integers, count: int) ->
     return normal_quantile(uniform(seed, split, stream, indices, count))
 
 
-def permutation(seed: int, stream: str, epoch: int, size: int) -> Integers:
-    """Return the numbers from 0 to size - 1 in random order: (size,) int64."""
-    keys = bits(seed, stream, "permutation", np.array([epoch]), size)[0]
-    return np.argsort(keys, kind="stable").astype(np.int64)
+def permutation(seed: int, stream: str, epoch: int, size: int, positions: Integers) -> Integers:
+    """Return what stands at these positions of a random order of the numbers from 0 to size - 1.
+
+    Nothing but these positions is computed, so that the order of any number of things takes no memory. A Feistel
+    network (Luby and Rackoff 1988, https://doi.org/10.1137/0217022) permutes the numbers below a power of two; one
+    that falls on size or beyond is sent on until it does not (cycle walking: Black and Rogaway 2002,
+    https://doi.org/10.1007/3-540-45760-7_9), which takes less than two passes on average.
+
+    Args:
+        seed: of the order.
+        stream: what is ordered.
+        epoch: from 0; each has an order of its own.
+        size: how many numbers there are, up to 2**62.
+        positions: (positions,) int64, from 0 to size - 1.
+
+    Returns:
+        (positions,) int64.
+    """
+    keys = bits(seed, stream, "permutation", np.array([epoch]), _ROUNDS)[0]
+    width = max(_FEWEST_BITS, (size - 1).bit_length())
+    result = _feistel(positions.astype(np.uint64), keys, width)
+    outside = np.flatnonzero(result >= np.uint64(size))
+    while len(outside):
+        walked = _feistel(result[outside], keys, width)
+        result[outside] = walked
+        outside = outside[walked >= np.uint64(size)]
+    return result.astype(np.int64)
+
+
+def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
+    """Permute the numbers of this many bits; the two parts differ by a bit where the width is odd."""
+    low, high = np.uint64(width // 2), np.uint64(width - width // 2)
+    for key in keys:
+        # The high part is kept and moves down; the low part, mixed with a hash of it, moves up.
+        kept = values >> low
+        values = ((values ^ _mix(kept + key)) & ((_ONE << low) - _ONE)) << high | kept
+        low, high = high, low
+    return values
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    return value ^ (value >> np.uint64(31))
+    """Return SplitMix64's hash of each number."""
+    result = value >> np.uint64(30)
+    result ^= value
+    result *= _MIX_1
+    result ^= result >> np.uint64(27)
+    result *= _MIX_2
+    result ^= result >> np.uint64(31)
+    return result
 
 
 def _name(text: str) -> np.uint64:
@@ -85,7 +139,9 @@ def _polynomial(coefficients: list[float], x: Floats) -> Floats:
     """Evaluate a polynomial, highest power first, in a fixed order of operations."""
     result = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        result = result * x + coefficient
+        # In place: half of the time would go into new arrays.
+        result *= x
+        result += coefficient
     return result
 
 
@@ -104,7 +160,9 @@ _SINE = _sine_coefficients()
 def sine(turns: Floats) -> Floats:
     """Return sin(2 pi turns) to 1e-15."""
     x = turns - np.round(turns)
-    x = np.where(x > 0.25, 0.5 - x, np.where(x < -0.25, -0.5 - x, x))
+    # Beyond a quarter turn the sine comes back: x is 0.5 - x there, and -0.5 - x on the other side.
+    np.minimum(x, 0.5 - x, out=x)
+    np.maximum(x, -0.5 - x, out=x)
     return x * _polynomial(_SINE, x * x)
 
 
@@ -125,17 +183,25 @@ def normal_quantile(p: Floats) -> Floats:
     Algorithm AS 241, PPND16 (Wichura 1988, Applied Statistics 37(3), https://doi.org/10.2307/2347330).
     """
     q = p - 0.5
-    r = 0.180625 - q * q
-    central = q * _polynomial(_CENTRAL[0], r) / _polynomial(_CENTRAL[1], r)
-    # ln(min(p, 1 - p)) <= -2.5 in the tails; elsewhere the value is not used.
+    r = q * q
+    np.subtract(0.180625, r, out=r)
+    result = q * _polynomial(_CENTRAL[0], r)
+    result /= _polynomial(_CENTRAL[1], r)
+    # One in seven lies outside.
+    in_tails = np.abs(q) > 0.425
+    result[in_tails] = _tail_quantile(p[in_tails])
+    return result
+
+
+def _tail_quantile(p: Floats) -> Floats:
+    """Return the standard normal's quantile for p under 0.075 or over 0.925: (draws,) float64."""
     root = np.sqrt(-logarithm(np.minimum(p, 1.0 - p)))
-    near, far = root - 1.6, root - 5.0
-    tail = np.where(
-        root <= 5.0,
-        _polynomial(_NEAR[0], near) / _polynomial(_NEAR[1], near),
-        _polynomial(_FAR[0], far) / _polynomial(_FAR[1], far),
-    )
-    return np.where(np.abs(q) <= 0.425, central, np.where(q < 0, -tail, tail))
+    near = root - 1.6
+    result = _polynomial(_NEAR[0], near) / _polynomial(_NEAR[1], near)
+    is_far = root > 5.0
+    far = root[is_far] - 5.0
+    result[is_far] = _polynomial(_FAR[0], far) / _polynomial(_FAR[1], far)
+    return np.where(p < 0.5, -result, result)
 
 
 # Numerators and denominators, highest power first.

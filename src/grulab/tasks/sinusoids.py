@@ -12,7 +12,9 @@ from grulab.tasks.base import Sequences, Split, Task
 _CEILING_SEQUENCES = 4000
 _FEWEST_PHASES = 48
 # Numbers held at once while integrating.
-_CELLS = 4_000_000
+_INTEGRATED_CELLS = 4_000_000
+# Numbers made at once: a few arrays of that many fit in a processor's second cache.
+_CELLS = 32_768
 
 
 class Sinusoids(Task):
@@ -57,7 +59,9 @@ class Sinusoids(Task):
     def _compute_ceiling(self) -> float:
         # In pieces, so that long sequences of many features need little memory.
         cells = _CEILING_SEQUENCES * self.num_features * max(self._phases(), self.config.max_length)
-        pieces = np.array_split(np.arange(_CEILING_SEQUENCES), min(-(-cells // _CELLS), _CEILING_SEQUENCES))
+        pieces = np.array_split(
+            np.arange(_CEILING_SEQUENCES), min(-(-cells // _INTEGRATED_CELLS), _CEILING_SEQUENCES)
+        )
         samples = [self._generate(0, "ceiling", piece) for piece in pieces]
         best = [self.posterior(sample.features, sample.lengths).max(axis=1) for sample in samples]
         return float(np.concatenate(best).mean())
@@ -90,15 +94,35 @@ class Sinusoids(Task):
         return max(_FEWEST_PHASES, int(np.ceil(1 / peak)))
 
     def _generate(self, seed: int, stream: str, indices: NDArray[np.int64]) -> Sequences:
-        config = self.config
-        shape = (len(indices), config.max_length, config.num_features)
         classes = randomness.integers(0, self.num_classes - 1, seed, stream, "class", indices, 1)[:, 0]
-        lengths = randomness.integers(config.min_length, config.max_length, seed, stream, "length", indices, 1)[:, 0]
-        phases = randomness.uniform(seed, stream, "phase", indices, config.num_features)
-        steps = np.arange(config.max_length)
-        turns = np.array(config.frequencies)[classes, None] * steps  # (sequences, time)
+        lengths = self.lengths(seed, stream, indices)
+        features = np.zeros((len(indices), lengths.max(initial=0), self.num_features), dtype=np.float32)
+        # Sequences of like length are made together, so that few steps are made that are no sequence's.
+        order = np.argsort(-lengths, kind="stable")
+        rows_at_once = max(1, _CELLS // (self.num_features * self.config.max_length))
+        for start in range(0, len(order), rows_at_once):
+            rows = order[start : start + rows_at_once]
+            features[rows, : lengths[rows[0]]] = self._values(
+                seed, stream, indices[rows], classes[rows], lengths[rows]
+            )
+        return Sequences(features, lengths, classes)
+
+    def _values(
+        self,
+        seed: int,
+        stream: str,
+        indices: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Return some sequences, the longest first: (sequences, time, features), zero in the padding."""
+        shape = (len(indices), lengths[0], self.num_features)
+        steps = np.arange(lengths[0])
+        turns = np.array(self.config.frequencies)[classes, None] * steps  # (sequences, time)
+        phases = randomness.uniform(seed, stream, "phase", indices, self.num_features)
+        values = randomness.sine(turns[:, :, None] + phases[:, None, :])
         noise = randomness.normal(seed, stream, "noise", indices, shape[1] * shape[2]).reshape(shape)
-        values = randomness.sine(turns[:, :, None] + phases[:, None, :]) + config.noise * noise
+        noise *= self.config.noise
+        values += noise
         values[steps >= lengths[:, None]] = 0
-        longest = lengths.max(initial=0)
-        return Sequences(values[:, :longest].astype(np.float32), lengths, classes)
+        return values

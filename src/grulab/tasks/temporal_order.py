@@ -63,7 +63,7 @@ class TemporalOrder(Task):
 
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
         """Return the sequences with these indices; see :meth:`Task.generate`."""
-        lengths = randomness.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
+        lengths = self.lengths(seed, split, indices)
         relevant = randomness.integers(0, 1, seed, split, "relevant", indices, len(self.positions))
         symbols = randomness.integers(0, _DISTRACTORS - 1, seed, split, "distractors", indices, self.length_range[1])
         rows = np.arange(len(indices))
