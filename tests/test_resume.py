@@ -21,8 +21,8 @@ from grulab.config import ConfigError
 from grulab.models.classifier import SequenceClassifier
 from grulab.resuming import resumed_config
 from grulab.signals import SECONDS_OF_ONE_SIGNAL, Interrupted
-from grulab.tracking.checkpoints import load
 from grulab.tracking.randomness import RandomState
+from grulab.tracking.sealed import load
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT

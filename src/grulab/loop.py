@@ -37,7 +37,7 @@ class StepLoop(_TrainingEpochLoop):
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on the next batch."""
-        if self.restarting or not self._is_plain or self.batch_progress.current.ready == 0:
+        if self.restarting or not self._is_plain:
             super().advance(data_fetcher)
             return
         trainer, module = self.trainer, cast(SequenceClassifier, self.trainer.lightning_module)

@@ -109,9 +109,10 @@ def stored_config(run_dir: Path) -> Config:
         return checked(values)
     if (run_dir / "checkpoints").is_dir():
         from grulab.tracking import checkpoints
+        from grulab.tracking.sealed import KEY
 
         if found := checkpoints.newest_good(run_dir / checkpoints.FOLDER):
-            return parse(found[1][checkpoints.KEY]["config"])
+            return parse(found[1][KEY]["config"])
     raise ConfigError(f"{run_dir}: is not a run's folder: no summary.json, .hydra or checkpoints tells what it is")
 
 

@@ -31,6 +31,7 @@ from grulab.tracking.owner import own
 from grulab.tracking.progress import TerminalProgress
 from grulab.tracking.randomness import RandomState
 from grulab.tracking.recorder import Recorder
+from grulab.tracking.sealed import KEY, SealedFiles
 from grulab.tracking.summary import Summary, read_summary, write_summary
 from grulab.tracking.tensorboard import RunLogger
 
@@ -109,9 +110,9 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
             log.info("nothing was saved yet: the run begins anew")
             return execute(config, run_dir, accelerator)
         _, state = found
-        refuse_another_run(parse(state[checkpoints.KEY]["config"]), config)
+        refuse_another_run(parse(state[KEY]["config"]), config)
         checkpoints.check_best(folder, state)
-        epochs, batches = state[checkpoints.KEY]["epochs"], state[checkpoints.KEY]["batches"]
+        epochs, batches = state[KEY]["epochs"], state[KEY]["batches"]
         if config.trainer.max_epochs < epochs:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         best_epoch = state["callbacks"][RunCheckpoints.__name__]["best_epoch"]
@@ -148,7 +149,7 @@ def execute(
         for note in config.notes():
             log.warning(note)
         checkpoint, state = resumed or (None, None)
-        epochs = state[checkpoints.KEY]["epochs"] if state else 0
+        epochs = state[KEY]["epochs"] if state else 0
         (run_dir / checkpoints.FOLDER).mkdir(exist_ok=True)
 
         torch.set_num_threads(config.trainer.threads)
@@ -297,7 +298,7 @@ def build_trainer(
         use_distributed_sampler=False,
         profiler=_NoProfiler(),
         # Otherwise, under SLURM, Lightning would requeue the job itself when it is told to stop.
-        plugins=[LightningEnvironment()],
+        plugins=[LightningEnvironment(), SealedFiles()],
     )
     trainer.fit_loop.epoch_loop = StepLoop(trainer)
     # A guard for operators that read memory before they write it; nothing here does, and it costs a pass over each

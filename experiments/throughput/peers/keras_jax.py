@@ -5,8 +5,8 @@
     PEER/bin/python keras_jax.py sweep DATA.npz --threads 1
 
 The environment has neither grulab nor torch. Each command prints one line of JSON. Keras does less than grulab does
-meanwhile: it writes no checkpoints, curves or tables, and tests the last weights, not the best ones. On the other hand it
-pads to the longest sequence of all, for each shape is a compilation of its own.
+meanwhile: it writes no checkpoints, curves or tables, and tests the last weights, not the best ones. On the other
+hand it pads to the longest sequence of all, for each shape is a compilation of its own.
 """
 
 import argparse
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 # A sweep of short runs waits for the compiler above all, so quick compilation wins over fast code.
-QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+QUICK_COMPILATION = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def main() -> None:
@@ -114,11 +116,11 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     """Train one model and return the times of its parts.
 
     What was tried, in milliseconds of an epoch (training and validation) after the first one, on one core, in batches
-    of 32 from 1000 sequences; what makes no difference is not listed (implicit or explicit mask, arrays that JAX
-    holds already, dispatch that is not asynchronous, labels of 32 bits, other flags of XLA):
+    of 32 from 1000 sequences, 10 % either way. What makes no difference is not listed: implicit or explicit mask,
+    arrays that JAX holds already, dispatch that is not asynchronous, labels of 32 bits, other flags of XLA.
 
                                               8 units, 10 steps    64 units, 100 steps
-        as it is here                                        7                    156
+        as it is here                                        7                    150
         no mask (--unmasked)                                 6                    280
         evaluation in batches of 32                          8.5                  160
         steps_per_execution=1                                9                    155
@@ -149,7 +151,7 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     ends: list[float] = []
 
     def after_training(logs: Any = None) -> None:
-        # The steps were only dispatched. Once more comes from the test, which belongs to no epoch.
+        # So far the last steps were dispatched, not done.
         jax.block_until_ready([variable.value for variable in model.trainable_variables])
         trained.append(time.perf_counter())
 
@@ -180,13 +182,14 @@ def sweep(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     In 5 epochs nearly all of it is compilation, so the three seeds share a model, whose weights are drawn anew. The
     whole in seconds on one core:
 
-        a new model for each seed                                                        167
-        a shared one                                                                      63
-        and --xla_cpu_use_fusion_emitters=false                                           45
-        and --xla_backend_optimization_level=1                                            40
-        or  --xla_backend_optimization_level=0, code that runs at a third of its speed    32
-        a new model for each seed, JAX's persistent cache, and no fusion emitters         80
-        a shared one, and JAX's persistent cache filled by the same sweep before          14
+        a new model for each seed                                                         167
+        a new model for each seed, JAX's persistent cache, and no fusion emitters          62
+        a shared one                                                                       57
+        and --xla_cpu_use_fusion_emitters=false                                            45
+        and --xla_backend_optimization_level=1                                             40
+        and --xla_cpu_parallel_codegen_split_count=1                                       34
+        with level 0 instead of 1, whose code takes two to four times as long (as here)    24
+        a shared one, and JAX's persistent cache filled by the same sweep before           14
 
     For many more epochs the faster code wins; what the environment says in XLA_FLAGS goes first.
     """

@@ -22,8 +22,9 @@ from grulab.processes import end_with
 from grulab.signals import SIGNALS
 from grulab.tasks import Split, build_task
 
-# Without gradients nothing has to be kept, so that much more fits where a training batch does.
+# Without gradients nothing has to be kept: there is room for eight training batches, of short sequences for more.
 _EVALUATION_FACTOR = 8
+_EVALUATION_STEPS = 16_384
 _PADDING_WINDOWS = 32
 # To make a batch of short sequences takes a fixed time mostly; eight made together share it.
 _FETCHED_TOGETHER = 8
@@ -97,7 +98,7 @@ class SequenceDataModule(L.LightningDataModule):
         return training_plan(lengths_of, config.train_size, config.batch_size, self.seed, epoch, done)
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
-        split, batch_size = self.split(name), _EVALUATION_FACTOR * self.config.batch_size
+        split, batch_size = self.split(name), self._evaluation_batch_size()
         # Evaluation is never gone on with: it begins anew.
         sampler = PlanSampler(
             lambda epoch, done: evaluation_plan(split.lengths_of, len(split), batch_size),
@@ -105,6 +106,9 @@ class SequenceDataModule(L.LightningDataModule):
             count_batches(len(split), batch_size),
         )
         return self._loader(name, sampler)
+
+    def _evaluation_batch_size(self) -> int:
+        return max(_EVALUATION_FACTOR * self.config.batch_size, _EVALUATION_STEPS // self.task.length_range[1])
 
     def _loader(self, name: Split, sampler: PlanSampler) -> DataLoader[PaddedBatch]:
         trainer = self.trainer
@@ -127,7 +131,7 @@ class SequenceDataModule(L.LightningDataModule):
 
     def _fetched_together(self, name: Split) -> int:
         """Return how many batches are made at a time: more than one where they are small."""
-        size = _EVALUATION_FACTOR * self.config.batch_size if name != "train" else self.config.batch_size
+        size = self.config.batch_size if name == "train" else self._evaluation_batch_size()
         values = size * self.task.length_range[1] * self.task.num_features
         return max(1, min(_FETCHED_TOGETHER, _FETCHED_VALUES // values))
 

@@ -40,6 +40,8 @@ class SplitDataset(Dataset[PaddedBatch]):
 
     def lengths_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many steps these sequences have: (sequences,) int64."""
+        if self._whole is not None:
+            return np.asarray(self._whole.lengths)[indices]
         return self._task.lengths(self._seed, self._name, indices)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> PaddedBatch:

@@ -23,8 +23,8 @@ from grulab.report import figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training import training_section
 from grulab.tasks import Task, build_task
-from grulab.tracking import checkpoints, recorder
-from grulab.tracking.checkpoints import DamagedCheckpointError, UnsafeCheckpointError
+from grulab.tracking import checkpoints, recorder, sealed
+from grulab.tracking.sealed import KEY, DamagedCheckpointError, UnsafeCheckpointError
 
 FOLDER = "trace"
 PICTURE = "hidden_states.png"
@@ -123,8 +123,8 @@ def load(path: Path) -> Trained:
         ConfigError: if it is not one of ours.
     """
     try:
-        content = checkpoints.load(path)
-        config = parse(content[checkpoints.KEY]["config"])
+        content = sealed.load(path)
+        config = parse(content[KEY]["config"])
         # Wherever it was trained, it is looked at here.
         arguments = content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY] | {"backend": "auto"}
         module = SequenceClassifier(**arguments)

@@ -1,18 +1,13 @@
 """best.ckpt and last.ckpt: written whole, verified, and enough to go on to the bit."""
 
-import hashlib
-import io
 import logging
 import os
-import re
 import shutil
-import warnings
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.progress import _ProcessedTracker
 
@@ -21,6 +16,7 @@ from grulab.identity import what_differs
 from grulab.models.classifier import SequenceClassifier
 from grulab.tracking.callback import RunCallback
 from grulab.tracking.interruption import Interruption
+from grulab.tracking.sealed import KEY, DamagedCheckpointError, load
 
 FOLDER = "checkpoints"
 BEST = "best.ckpt"
@@ -28,20 +24,8 @@ LAST = "last.ckpt"
 # The one that was last.ckpt before: if the disk spoils the newest, it is the newest good one.
 PREVIOUS = "last-previous.ckpt"
 DAMAGED = "last-damaged"
-# Where a checkpoint keeps what Lightning has no place for.
-KEY = "grulab"
-# Of the checksum at a checkpoint's end.
-_DIGITS = 64
 
 log = logging.getLogger(__name__)
-
-
-class DamagedCheckpointError(RuntimeError):
-    """A checkpoint is incomplete or was changed since it was written."""
-
-
-class UnsafeCheckpointError(RuntimeError):
-    """A checkpoint asks for something that is not plain data."""
 
 
 class RunCheckpoints(RunCallback, Checkpoint):
@@ -161,7 +145,6 @@ class RunCheckpoints(RunCallback, Checkpoint):
         folder = self.last_path.parent
         temporary = folder / ".writing.ckpt"
         trainer.save_checkpoint(temporary)
-        _seal(temporary)
         if self._interruption.requested:
             _sync(temporary)
         if is_best:
@@ -183,53 +166,6 @@ def is_trained(config: Config, epochs: int, best_epoch: int | None) -> bool:
     patience = config.trainer.early_stopping_patience
     lost_patience = patience is not None and best_epoch is not None and epochs - best_epoch >= patience
     return epochs >= config.trainer.max_epochs or lost_patience
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Open a checkpoint that may come from anywhere.
-
-    Raises:
-        DamagedCheckpointError: if it is incomplete, a byte of it has changed, or it is none of ours.
-        UnsafeCheckpointError: if it asks for code; nothing of it has been executed.
-        FileNotFoundError: if there is none.
-    """
-    try:
-        data = path.read_bytes()
-    except (PermissionError, IsADirectoryError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    sealed = re.fullmatch(rb"[0-9a-f]{64}", data[-_DIGITS:]) is not None
-    if sealed and data[-_DIGITS:] != _digest(data[:-_DIGITS]):
-        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
-    try:
-        with warnings.catch_warnings():
-            # About the kind of pickle, when it is none of ours.
-            warnings.simplefilter("ignore")
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Spoilt bytes make a reader fail in any way whatever.
-    except Exception as error:
-        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"
-            raise UnsafeCheckpointError(message) from None
-        content = None
-    if not sealed or not isinstance(content, dict) or not {KEY, "state_dict", "loops", "callbacks"} <= content.keys():
-        raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: it has no checksum of ours")
-    return content
-
-
-def _seal(path: Path) -> None:
-    """Add a checksum of the whole file, as the comment that every zip archive may end with.
-
-    The archive has a checksum for each member, but not for what it says of its members, and a byte changed there can
-    make a reader see zeros.
-    """
-    data = path.read_bytes()
-    assert data[-22:-18] == b"PK\x05\x06", "torch.save ends its archive without a comment"
-    data = data[:-2] + _DIGITS.to_bytes(2, "little")
-    path.write_bytes(data + _digest(data))
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
 
 
 def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -22,9 +22,10 @@ class RandomState(RunCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states as they are now."""
+        version, words, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
         return {
-            "python": random.getstate(),
+            "python": [version, torch.tensor(words), gauss],
             "numpy": [name, torch.from_numpy(np.array(keys, dtype=np.int64)), position, has_gauss, cached],
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all()
@@ -41,7 +42,8 @@ class RandomState(RunCallback):
         if self._to_restore is None:
             return
         states, self._to_restore = self._to_restore, None
-        random.setstate(states["python"])
+        version, words, gauss = states["python"]
+        random.setstate((version, tuple(words.tolist()), gauss))
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         torch.set_rng_state(states["torch"])
