@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grulab import PaddedBatch, SequenceClassifier, SequenceDataModule
 from grulab.composition import compose
-from grulab.data import splits
+from grulab.data import datamodule, splits
 from grulab.data.plan import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
 from grulab.models.gru import GRUClassifier
 from grulab.tasks import Sinusoids
@@ -162,6 +162,8 @@ def parts(module: SequenceDataModule) -> list[torch.Tensor]:
 @pytest.mark.parametrize("task", ["sinusoids", "temporal_order"])
 def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = {}
+    # However short the sequences are: several batches.
+    monkeypatch.setattr(datamodule, "_EVALUATION_STEPS", 0)
     overrides = [f"data={task}", "data.train_size=1100", "data.val_size=300"]
     for limit in (splits.IN_MEMORY, 0):
         monkeypatch.setattr(splits, "IN_MEMORY", limit)

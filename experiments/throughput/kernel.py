@@ -3,11 +3,9 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -80,27 +78,3 @@ def _turn(gru: nn.GRU, packed: PackedSequence) -> Callable[[], float]:
         return (time.perf_counter() - began) / count
 
     return turn
-
-
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw how many times as fast the kernels are against the hidden size.
-
-    Args:
-        table: what :func:`measure` returns of shapes that differ in their hidden size alone.
-        path: of the PNG.
-    """
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axis = figure.subplots()
-    axis.fill_between(table["hidden_size"], table["lowest"], table["highest"], alpha=0.25, label="lowest to highest")
-    axis.plot(table["hidden_size"], table["ratio"], "o-", label="median")
-    axis.axhline(1, color="0.5", linestyle=":", label="nn.GRU")
-    axis.set_xscale("log", base=2)
-    axis.set_xticks([2**power for power in range(10)], [str(2**power) for power in range(10)])
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("hidden size (units)")
-    axis.set_ylabel("times as fast as nn.GRU")
-    axis.set_title("Forward and backward, 20 steps, batch 32, one thread", fontsize=10)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)

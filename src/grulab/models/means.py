@@ -20,7 +20,8 @@ class EpochMeans(Metric):
     sequences: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        # A cached mean would be that of before the last batches; see add().
+        super().__init__(compute_with_cache=False)
         # 64 bits: a sum of a million 32-bit losses has lost its sixth digit. MPS has 32-bit floats only.
         precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("loss_sum", torch.zeros((), dtype=precise), dist_reduce_fx="sum")
@@ -39,6 +40,8 @@ class EpochMeans(Metric):
             logits: (batch, classes).
             y: (batch,) the classes.
         """
+        # All that an update keeps beside the sums; set as an attribute, nn.Module would look for a parameter in it.
+        self.__dict__["_update_count"] += 1
         self.loss_sum.add_(loss.detach(), alpha=len(y))
         self.correct.add_((logits.argmax(dim=1) == y).sum())
         self.sequences.add_(len(y))

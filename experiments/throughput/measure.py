@@ -1,0 +1,251 @@
+"""How fast it is, side by side with what a person could use instead, in one go.
+
+python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale]
+
+It installs Keras and JAX in an environment of their own under outputs/, and takes about half an hour.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from experiments.sweeps.wall_time import COMMANDS
+from experiments.throughput import kernel, peers, pictures, runs, scale
+
+from grulab.composition import compose
+from grulab.kernels import fused
+from grulab.processes import available_cores
+from grulab.report.sections import Section, to_markdown
+
+HERE = Path(__file__).parent
+PARTS = ("kernel", "runs", "sweep", "scale")
+SHAPES = {
+    "5 to 10 steps, 8 units": ["model.hidden_size=8"],
+    "50 to 100 steps, 64 units": ["data.min_length=50", "data.max_length=100", "model.hidden_size=64"],
+    "100 steps, 64 units": ["data.min_length=100", "data.max_length=100", "model.hidden_size=64"],
+}
+_KERAS = "Keras 3 on JAX"
+_IMPORTS = (
+    "from grulab.processes import importing\n"
+    "with importing():\n    import grulab.app, torch.utils.tensorboard, grulab.run"
+)
+
+
+def measure_runs(repeats: int) -> pd.DataFrame:
+    """Make the same run with each contender in turn, on one core.
+
+    Returns:
+        A row for each shape, contender and repeat: ``epoch``, the median training epoch in seconds, the first left
+        out, and ``run``, the seconds of everything but imports.
+    """
+    rows: list[tuple[str, str, int, float, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for shape, overrides in SHAPES.items():
+            config = compose(overrides)
+            data = Path(folder) / f"{len(rows)}.npz"
+            peers.export(config.data, data)
+            options = ["run", "--hidden-size", str(config.model.hidden_size), "--threads", "1"]
+            for repeat in range(repeats):
+                for contender in (*runs.CONTENDERS, _KERAS):
+                    if contender == _KERAS:
+                        found = peers.keras(options, data)
+                        epochs = found["train_epoch_seconds"]
+                        whole = found["total_seconds"] - found["import_seconds"]
+                    else:
+                        found = _json(["-m", "experiments.throughput.runs", contender, *overrides])
+                        epochs, whole = found["epochs"][1:], found["run"]
+                    rows.append((shape, contender, repeat, statistics.median(epochs), whole))
+                    print(f"{shape}  {contender}  {1000 * rows[-1][3]:.1f} ms, {whole:.2f} s", flush=True)
+    return pd.DataFrame(rows, columns=["shape", "contender", "repeat", "epoch", "run"])
+
+
+def measure_sweep(repeats: int) -> pd.DataFrame:
+    """Make the default sweep with each contender in turn, on all cores.
+
+    Returns:
+        A row for each contender and repeat, and one for each part of the floor: ``seconds``.
+    """
+    cores = available_cores()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        peers.export(compose([]).data, data)
+        contenders: dict[str, Callable[[], Any]] = {
+            **{name: partial(_sweep, command, Path(folder)) for name, command in COMMANDS.items()},
+            f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
+            f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
+        }
+        for repeat in range(repeats):
+            for name, contender in contenders.items():
+                began = time.perf_counter()
+                contender()
+                rows.append((name, repeat, time.perf_counter() - began))
+                print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
+            rows.append(("imports", repeat, time.perf_counter() - began))
+            floor = _json(["-m", "experiments.throughput.floor"])
+            rows.append(("loops", repeat, floor["loops"] / cores))
+            rows.append(("kernels", repeat, floor["kernels"] / cores))
+    return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
+
+
+def _json(arguments: list[str]) -> dict[str, Any]:
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
+def _sweep(command: list[str], folder: Path) -> None:
+    command = [*command, f"hydra.sweep.dir={folder}/{time.time_ns()}"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
+
+
+def report_kernel(repeats: int) -> list[Section]:
+    """Measure the kernels, draw them against the hidden size, and return what to say."""
+    shapes, sizes = kernel.measure(kernel.SHAPES, repeats), kernel.measure(kernel.SIZES, repeats)
+    pictures.draw_kernel(sizes, HERE / "figures" / "kernel.png")
+    cells = pd.DataFrame(
+        {
+            "steps": shapes["steps"],
+            "units": shapes["hidden_size"],
+            "batch": shapes["batch"],
+            "layers": shapes["num_layers"],
+            "directions": 1 + shapes["bidirectional"],
+            "nn.GRU (ms)": shapes["torch"].map("{:.2f}".format),
+            "fused (ms)": shapes["fused"].map("{:.2f}".format),
+            "times as fast": shapes["ratio"].map("{:.1f}".format),
+            "lowest to highest": shapes["lowest"].map("{:.1f} to ".format) + shapes["highest"].map("{:.1f}".format),
+        }
+    )
+    slowest = sizes.sort_values("ratio").iloc[0]
+    text = (
+        f"A packed batch, forward and backward, one thread, medians of {repeats} turns each. `lowest to highest`: "
+        f"the ratios of neighbouring turns. Over hidden sizes from 1 to 512 (20 steps, batch 32) the least gain is "
+        f"{slowest['ratio']:.1f} times, with {slowest['hidden_size']:.0f} units.\n\n"
+        "![Times as fast as nn.GRU against the hidden size](figures/kernel.png)"
+    )
+    return [Section("The kernels against nn.GRU", text, cells)]
+
+
+def report_runs(repeats: int) -> list[Section]:
+    """Measure single runs and return what to say."""
+    table = measure_runs(repeats)
+    pictures.draw_runs(table, HERE / "figures" / "runs.png")
+    sections: list[Section] = []
+    for shape, found in table.groupby("shape", sort=False):
+        wide = found.pivot(index="repeat", columns="contender", values=["epoch", "run"])
+        rows = []
+        for contender in found["contender"].unique():
+            epoch, run = wide["epoch"][contender], wide["run"][contender]
+            is_loop = contender.startswith("bare")
+            rows.append(
+                {
+                    "contender": contender,
+                    "training epoch (ms)": _spread(1000 * epoch, ".1f"),
+                    "of grulab's": f"{(epoch / wide['epoch']['grulab']).median():.2f}",
+                    "whole run (s)": "" if is_loop else _spread(run, ".2f"),
+                    "of grulab's ": "" if is_loop else f"{(run / wide['run']['grulab']).median():.2f}",
+                }
+            )
+        sections.append(Section(f"A run: {shape}", _RUNS if not sections else "", pd.DataFrame(rows)))
+    return sections
+
+
+_RUNS = (
+    "1000 sequences in batches of 32, five epochs, one core, in turn; medians, and lowest to highest. A "
+    "training epoch is all steps and what is between them, the first epoch left out. The whole run is everything but "
+    "imports: grulab's has validation, TensorBoard, metrics.csv, checkpoints, the test and a summary; `barebones` "
+    "has validation alone; the ordinary module has TensorBoard, a progress bar and checkpoints; Keras has validation and "
+    "the test, and most of it is compilation. All but `nn.GRU` and the ordinary module use the fused kernels."
+)
+
+
+def report_sweep(repeats: int) -> list[Section]:
+    """Measure the default sweep and return what to say."""
+    table = measure_sweep(repeats)
+    pictures.draw_sweep(table, HERE / "figures" / "sweep.png")
+    wide = table.pivot(index="repeat", columns="contender", values="seconds")
+    parts = ["imports", "loops", "kernels"]
+    rows = [
+        {
+            "contender": contender,
+            "seconds": _spread(wide[contender], ".1f"),
+            "times as long as grulab": f"{(wide[contender] / wide['grulab']).median():.2f}",
+        }
+        for contender in table["contender"].unique()
+        if contender not in parts
+    ]
+    floors = {"loops": wide["imports"] + wide["loops"], "kernels": wide["imports"] + wide["kernels"]}
+    close = {name: (wide["grulab"] / floor).median() for name, floor in floors.items()}
+    medians = wide.median()
+    text = (
+        f"36 jobs of 5 epochs, {available_cores()} cores, start-up included, {repeats} times in turn; grulab's time "
+        "includes its report. Keras has neither checkpoints nor curves nor a report, and trains the three seeds of "
+        "an architecture with one compiled model.\n\n![Seconds of the default sweep](figures/sweep.png)"
+    )
+    floor = (
+        f"No sweep is faster than importing torch and Lightning ({medians['imports']:.1f} s) and then computing on "
+        "all cores at once. In loops of PyTorch alone, with the fused kernels, the 36 jobs' training, validation and "
+        f"test take {medians['loops']:.1f} s of all cores: a floor of {floors['loops'].median():.1f} s, and grulab "
+        f"takes {close['loops']:.2f} times that. The kernels alone take {medians['kernels']:.1f} s of it: a floor of "
+        f"{floors['kernels'].median():.1f} s, and grulab takes {close['kernels']:.2f} times that. "
+        "(`python -m experiments.throughput.floor`)"
+    )
+    return [Section("The default sweep", text, pd.DataFrame(rows)), Section("The floor", floor)]
+
+
+def _spread(values: "pd.Series[float]", form: str) -> str:
+    return f"{values.median():{form}} ({values.min():{form}} to {values.max():{form}})"
+
+
+def describe_machine() -> str:
+    """Return what it was measured on."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    lanes = {16: "AVX-512", 8: "AVX2"}.get(fused.widest_lanes(), "vectors of 4")
+    return (
+        f"{available_cores()} cores of {cpu} ({lanes}), Python {platform.python_version()}, "
+        f"torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. Ratios are of measurements that follow each other."
+    )
+
+
+def main(repeats: int, parts: list[str]) -> None:
+    reports = {"kernel": report_kernel, "runs": report_runs, "sweep": report_sweep}
+    for part in parts:
+        if part == "scale":
+            scale.main()
+            continue
+        title = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep"}[part]
+        command = (
+            f"`python -m experiments.throughput.measure --repeats {repeats} --only {part}` on {describe_machine()}"
+        )
+        report = to_markdown(title, [Section("Command", command), *reports[part](repeats)])
+        (HERE / f"{part}.md").write_text(report, encoding="utf-8")
+        print(report)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    arguments = parser.parse_args()
+    main(arguments.repeats, list(arguments.only))

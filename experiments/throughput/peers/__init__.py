@@ -1,0 +1,62 @@
+"""Keras 3 on JAX in an environment of its own, which is made when it is first asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grulab.config import DataConfig
+from grulab.tasks import Split, build_task
+
+_HERE = Path(__file__).parent
+_ENVIRONMENT = Path("outputs") / "throughput" / "peers"
+
+
+def keras(arguments: Sequence[str], data: Path, xla_flags: str | None = None) -> dict[str, Any]:
+    """Run keras_jax.py.
+
+    Args:
+        arguments: its command and options.
+        data: what :func:`export` wrote.
+        xla_flags: instead of those that the script chooses.
+
+    Returns:
+        What it measured.
+    """
+    environment = os.environ | ({} if xla_flags is None else {"XLA_FLAGS": xla_flags})
+    command, *options = arguments
+    words = [str(_python()), str(_HERE / "keras_jax.py"), command, str(data), *options]
+    process = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert process.returncode == 0, process.stderr[-2000:]
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
+def export(config: DataConfig, path: Path) -> None:
+    """Write the three splits of a task where a process without grulab can read them."""
+    sizes: dict[Split, int] = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
+    arrays: dict[str, Any] = {}
+    for split, size in sizes.items():
+        sequences = build_task(config).generate(config.seed, split, np.arange(size))
+        # One length for all: each shape would be a compilation of its own.
+        longest = build_task(config).length_range[1] - sequences.features.shape[1]
+        arrays[f"{split}_x"] = np.pad(sequences.features, ((0, 0), (0, longest), (0, 0)))
+        arrays[f"{split}_lengths"], arrays[f"{split}_y"] = sequences.lengths, sequences.classes
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _python() -> Path:
+    python = _ENVIRONMENT / "bin" / "python"
+    done = _ENVIRONMENT / "installed"
+    if not done.exists():
+        print(f"installing Keras and JAX in {_ENVIRONMENT}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(_ENVIRONMENT)], check=True)
+        requirements = str(_HERE / "requirements.txt")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+        done.touch()
+    return python.absolute()
