@@ -169,8 +169,8 @@ _RUNS = (
     "1000 sequences in batches of 32, five epochs, one core, in turn; medians, and lowest to highest. A "
     "training epoch is all steps and what is between them, the first epoch left out. The whole run is everything but "
     "imports: grulab's has validation, TensorBoard, metrics.csv, checkpoints, the test and a summary; `barebones` "
-    "has validation alone; the ordinary module has TensorBoard, a progress bar and checkpoints; Keras has validation and "
-    "the test, and most of it is compilation. All but `nn.GRU` and the ordinary module use the fused kernels."
+    "has validation alone; the ordinary module has TensorBoard, a progress bar and checkpoints; Keras has validation "
+    "and the test, and most of it is compilation. All but `nn.GRU` and the ordinary module use the fused kernels."
 )
 
 
