@@ -59,7 +59,15 @@ INLINE V NAME(exp)(V x)
 }
 
 INLINE V NAME(sigmoid)(V x) { return 1.0f / (1.0f + NAME(exp)(-x)); }
-INLINE V NAME(tanh)(V x) { return 1.0f - 2.0f / (1.0f + NAME(exp)(x + x)); }
+
+/* Of |x|, for 1 - tanh(x)^2 needs the last digits of what is nearly -1 as well as of what is nearly 1. */
+INLINE V NAME(tanh)(V x)
+{
+    I sign = (I)x & INT32_MIN;
+    V magnitude = (V)((I)x ^ sign);
+    V result = 1.0f - 2.0f / (1.0f + NAME(exp)(magnitude + magnitude));
+    return (V)((I)result | sign);
+}
 
 /* Products read their right matrix from panels of LANES columns: panel, row, lane; zeros beyond the last column. */
 #define COLUMNS(n) (((n) + LANES - 1) / LANES * LANES)
@@ -102,15 +110,18 @@ INLINE void NAME(tile)(const int R, const int P, int64_t depth, const float *a, 
 {
     V sum[R][P];
     for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++)
-            sum[r][p] = NAME(load)((bias ? bias : c + r * stride) + p * LANES, n - p * LANES);
+        for (int p = 0; p < P; p++) sum[r][p] = (V){0};
     for (int64_t k = 0; k < depth; k++)
         for (int p = 0; p < P; p++) {
             V b = *(const V *)(panels + (p * depth + k) * LANES);
             for (int r = 0; r < R; r++) sum[r][p] += a[r * row + k * column] * b;
         }
     for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++) NAME(store)(c + r * stride + p * LANES, sum[r][p], n - p * LANES);
+        for (int p = 0; p < P; p++) {
+            /* Added last: to start from it would round each of the small numbers more. */
+            V start = NAME(load)((bias ? bias : c + r * stride) + p * LANES, n - p * LANES);
+            NAME(store)(c + r * stride + p * LANES, start + sum[r][p], n - p * LANES);
+        }
 }
 
 /* c (m, n) = a b + (bias, or if that is null what is in c). a[i * row + k * column] is the element (i, k) of a
@@ -144,8 +155,7 @@ INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h
     V sum[R][3];
     int64_t n = H - j;
     for (int r = 0; r < R; r++) {
-        sum[r][0] = NAME(load)(inputs + r * 3 * H + j, n);
-        sum[r][1] = NAME(load)(inputs + r * 3 * H + H + j, n);
+        sum[r][0] = sum[r][1] = (V){0};
         sum[r][2] = NAME(load)(bias_n + j, n);
     }
     if (h)
@@ -159,7 +169,9 @@ INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h
             }
         }
     for (int r = 0; r < R; r++) {
-        V reset = NAME(sigmoid)(sum[r][0]), update = NAME(sigmoid)(sum[r][1]);
+        /* Added last, as in tile(). */
+        V reset = NAME(sigmoid)(sum[r][0] + NAME(load)(inputs + r * 3 * H + j, n));
+        V update = NAME(sigmoid)(sum[r][1] + NAME(load)(inputs + r * 3 * H + H + j, n));
         V new = NAME(tanh)(NAME(load)(inputs + r * 3 * H + 2 * H + j, n) + reset * sum[r][2]);
         V before = h ? NAME(load)(h + r * h_stride + j, n) : (V){0};
         NAME(store)(output + r * stride + j, new + update * (before - new), n);
