@@ -92,14 +92,14 @@ def test_it_computes_what_nn_gru_computes_in_64_bits(
     plain, quick = twins(features, hidden_size, num_layers, bidirectional=bidirectional)
     sequences = packed(batch, longest, features)
     h_0 = torch.randn((1 + bidirectional) * num_layers, batch, hidden_size) if with_state else None
-    _, plain_gradients = everything(plain, sequences, h_0)
     true_answers, true_gradients = everything(plain.double(), sequences, h_0)
     answers, gradients = everything(quick, sequences, h_0)
     for answer, truth in zip(answers, true_answers, strict=True):
         assert (answer - truth).abs().max() < 1e-6
-    for gradient, truth, as_torch in zip(gradients, true_gradients, plain_gradients, strict=True):
-        # Where terms cancel or units saturate, 32 bits are not enough for 1e-5, for nn.GRU neither.
-        assert (gradient - truth).norm() <= max(1e-5 * truth.norm(), 4 * (as_torch - truth).norm())
+    # Where units saturate or terms cancel, little is left of the gradients that came in, and of their last digits.
+    came_in = sum(answer.numel() for answer in answers) ** 0.5
+    for gradient, truth in zip(gradients, true_gradients, strict=True):
+        assert (gradient - truth).norm() <= 1e-5 * truth.norm() + 5e-7 * came_in
 
 
 def test_it_is_right_where_sequences_are_long_and_layers_wide() -> None:
