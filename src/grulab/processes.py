@@ -12,13 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 _PR_SET_PDEATHSIG = 1
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """Import large libraries without the garbage collector, which takes a third of the time and finds nothing.
 
-    What is there at the end is never looked at again, so processes that are forked later go on sharing it.
+    What is there at the end is never looked at again, so processes that are forked later go on sharing it; what comes
+    later is looked at less often than Python would, for a step makes many objects and hardly a cycle.
 
     torchmetrics imports scipy.signal, a fifth of the rest, only to give it back a name that SciPy dropped and some
     version of another library wants (torchmetrics/__init__.py); here it finds a module that has the name.
@@ -34,6 +36,7 @@ def importing() -> Iterator[None]:
             del sys.modules["scipy.signal"]
             vars(sys.modules.get("scipy", stands_in)).pop("signal", None)
         gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
         gc.enable()
 
 

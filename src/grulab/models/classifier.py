@@ -159,4 +159,8 @@ class SequenceClassifier(L.LightningModule):
             group["lr"] = rate
 
     def _offer(self, stage: str, means: EpochMeans) -> None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if callbacks and not any(getattr(callback, "reads_metrics", True) for callback in callbacks):
+            # Lightning takes a millisecond for it.
+            return
         self.log_dict({f"{stage}/{name}": value for name, value in means.compute().items()}, logger=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from scipy import stats
+from scipy import special
 
 from grulab.composition import Job
 from grulab.config import ConfigError, parse
@@ -94,7 +94,7 @@ def interval(values: "pd.Series[float]") -> float:
     """Return half the width of the 95 % interval of the mean (Student's t); NaN for a single value."""
     if len(values) < 2:
         return float("nan")
-    return float(stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(special.stdtrit(len(values) - 1, (1 + _LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def difference(one: pd.DataFrame, other: pd.DataFrame, metric: str, on: list[str]) -> tuple[float, float, int]:

@@ -23,7 +23,12 @@ class RunCallback(L.Callback):
 
     Lightning calls each of these hooks of each callback in each step, some 40 calls for a step of a millisecond; it
     leaves out what is None.
+
+    Attributes:
+        reads_metrics: whether it looks into the trainer's ``callback_metrics``; see ``SequenceClassifier``.
     """
+
+    reads_metrics = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
