@@ -20,7 +20,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from experiments.sweeps.wall_time import COMMANDS
 from experiments.throughput import kernel, peers, pictures, runs, scale
 
 from grulab.composition import compose
@@ -34,6 +33,18 @@ SHAPES = {
     "5 to 10 steps, 8 units": ["model.hidden_size=8"],
     "50 to 100 steps, 64 units": ["data.min_length=50", "data.max_length=100", "model.hidden_size=64"],
     "100 steps, 64 units": ["data.min_length=100", "data.max_length=100", "model.hidden_size=64"],
+}
+_SWEPT = ["hidden_size=8,16,32", "num_layers=1,2", "bidirectional=false,true", "seed=0,1,2"]
+_ORDINARY = [sys.executable, "-m", "experiments.sweeps.ordinary.train", "-m", *_SWEPT]
+_GRULAB = [str(Path(sys.executable).with_name("grulab")), "train", "-m", "experiment=architecture"]
+SWEEPS = {
+    "grulab": _GRULAB,
+    "ordinary script, basic launcher": _ORDINARY,
+    "ordinary script, joblib launcher": [
+        *_ORDINARY,
+        "hydra/launcher=joblib",
+        f"hydra.launcher.n_jobs={available_cores()}",
+    ],
 }
 _KERAS = "Keras 3 on JAX"
 _IMPORTS = (
@@ -82,7 +93,7 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
         data = Path(folder) / "data.npz"
         peers.export(compose([]).data, data)
         contenders: dict[str, Callable[[], Any]] = {
-            **{name: partial(_sweep, command, Path(folder)) for name, command in COMMANDS.items()},
+            **{name: partial(_sweep, command, Path(folder)) for name, command in SWEEPS.items()},
             f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
             f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
         }
