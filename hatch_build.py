@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,17 @@ class KernelsHook(BuildHookInterface[Any]):
         assert spec.loader
         library = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(library)
+        # A wheel is made without a trace in the checkout, whose own library may be in use.
+        path = library.PATH if version == "editable" else Path(tempfile.mkdtemp()) / library.PATH.name
         try:
-            library.build()
+            library.build(path)
         except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", None) or error
-            self.app.display_warning(f"the fused kernels were not built, so nn.GRU runs: {str(why).splitlines()[0]}")
+            why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            self.app.display_warning(f"the fused kernels were not built, so nn.GRU runs: {why[0] if why else error}")
             return
-        build_data["artifacts"].append(library.PATH.relative_to(self.root).as_posix())
+        if version == "editable":
+            return
+        build_data["force_include"][str(path)] = f"grulab/kernels/{path.name}"
         build_data["pure_python"] = False
         # It is called by ctypes: any Python of this platform can.
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

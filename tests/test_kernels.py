@@ -1,6 +1,7 @@
 """The fused kernels compute what nn.GRU computes; nn.GRU in 64 bits says what is right."""
 
 import copy
+import os
 import pickle
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from grulab.cli import main
 from grulab.kernels import fused, library
 from grulab.kernels.fused import FusedGRU
+from grulab.models.classifier import SequenceClassifier
 from grulab.models.gru import GRUClassifier
 from grulab.tracking.summary import read_summary
 from tests.conftest import SMALL
@@ -124,6 +126,54 @@ def test_large_numbers_saturate_and_nan_stays() -> None:
         torch.testing.assert_close(answer, truth, equal_nan=True)
 
 
+def test_small_numbers_keep_their_digits() -> None:
+    """The error is relative, however small the numbers are: without biases the states are as small as the inputs."""
+    for scale in (1e-2, 1e-4, 1e-8):
+        plain, quick = twins(4, 20)
+        for gru in (plain, quick):
+            gru.bias_ih_l0.data.zero_()
+            gru.bias_hh_l0.data.zero_()
+        sequences = packed(6, 9, 4)
+        sequences = PackedSequence(sequences.data * scale, *sequences[1:])
+        true_answers, true_gradients = everything(plain.double(), sequences, None)
+        answers, gradients = everything(quick, sequences, None)
+        for found, truth in zip(answers + gradients, true_answers + true_gradients, strict=True):
+            assert (found - truth).norm() < 1e-6 * truth.norm()
+
+
+def test_what_does_not_lie_in_one_piece_is_read_rightly() -> None:
+    plain, quick = twins(4, 6, 2, bidirectional=True)
+    for gru in (plain, quick):
+        # As after a transposition, and as a gradient that was expanded.
+        for name in ("weight_ih_l0", "weight_hh_l1_reverse"):
+            weight = getattr(gru, name)
+            setattr(gru, name, nn.Parameter(weight.detach().t().contiguous().t()))
+    x, h_0 = torch.randn(4, 7).t(), torch.randn(3, 4, 6).transpose(0, 1)
+    sequences = PackedSequence(x, torch.tensor([3, 2, 2]))
+    results = []
+    for gru in (plain, quick):
+        output, h_n = gru(sequences, h_0)
+        loss = output.data.sum() + h_n.sum() + (output.data.t().contiguous().t() * 2).sum()
+        results.append([output.data, h_n, *torch.autograd.grad(loss, list(gru.parameters()))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    negative = PackedSequence(torch._neg_view(x), torch.tensor([3, 2, 2]))
+    torch.testing.assert_close(quick(negative, h_0)[1], plain(negative, h_0)[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_sizes", [[1, 2, 3], [3, -1], [300_000, 300_000], [3, 0, 3], [2, 2], [7], [6, 0]])
+def test_what_is_not_packed_is_refused_before_anything_is_read(batch_sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="batch_sizes is not that of a packed batch of 6 rows"):
+        FusedGRU(4, 6)(PackedSequence(torch.randn(6, 4), torch.tensor(batch_sizes)))
+
+
+def test_a_weight_of_another_shape_is_refused() -> None:
+    quick = FusedGRU(4, 6)
+    quick.weight_ih_l0 = nn.Parameter(torch.zeros(18, 3))
+    with pytest.raises(ValueError, match=r"a weight has shape \(18, 3\); expected \(18, 4\)"):
+        quick(packed(3, 5, 4))
+
+
 def test_dropout_between_layers_is_that_of_nn_gru() -> None:
     plain, quick = twins(4, 8, 3, dropout=0.4, bidirectional=True)
     sequences = packed(6, 9, 4)
@@ -142,7 +192,7 @@ def bits(gru: nn.GRU, sequences: PackedSequence) -> list[Tensor]:
     return answers + gradients
 
 
-def test_its_bits_depend_neither_on_threads_nor_on_the_width_of_vectors_nor_on_the_day() -> None:
+def test_its_bits_depend_neither_on_threads_nor_on_avx2_or_avx512_nor_on_the_day() -> None:
     torch.manual_seed(0)
     gru = FusedGRU(6, 37, 2, bidirectional=True)
     sequences = packed(33, 20, 6)
@@ -188,7 +238,7 @@ def test_whatever_does_not_fit_is_left_to_nn_gru(monkeypatch: pytest.MonkeyPatch
     with torch.autocast("cpu", torch.bfloat16):
         same(plain, quick, sequences)
     same(*twins(4, 6, bias=False), sequences)
-    monkeypatch.setattr(library, "is_built", lambda: False)
+    monkeypatch.setattr(library, "problem", lambda: "are not built")
     same(plain, quick, sequences)
 
 
@@ -215,12 +265,23 @@ def test_it_is_an_nn_gru_that_can_be_copied_and_pickled() -> None:
         assert torch.equal(other(sequences)[1], quick(sequences)[1])
 
 
-def test_without_gradients_nothing_is_kept_for_them() -> None:
+def test_without_gradients_nothing_is_kept_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    run = fused._run
+
+    def spy(kernel: Any, layer: Any) -> None:
+        kept.append(layer.gates)
+        run(kernel, layer)
+
+    monkeypatch.setattr(fused, "_run", spy)
     quick = FusedGRU(4, 6)
     with torch.no_grad():
         assert quick(packed(3, 5, 4))[1].grad_fn is None
     frozen = FusedGRU(4, 6).requires_grad_(False)
     assert not frozen(packed(3, 5, 4))[1].requires_grad
+    assert kept == [None, None]
+    quick(packed(3, 5, 4))
+    assert kept[-1] is not None
 
 
 def test_a_second_derivative_is_refused() -> None:
@@ -230,6 +291,17 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(quick(sequences)[1].square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_weights_that_are_computed_get_gradients() -> None:
+    """nn.GRU looks each time whether a parametrization has made new weights."""
+    gradients = []
+    for gru in twins(4, 6):
+        torch.nn.utils.parametrizations.weight_norm(gru, "weight_hh_l0")
+        torch.manual_seed(0)
+        gru(packed(3, 5, 4))[1].sum().backward()
+        gradients.append(gru.parametrizations.weight_hh_l0.original1.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_accumulate_and_a_graph_can_be_used_twice() -> None:
@@ -268,13 +340,59 @@ def test_the_backend_says_what_computes(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_the_kernels_nn_gru_runs_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library, "is_built", lambda: False)
+    monkeypatch.setattr(library, "problem", lambda: "are not built")
     assert main(["train", *SMALL, "model.backend=fused", f"hydra.run.dir={tmp_path / 'fused'}"]) == 2
-    assert capsys.readouterr().err.startswith("grulab: model.backend=fused: the fused kernels were not built")
+    assert capsys.readouterr().err.startswith("grulab: model.backend=fused: the fused kernels are not built")
     assert not (tmp_path / "fused").exists()
     assert main(["train", *SMALL, f"hydra.run.dir={tmp_path / 'auto'}"]) == 0
-    assert "model.backend=auto: the fused kernels were not built" in (tmp_path / "auto" / "run.log").read_text()
+    assert "model.backend=auto: the fused kernels are not built" in (tmp_path / "auto" / "run.log").read_text()
     assert read_summary(tmp_path / "auto")["backend"] == "torch"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_library_that_is_none_of_ours_is_not_used(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "libgru.so"
+    if content is None:
+        # Another library.
+        source = tmp_path / "other.c"
+        source.write_text("int other(void) { return 1; }")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
+    else:
+        path.write_bytes(content)
+    monkeypatch.setattr(library, "PATH", path)
+    monkeypatch.setattr(library, "load", library.load.__wrapped__)
+    assert library.problem.__wrapped__().startswith("cannot be loaded (")
+
+
+def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "libgru.so"
+    monkeypatch.setattr(library, "FLAGS", ("-O0", "-Wno-psabi"))
+    library.build(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(library, "PATH", path)
+    monkeypatch.setattr(library, "load", library.load.__wrapped__)
+    assert library.problem.__wrapped__() == "are built of other sources"
+
+
+def test_a_resume_says_that_something_else_computes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", *SMALL, "trainer.accelerator=cpu", f"hydra.run.dir={folder}"]) == 0
+    assert main(["resume", str(folder), "trainer.max_epochs=9"]) == 0
+    assert "resumed with" not in capsys.readouterr().out
+    assert main(["resume", str(folder), "trainer.max_epochs=10", "model.backend=torch"]) == 0
+    assert "resumed with nn.GRU after the fused kernels: the last bits differ" in capsys.readouterr().out
+
+
+def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["trainer.accelerator=cpu", "model.backend=fused", "trainer.precision=64-true"]
+    assert main(["train", *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    line = "model.backend=fused has no effect with trainer.precision=64-true: nn.GRU runs"
+    assert line in capsys.readouterr().out
+    # What insisted was the run: its weights are for everybody.
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert SequenceClassifier.load_from_checkpoint(checkpoint).hparams["backend"] == "auto"
 
 
 def test_no_compiler_is_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,8 +407,9 @@ def test_no_compiler_is_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(tmp_path: Path) -> None:
     program, source = tmp_path / "program", Path(__file__).with_name("kernels_in_bounds.c")
-    compiler = shlex.split("cc -std=gnu11 -g -O1 -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all")
-    command = [*compiler, f"-I{library.SOURCE.parent}", "-o", str(program), str(source)]
+    options = "-std=gnu11 -g -O1 -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all"
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), *shlex.split(options)]
+    command = [*compiler, f"-I{library.PATH.parent}", "-o", str(program), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     finished = subprocess.run([program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]

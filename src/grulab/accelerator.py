@@ -5,7 +5,8 @@ import os
 import torch
 
 from grulab.config import Config, ConfigError
-from grulab.kernels import library, refuse_missing
+from grulab.kernels import library
+from grulab.kernels.missing import refuse_missing
 
 
 def find_accelerator(config: Config) -> str:

@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from grulab.config import Config, ConfigError, parse, unknown_key, valid_keys
 from grulab.folders import job_folder
-from grulab.kernels import refuse_missing
+from grulab.kernels.missing import refuse_missing
 from grulab.mistakes import config_dir, explain, known_keys
 from grulab.sweep.grid import expand
 from grulab.sweep.settings import TARGET, LocalSettings, parse_settings

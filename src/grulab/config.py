@@ -198,13 +198,6 @@ class Config:
                 f"model.dropout={self.model.dropout} has no effect with model.num_layers=1: "
                 "dropout acts between layers"
             )
-        if self.model.backend == "fused" and (
-            self.trainer.precision != "32-true" or self.trainer.accelerator in ("cuda", "gpu", "mps")
-        ):
-            lines.append(
-                f"model.backend=fused has no effect with trainer.accelerator={self.trainer.accelerator} and "
-                f"trainer.precision={self.trainer.precision}: it is for 32-true on the cpu, elsewhere nn.GRU runs"
-            )
         if self.checkpoint.every_n_epochs > self.trainer.max_epochs:
             lines.append(
                 f"checkpoint.every_n_epochs={self.checkpoint.every_n_epochs} has no effect with "
@@ -232,6 +225,12 @@ def parse(values: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         lines = [_explain(dict(mistake), values) for mistake in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def parse_stored(values: Mapping[str, Any]) -> Config:
+    """Parse what a run's or a sweep's folder holds, also of a version of grulab that had no ``model.backend``."""
+    model = values.get("model")
+    return parse({**values, "model": {"backend": "torch", **model}} if isinstance(model, Mapping) else values)
 
 
 def _within_budget(config: Config) -> Config:

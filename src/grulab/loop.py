@@ -21,7 +21,9 @@ class StepLoop(_TrainingEpochLoop):
     collected of which there are none. Here a step calls the callbacks that have something to do in it, and moves the
     same counters at the same times, so that checkpoints, restarts and everything between the steps are Lightning's.
 
-    The first step after a restart, and every step in another precision than 32-true, is Lightning's own.
+    The first step after a restart, and every step in another precision than 32-true or with gradients that accumulate
+    over several batches, is Lightning's own. Left out are what a :class:`SequenceClassifier` does not have: hooks of
+    the module for single steps, an optimizer step or clipping of its own; and callbacks cannot log in a step.
     """
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
@@ -37,7 +39,7 @@ class StepLoop(_TrainingEpochLoop):
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on the next batch."""
-        if self.restarting or not self._is_plain:
+        if self.restarting or not self._is_plain or self.trainer.accumulate_grad_batches > 1:
             super().advance(data_fetcher)
             return
         trainer, module = self.trainer, cast(SequenceClassifier, self.trainer.lightning_module)
@@ -81,5 +83,6 @@ class StepLoop(_TrainingEpochLoop):
         return {"loss": loss.detach()}
 
     def _hooks(self, name: str) -> list[Callable[..., None]]:
+        nothing = getattr(L.Callback, name)
         found = (getattr(callback, name) for callback in self.trainer.callbacks)
-        return [hook for hook in found if callable(hook) and hook.__func__ is not getattr(L.Callback, name)]
+        return [hook for hook in found if callable(hook) and getattr(hook, "__func__", hook) is not nothing]

@@ -8,7 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from grulab.composition import checked, override_values
-from grulab.config import Config, ConfigError, parse
+from grulab.config import Config, ConfigError, parse, parse_stored
 from grulab.folders import shown
 from grulab.identity import MAY_CHANGE, refuse_another_run
 from grulab.mistakes import Parser, config_dir
@@ -101,7 +101,7 @@ def stored_config(run_dir: Path) -> Config:
     composed = run_dir / ".hydra" / "config.yaml"
     summary = read_summary(run_dir)
     if summary is not None and isinstance(summary.get("config"), dict):
-        return parse(summary["config"])
+        return parse_stored(summary["config"])
     if composed.is_file():
         # The run was stopped before it had written anything of its own, or its summary was spoilt since.
         values = OmegaConf.load(composed)
@@ -112,7 +112,7 @@ def stored_config(run_dir: Path) -> Config:
         from grulab.tracking.sealed import KEY
 
         if found := checkpoints.newest_good(run_dir / checkpoints.FOLDER):
-            return parse(found[1][KEY]["config"])
+            return parse_stored(found[1][KEY]["config"])
     raise ConfigError(f"{run_dir}: is not a run's folder: no summary.json, .hydra or checkpoints tells what it is")
 
 

@@ -15,11 +15,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from grulab.accelerator import find_accelerator, find_backend
-from grulab.config import Config, ConfigError, parse
+from grulab.config import Config, ConfigError, parse_stored
 from grulab.data.datamodule import SequenceDataModule
 from grulab.folders import shown
 from grulab.identity import refuse_another_run
-from grulab.kernels import library
+from grulab.kernels.missing import note_of_missing
 from grulab.loop import StepLoop
 from grulab.models.classifier import SequenceClassifier
 from grulab.signals import Interrupted
@@ -110,7 +110,12 @@ def go_on(config: Config, run_dir: Path) -> dict[str, Any]:
             log.info("nothing was saved yet: the run begins anew")
             return execute(config, run_dir, accelerator)
         _, state = found
-        refuse_another_run(parse(state[KEY]["config"]), config)
+        if "backend" not in state[KEY]["config"]["model"]:
+            raise ConfigError(
+                f"{folder}: was written by an earlier version of grulab, whose batches came in another order; it can "
+                "be looked at, but only that version can go on with it exactly"
+            )
+        refuse_another_run(parse_stored(state[KEY]["config"]), config)
         checkpoints.check_best(folder, state)
         epochs, batches = state[KEY]["epochs"], state[KEY]["batches"]
         if config.trainer.max_epochs < epochs:
@@ -163,8 +168,8 @@ def execute(
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = task.ceiling()
         backend = find_backend(config, accelerator)
-        if config.model.backend == "auto" and accelerator == "cpu" and not library.is_built():
-            log.warning("model.backend=auto: %s; nn.GRU runs", library.REMEDY)
+        for line in _backend_notes(config, accelerator, backend, summary.content["backend"] if resumed else None):
+            log.warning(line)
         summary.update(parameters=parameters, backend=backend, chance=task.chance, ceiling=ceiling)
 
         rows = state["callbacks"][Recorder.__name__]["rows"] if state else []
@@ -220,6 +225,23 @@ def execute(
     return summary.content
 
 
+def _backend_notes(config: Config, accelerator: str, backend: str, before: str | None) -> Iterator[str]:
+    """Yield what the user should know of what computes the recurrent part."""
+    missing = note_of_missing()
+    if config.model.backend == "auto" and accelerator == "cpu" and missing:
+        yield missing
+    if config.model.backend == "fused" and backend == "torch":
+        precision = config.trainer.precision
+        cause = f"trainer.precision={precision}" if precision != "32-true" else f"the {accelerator} device"
+        yield f"model.backend=fused has no effect with {cause}: nn.GRU runs; the kernels are for 32-true on the cpu"
+    if before is not None and before != backend:
+        names = {"fused": "the fused kernels", "torch": "nn.GRU"}
+        yield (
+            f"resumed with {names[backend]} after {names[before]}: the last bits differ from those of a run that was "
+            f"never interrupted; model.backend={before} goes on as before"
+        )
+
+
 @contextmanager
 def explained(run_dir: Path) -> Iterator[None]:
     """Say how to go on after an interruption or with a full disk; leave any other traceback in run.log.
@@ -265,7 +287,8 @@ def build_module(config: Config, num_features: int, num_classes: int) -> Sequenc
         num_classes=num_classes,
         bidirectional=config.model.bidirectional,
         dropout=config.model.dropout,
-        backend=config.model.backend,
+        # That a run insists on the kernels is no matter of its weights, which others may use.
+        backend="torch" if config.model.backend == "torch" else "auto",
         algorithm=config.optimizer.algorithm,
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,

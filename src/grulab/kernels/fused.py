@@ -31,9 +31,8 @@ class _Layer(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    kernels = ctypes.CDLL(str(library.PATH))
-    kernels.gru_layer_size.restype = ctypes.c_int64
-    assert kernels.gru_layer_size() == ctypes.sizeof(_Layer), "gru.c and fused.py disagree; install grulab again"
+    kernels = library.load()
+    assert kernels.gru_layer_size() == ctypes.sizeof(_Layer), "gru.c and fused.py disagree"
     return kernels
 
 
@@ -47,10 +46,10 @@ class FusedGRU(nn.GRU):
     """A drop-in for ``nn.GRU``: the same arguments, parameters, ``state_dict`` and numbers, faster on a CPU.
 
     The compiled kernels compute packed float32 sequences on the CPU, forward and backward, in one thread and with
-    the same bits each time. Anything else (another device or type, autocast, padded input, no bias, a projection,
-    compilation, export) is left to ``nn.GRU``, and so is everything where the kernels are not built.
+    the same bits each time. Anything else (another device or type, autocast, padded input, no bias, tracing) is left
+    to ``nn.GRU``, and so is everything where the kernels are not built.
 
-    The gradients have no gradients of their own: second derivatives need ``nn.GRU``.
+    The gradients have no gradients of their own: second derivatives, and derivatives forwards, need ``nn.GRU``.
     """
 
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -60,6 +59,8 @@ class FusedGRU(nn.GRU):
             input: a PackedSequence, or what else ``nn.GRU`` takes.
             hx: (num_layers x directions, batch, hidden_size), or None for zeros.
         """
+        # A parametrization makes new weights.
+        self._update_flat_weights()
         if not self._fits(input, hx):
             return super().forward(input, hx)
         x, batch_sizes, sorted_indices, unsorted_indices = input
@@ -84,6 +85,7 @@ class FusedGRU(nn.GRU):
         return (
             library.is_built()
             and isinstance(sequences, PackedSequence)
+            and sequences.batch_sizes.dtype == torch.int64
             and self.bias
             and all(_is_plain(tensor) for tensor in (sequences.data, *self._flat_weights, hx) if tensor is not None)
             and not torch.is_autocast_enabled("cpu")
@@ -99,6 +101,8 @@ def _is_plain(tensor: Tensor) -> bool:
         and tensor.device.type == "cpu"
         and tensor.dtype == torch.float32
         and tensor.layout == torch.strided
+        # Such a view holds its numbers with the other sign.
+        and not tensor.is_neg()
     )
 
 
@@ -113,6 +117,9 @@ class _FusedLayer(torch.autograd.Function):
         x, batch_sizes, weights = x.contiguous(), batch_sizes.contiguous(), tuple(w.contiguous() for w in weights)
         h_0 = None if h_0 is None else h_0.contiguous()
         directions, hidden_size = len(weights) // 4, weights[1].shape[1]
+        for weight, columns in zip(weights, ((x.shape[1],), (hidden_size,), (), ()) * directions, strict=True):
+            if weight.shape != (3 * hidden_size, *columns):
+                raise ValueError(f"a weight has shape {tuple(weight.shape)}; expected {(3 * hidden_size, *columns)}")
         output = x.new_empty(len(x), directions * hidden_size)
         h_n = x.new_empty(directions, int(batch_sizes[0]), hidden_size)
         # Whether there will be a backward pass: here autograd is off in any case.
@@ -132,12 +139,12 @@ class _FusedLayer(torch.autograd.Function):
         """Return the gradients by what :meth:`forward` takes."""
         x, batch_sizes, h_0, output, gates, *weights = ctx.saved_tensors
         layer = _layer(x, batch_sizes, h_0, output, gates, weights)
-        d_output = None if d_output is None else d_output.contiguous()
+        d_output = None if d_output is None else d_output.resolve_neg().contiguous()
         # The kernel turns the gradient by h_n into that by h_0.
         if d_h_n is None:
             d_h = x.new_zeros(layer.directions, int(batch_sizes[0]), layer.hidden_size)
         else:
-            d_h = d_h_n.clone(memory_format=torch.contiguous_format)
+            d_h = d_h_n.resolve_neg().clone(memory_format=torch.contiguous_format)
         d_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         d_weights = [torch.empty_like(weight) for weight in weights]
         layer.d_output, layer.d_h, layer.d_x = _address(d_output), _address(d_h), _address(d_x)
@@ -180,8 +187,13 @@ def _addresses(weights: Sequence[Tensor]) -> Any:
 
 def _run(kernel: Any, layer: _Layer) -> None:
     # ctypes lets other threads run meanwhile.
-    if kernel(ctypes.byref(layer), _lanes_for(layer.hidden_size)):
-        raise MemoryError(f"no memory for a GRU layer of {layer.rows} steps and {layer.hidden_size} units")
+    failed = kernel(ctypes.byref(layer), _lanes_for(layer.hidden_size))
+    if failed == 2:
+        raise ValueError(
+            f"batch_sizes is not that of a packed batch of {layer.rows} rows: at least 1 each, and never increasing"
+        )
+    if failed:
+        raise MemoryError(f"no memory for a GRU layer of {layer.rows} rows and {layer.hidden_size} units")
 
 
 def _lanes_for(hidden_size: int) -> int:

@@ -26,7 +26,8 @@
  * gradients are computed once, over all steps.
  *
  * Why it is reproducible: there is one thread, and each number is a sum in an order that depends on neither the
- * other sequences of the batch nor the vectors' width.
+ * other sequences of the batch nor the vectors' width. (AVX2 and AVX-512 give the same bits; without their
+ * multiplication and addition in one, the last bits are others.)
  *
  * Packed (torch.nn.utils.rnn.PackedSequence): row by row, the first step of all sequences, the second step of those
  * that have one, and so on; the longest sequence comes first, so that the sequences of a step are the first ones of
@@ -100,12 +101,33 @@ int gru_lanes(void)
     return 4;
 }
 
+/* Return what the sources were that this was built of; see library.py. */
+#ifndef GRU_SOURCES
+#define GRU_SOURCES ""
+#endif
+const char *gru_sources(void) { return GRU_SOURCES; }
+
 /* Return sizeof(struct gru_layer), for whoever declares it in another language. */
 int64_t gru_layer_size(void) { return sizeof(struct gru_layer); }
 
-/* Compute output, h_n and gates with vectors of so many lanes; return 0, or 1 if there is no memory. */
+/* Return whether the batch sizes are those of so many packed rows; everything below trusts them. */
+static int is_packed(const struct gru_layer *layer)
+{
+    int64_t sum = 0, before = INT64_MAX;
+    for (int64_t t = 0; t < layer->steps; t++) {
+        int64_t size = layer->batch_sizes[t];
+        if (size < (layer->rows > 0) || size > before || size > layer->rows - sum) return 0;
+        sum += size;
+        before = size;
+    }
+    return layer->steps > 0 && sum == layer->rows;
+}
+
+/* Compute output, h_n and gates with vectors of so many lanes; return 0, 1 if there is no memory, or 2 if the batch
+ * sizes are none of a packed batch. */
 int gru_forward(const struct gru_layer *layer, int lanes)
 {
+    if (!is_packed(layer)) return 2;
 #if defined(__x86_64__)
     if (lanes == 16) return forward_16(layer);
     if (lanes == 8) return forward_8(layer);

@@ -65,7 +65,16 @@ INLINE V NAME(tanh)(V x)
 {
     I sign = (I)x & INT32_MIN;
     V magnitude = (V)((I)x ^ sign);
+    /* x (1 - x^2 / 3 ...): 1 - 2 / ... would leave nothing of a small one. */
+    V q = magnitude * magnitude;
+    V p = NAME(splat)(-5.70498872745e-3f);
+    p = p * q + 2.06390887954e-2f;
+    p = p * q - 5.37397155531e-2f;
+    p = p * q + 1.33314422036e-1f;
+    p = p * q - 3.33332819422e-1f;
+    V small = p * q * magnitude + magnitude;
     V result = 1.0f - 2.0f / (1.0f + NAME(exp)(magnitude + magnitude));
+    result = NAME(select)(magnitude < 0.625f, small, result);
     return (V)((I)result | sign);
 }
 

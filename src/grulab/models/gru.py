@@ -48,7 +48,7 @@ class GRUClassifier(nn.Module):
         if backend not in BACKENDS:
             raise ValueError(f"backend={backend}: choose from {', '.join(BACKENDS)}")
         if backend == "fused" and not library.is_built():
-            raise ValueError(f"backend=fused: {library.REMEDY}; use backend=auto")
+            raise ValueError(f"backend=fused: the kernels {library.problem()}; {library.REMEDY}, or use backend=auto")
         kind = nn.GRU if backend == "torch" else FusedGRU
         self.gru = kind(
             input_size,

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from scipy import special
 
 from grulab.composition import Job
-from grulab.config import ConfigError, parse
+from grulab.config import ConfigError, parse_stored
 from grulab.identity import flatten
 from grulab.remedies import shown_value
 from grulab.sweep import manifest
@@ -171,7 +171,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
         if summary is not None:
             path = folder / ".hydra" / "overrides.yaml"
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
-            config = parse(summary["config"])
+            config = parse_stored(summary["config"])
             # The same run twice is no second opinion.
             jobs.setdefault(replace(config, name="same").hash(), Job(number, folder.name, overrides, config))
     return list(jobs.values())

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.tensorboard import SummaryWriter
 
-from grulab.config import Config, ConfigError, parse
+from grulab.config import Config, ConfigError, parse_stored
 from grulab.data.batch import PaddedBatch
 from grulab.folders import shown
 from grulab.mistakes import Parser
@@ -124,10 +124,8 @@ def load(path: Path) -> Trained:
     """
     try:
         content = sealed.load(path)
-        config = parse(content[KEY]["config"])
-        # Wherever it was trained, it is looked at here.
-        arguments = content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY] | {"backend": "auto"}
-        module = SequenceClassifier(**arguments)
+        config = parse_stored(content[KEY]["config"])
+        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
         module.load_state_dict(content["state_dict"])
     except UnsafeCheckpointError as error:
         raise ConfigError(str(error)) from None

@@ -86,7 +86,7 @@ def launch(
 
         slots = find_slots(configs, settings)
         bases = compose_bases(parts, [progress.job for progress in todo])
-        for note in notes(settings, slots):
+        for note in notes(configs, settings, slots):
             print(f"note: {note}")
         with Display(everything, len(slots)) as display:
             _Launcher(parts, bases, settings, slots, display).run(todo)

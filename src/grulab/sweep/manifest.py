@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grulab.composition import Job
-from grulab.config import ConfigError, parse
+from grulab.config import ConfigError, parse_stored
 from grulab.folders import shown
 from grulab.identity import MAY_CHANGE, flatten, unflatten, what_differs
 from grulab.remedies import shown_value
@@ -118,7 +118,7 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
     for job in jobs:
         summary = read_summary(sweep_dir / job.folder)
         if summary is not None:
-            found = Job(job.number, job.folder, job.overrides, parse(summary["config"]))
+            found = Job(job.number, job.folder, job.overrides, parse_stored(summary["config"]))
             refuse_another_sweep(sweep_dir, [found], [job], asked=MAY_CHANGE)
     return True
 
@@ -178,7 +178,7 @@ def what_changed(manifest: Manifest) -> list[str]:
 
 
 def _job(content: Mapping[str, Any], row: Mapping[str, Any]) -> Job:
-    config = parse(unflatten(content["config"] | row["config"]))
+    config = parse_stored(unflatten(content["config"] | row["config"]))
     return Job(row["number"], row["folder"], row["overrides"], config)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from grulab.accelerator import find_accelerator
 from grulab.config import Config, ConfigError
+from grulab.kernels.missing import note_of_missing
 from grulab.processes import available_cores
 from grulab.sweep.settings import LocalSettings
 
@@ -42,10 +43,13 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
     return [names[index] for index in chosen] * settings.jobs_per_device
 
 
-def notes(settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
-    """Return a line for every setting that has no effect."""
+def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
+    """Return a line for every setting that has no effect, and for what makes all jobs slow."""
     on_processor = slots[0] is None
     lines = []
+    missing = note_of_missing()
+    if on_processor and missing and any(config.model.backend == "auto" for config in configs):
+        lines.append(missing)
     if on_processor and settings.jobs_per_device != 1:
         lines.append(
             f"hydra.launcher.jobs_per_device={settings.jobs_per_device} has no effect: the jobs run on the "

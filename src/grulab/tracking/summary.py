@@ -54,7 +54,7 @@ class Summary:
             "monitor": config.checkpoint.monitor,
             "metrics": {},
             "parameters": None,
-            "backend": None,
+            "backend": before.get("backend"),
             "seconds": 0.0,
             "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             "resumed": resumed + 1 if isinstance(resumed, int) else int(bool(before)),
