@@ -162,7 +162,7 @@ def report_runs(repeats: int) -> list[Section]:
         rows = []
         for contender in found["contender"].unique():
             epoch, run = wide["epoch"][contender], wide["run"][contender]
-            is_loop = contender.startswith("bare")
+            is_loop = contender.startswith("bare loop")
             rows.append(
                 {
                     "contender": contender,
