@@ -94,10 +94,12 @@ def test_it_computes_what_nn_gru_computes_in_64_bits(
     plain, quick = twins(features, hidden_size, num_layers, bidirectional=bidirectional)
     sequences = packed(batch, longest, features)
     h_0 = torch.randn((1 + bidirectional) * num_layers, batch, hidden_size) if with_state else None
+    plain_answers, _ = everything(plain, sequences, h_0)
     true_answers, true_gradients = everything(plain.double(), sequences, h_0)
     answers, gradients = everything(quick, sequences, h_0)
-    for answer, truth in zip(answers, true_answers, strict=True):
-        assert (answer - truth).abs().max() < 1e-6
+    for answer, as_torch, truth in zip(answers, plain_answers, true_answers, strict=True):
+        # With many features and few units the sums are large, and 32 bits of them are not enough, for nn.GRU neither.
+        assert (answer - truth).abs().max() < max(1e-6, 3 * (as_torch - truth).abs().max())
     # Where units saturate or terms cancel, little is left of the gradients that came in, and of their last digits.
     came_in = sum(answer.numel() for answer in answers) ** 0.5
     for gradient, truth in zip(gradients, true_gradients, strict=True):
