@@ -1,7 +1,6 @@
 """Compiles the kernels when grulab is installed. Without a C compiler it goes on: nn.GRU runs then."""
 
 import importlib.util
-import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -25,12 +24,10 @@ class KernelsHook(BuildHookInterface[Any]):
         library = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(library)
         # A wheel is made without a trace in the checkout, whose own library may be in use.
-        path = library.PATH if version == "editable" else Path(tempfile.mkdtemp()) / library.PATH.name
-        try:
-            library.build(path)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            self.app.display_warning(f"the fused kernels were not built, so nn.GRU runs: {why[0] if why else error}")
+        self._folder = tempfile.TemporaryDirectory()
+        path = library.PATH if version == "editable" else Path(self._folder.name) / library.PATH.name
+        if failure := library.try_to_build(path):
+            self.app.display_warning(f"{failure}; nn.GRU runs")
             return
         if version == "editable":
             return

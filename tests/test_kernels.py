@@ -16,13 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from grulab.cli import main
 from grulab.kernels import fused, library
 from grulab.kernels.fused import FusedGRU
-from grulab.models.classifier import SequenceClassifier
-from grulab.models.gru import GRUClassifier
-from grulab.tracking.summary import read_summary
-from tests.conftest import SMALL
 
 pytestmark = pytest.mark.skipif(not library.is_built(), reason="there was no C compiler when grulab was installed")
 
@@ -322,89 +317,6 @@ def test_weights_changed_before_the_backward_pass_are_noticed() -> None:
         quick.weight_hh_l0.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-
-
-def test_the_backend_says_what_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = {}
-    for backend in ("auto", "fused", "torch"):
-        folder = tmp_path / backend
-        assert main(["train", *SMALL, f"model.backend={backend}", f"hydra.run.dir={folder}"]) == 0
-        summary = read_summary(folder)
-        assert summary["backend"] == ("torch" if backend == "torch" else "fused")
-        losses[backend] = summary["metrics"]["test/loss"]
-    assert losses["auto"] == losses["fused"]
-    assert losses["fused"] == pytest.approx(losses["torch"], rel=1e-4)
-    assert type(GRUClassifier(4, 6, 1, 3, backend="torch").gru) is nn.GRU
-    with pytest.raises(ValueError, match="backend=cuda: choose from auto, fused, torch"):
-        GRUClassifier(4, 6, 1, 3, backend="cuda")
-
-
-def test_without_the_kernels_nn_gru_runs_and_the_run_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(library, "problem", lambda: "are not built")
-    assert main(["train", *SMALL, "model.backend=fused", f"hydra.run.dir={tmp_path / 'fused'}"]) == 2
-    assert capsys.readouterr().err.startswith("grulab: model.backend=fused: the fused kernels are not built")
-    assert not (tmp_path / "fused").exists()
-    assert main(["train", *SMALL, f"hydra.run.dir={tmp_path / 'auto'}"]) == 0
-    assert "model.backend=auto: the fused kernels are not built" in (tmp_path / "auto" / "run.log").read_text()
-    assert read_summary(tmp_path / "auto")["backend"] == "torch"
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_a_library_that_is_none_of_ours_is_not_used(
-    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "libgru.so"
-    if content is None:
-        # Another library.
-        source = tmp_path / "other.c"
-        source.write_text("int other(void) { return 1; }")
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
-    else:
-        path.write_bytes(content)
-    monkeypatch.setattr(library, "PATH", path)
-    monkeypatch.setattr(library, "load", library.load.__wrapped__)
-    assert library.problem.__wrapped__().startswith("cannot be loaded (")
-
-
-def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "libgru.so"
-    monkeypatch.setattr(library, "FLAGS", ("-O0", "-Wno-psabi"))
-    library.build(path)
-    monkeypatch.undo()
-    monkeypatch.setattr(library, "PATH", path)
-    monkeypatch.setattr(library, "load", library.load.__wrapped__)
-    assert library.problem.__wrapped__() == "are built of other sources"
-
-
-def test_a_resume_says_that_something_else_computes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    assert main(["train", *SMALL, "trainer.accelerator=cpu", f"hydra.run.dir={folder}"]) == 0
-    assert main(["resume", str(folder), "trainer.max_epochs=9"]) == 0
-    assert "resumed with" not in capsys.readouterr().out
-    assert main(["resume", str(folder), "trainer.max_epochs=10", "model.backend=torch"]) == 0
-    assert "resumed with nn.GRU after the fused kernels: the last bits differ" in capsys.readouterr().out
-
-
-def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ["trainer.accelerator=cpu", "model.backend=fused", "trainer.precision=64-true"]
-    assert main(["train", *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
-    line = "model.backend=fused has no effect with trainer.precision=64-true: nn.GRU runs"
-    assert line in capsys.readouterr().out
-    # What insisted was the run: its weights are for everybody.
-    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    assert SequenceClassifier.load_from_checkpoint(checkpoint).hparams["backend"] == "auto"
-
-
-def test_no_compiler_is_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(OSError, match="no-such-compiler"):
-        library.build(tmp_path / "libgru.so")
-    monkeypatch.setenv("CC", "false")
-    with pytest.raises(subprocess.CalledProcessError):
-        library.build(tmp_path / "libgru.so")
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(tmp_path: Path) -> None:

@@ -99,10 +99,7 @@ def run_bare(config: Config, folder: Path) -> list[float]:
 
 def run_ordinary(config: Config, folder: Path) -> list[float]:
     """An ordinary LightningModule under a Trainer as it comes; see ``experiments/sweeps/ordinary/``."""
-    from experiments.sweeps.ordinary.model import GRUModule, SequenceDataset, collate
-    from torch.utils.data import DataLoader
-
-    from grulab.tasks import Split
+    from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -110,13 +107,7 @@ def run_ordinary(config: Config, folder: Path) -> list[float]:
     L.seed_everything(config.seed, verbose=False)
     data = config.data
     assert isinstance(data, SinusoidsConfig)
-    sizes: dict[Split, int] = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
-    loaders = {
-        split: DataLoader(
-            SequenceDataset(data, split, size), data.batch_size, shuffle=split == "train", collate_fn=collate
-        )
-        for split, size in sizes.items()
-    }
+    loaders = make_loaders(data)
     model = config.model
     module = GRUModule(model.hidden_size, model.num_layers, model.bidirectional, config.optimizer.lr)
     trainer = L.Trainer(max_epochs=config.trainer.max_epochs, default_root_dir=folder)

@@ -28,6 +28,8 @@ Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Level = Literal["easy", "normal", "moderate", "hard", "nightmare"]
 Metric = Literal["val/accuracy", "val/loss"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class ConfigError(ValueError):
@@ -44,6 +46,10 @@ class DataConfig:
     test_size: Count
     batch_size: Count
     num_workers: Annotated[Integer, Field(ge=0, le=256)]
+
+    def size(self, split: Split) -> int:
+        """Return how many sequences a split has."""
+        return {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
 
 
 @dataclass(frozen=True, config=STRICT)

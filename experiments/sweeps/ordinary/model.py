@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from grulab.config import SinusoidsConfig
-from grulab.tasks import Split, build_task
+from grulab.config import SPLITS, SinusoidsConfig, Split
+from grulab.tasks import build_task
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -34,6 +34,19 @@ def collate(samples: list[tuple[Tensor, int]]) -> Batch:
     sequences = [sequence for sequence, _ in samples]
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return pad_sequence(sequences, batch_first=True), lengths, torch.tensor([label for _, label in samples])
+
+
+def make_loaders(data: SinusoidsConfig) -> dict[Split, DataLoader[tuple[Tensor, int]]]:
+    """Return a loader for each split."""
+    return {
+        split: DataLoader(
+            SequenceDataset(data, split, data.size(split)),
+            batch_size=data.batch_size,
+            shuffle=split == "train",
+            collate_fn=collate,
+        )
+        for split in SPLITS
+    }
 
 
 class GRUModule(L.LightningModule):

@@ -12,13 +12,11 @@ from typing import Any, cast
 
 import hydra
 import lightning as L
-from experiments.sweeps.ordinary.model import GRUModule, SequenceDataset, collate
+from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import DataLoader
 
 from grulab.config import SinusoidsConfig
-from grulab.tasks import Split
 
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
@@ -26,16 +24,7 @@ def main(config: DictConfig) -> float:
     """Train, validate and test one model."""
     L.seed_everything(config.seed, verbose=False)
     data = SinusoidsConfig(**cast(dict[str, Any], OmegaConf.to_container(config.data)))
-    sizes: dict[Split, int] = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
-    loaders = {
-        split: DataLoader(
-            SequenceDataset(data, split, size),
-            batch_size=data.batch_size,
-            shuffle=split == "train",
-            collate_fn=collate,
-        )
-        for split, size in sizes.items()
-    }
+    loaders = make_loaders(data)
     module = GRUModule(config.hidden_size, config.num_layers, config.bidirectional, config.lr)
     trainer = L.Trainer(max_epochs=config.max_epochs, default_root_dir=Path(HydraConfig.get().runtime.output_dir))
     trainer.fit(module, loaders["train"], loaders["val"])

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from grulab.config import DataConfig
-from grulab.tasks import Split, build_task
+from grulab.config import SPLITS, DataConfig
+from grulab.tasks import build_task
 
 _HERE = Path(__file__).parent
 _ENVIRONMENT = Path("outputs") / "throughput" / "peers"
@@ -39,10 +39,9 @@ def keras(arguments: Sequence[str], data: Path, xla_flags: str | None = None) ->
 
 def export(config: DataConfig, path: Path) -> None:
     """Write the three splits of a task where a process without grulab can read them."""
-    sizes: dict[Split, int] = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
     arrays: dict[str, Any] = {}
-    for split, size in sizes.items():
-        sequences = build_task(config).generate(config.seed, split, np.arange(size))
+    for split in SPLITS:
+        sequences = build_task(config).generate(config.seed, split, np.arange(config.size(split)))
         # One length for all: each shape would be a compilation of its own.
         longest = build_task(config).length_range[1] - sequences.features.shape[1]
         arrays[f"{split}_x"] = np.pad(sequences.features, ((0, 0), (0, longest), (0, 0)))

@@ -40,6 +40,7 @@ def main() -> None:
     os.environ["KERAS_BACKEND"] = "jax"
     if arguments.command == "sweep":
         os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
+    # In the environment of this script, not where types are checked.
     import jax  # type: ignore[import-not-found]
     import keras  # type: ignore[import-not-found]
 

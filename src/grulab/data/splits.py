@@ -5,15 +5,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from grulab.config import DataConfig
+from grulab.config import SPLITS, DataConfig, Split
 from grulab.data.batch import PaddedBatch
-from grulab.tasks import Split, build_task
+from grulab.tasks import build_task
 
 # A split whose padded features need more bytes than this is made by index: it takes no memory, whatever its size.
 IN_MEMORY = 64 * 2**20
 # How many bytes of features this process remembers, for all its data modules and the processes forked from it.
 _REMEMBERED = 256 * 2**20
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class SplitDataset(Dataset[PaddedBatch]):
@@ -31,7 +30,7 @@ class SplitDataset(Dataset[PaddedBatch]):
         self._task = build_task(config)
         self._seed = config.seed
         self._name: Split = name
-        self._size = _size(config, name)
+        self._size = config.size(name)
         self._whole = _whole_split(config, name)
         self.in_memory = self._whole is not None
 
@@ -62,7 +61,7 @@ def remember_splits(config: DataConfig) -> None:
 
     Call it before processes are forked: they share the memory.
     """
-    for name in _SPLITS:
+    for name in SPLITS:
         _whole_split(config, name)
 
 
@@ -72,7 +71,7 @@ _remembered: dict[tuple[str, Split], PaddedBatch] = {}
 
 def _whole_split(config: DataConfig, name: Split) -> PaddedBatch | None:
     """Return a whole split, the same object each time while it is remembered; None if it is too large."""
-    task, size = build_task(config), _size(config, name)
+    task, size = build_task(config), config.size(name)
     if size * task.length_range[1] * task.num_features * np.dtype(np.float32).itemsize > IN_MEMORY:
         return None
     key = (repr(config), name)
@@ -82,7 +81,3 @@ def _whole_split(config: DataConfig, name: Split) -> PaddedBatch | None:
             del _remembered[next(iter(_remembered))]
         _remembered[key] = whole
     return _remembered[key]
-
-
-def _size(config: DataConfig, name: Split) -> int:
-    return {"train": config.train_size, "val": config.val_size, "test": config.test_size}[name]

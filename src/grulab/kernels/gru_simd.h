@@ -1,6 +1,6 @@
 /* The kernels for one width of vectors. gru.c includes this file once for each instruction set, with
  *     LANES       floats in a vector
- *     ROWS        sequences whose three gates are computed at once, at most 8
+ *     ROWS        sequences whose three gates are computed at once, 4 or 8
  *     TARGET      the attribute that lets a function use the instruction set
  *     NAME(name)  the name with the width appended
  * Vectors are GCC's and Clang's own type: +, *, < and conversions work lane by lane.
@@ -105,11 +105,14 @@ FUNCTION void NAME(pack_transposed)(int64_t rows, int64_t columns, const float *
     case 2: call(2); break; \
     case 3: call(3); break; \
     case 4: call(4); break; \
-    case 5: call(5); break; \
-    case 6: call(6); break; \
-    case 7: call(7); break; \
-    default: call(8); \
+    FIVE_TO_SEVEN_ROWS(call) \
+    default: call(ROWS); \
     }
+#if ROWS > 4
+#define FIVE_TO_SEVEN_ROWS(call) case 5: call(5); break; case 6: call(6); break; case 7: call(7); break;
+#else
+#define FIVE_TO_SEVEN_ROWS(call)
+#endif
 
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 
@@ -375,6 +378,7 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
 #undef INLINE
 #undef COLUMNS
 #undef WITH_ROWS
+#undef FIVE_TO_SEVEN_ROWS
 #undef LEAST
 #undef TARGET
 #undef LANES

@@ -78,17 +78,15 @@ def _fingerprint() -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def main() -> int:
-    """Build the kernels; return 0, or 1 with a line that says why not."""
+def try_to_build(path: Path = PATH) -> str | None:
+    """Build the kernels; return None, or a line that says why they were not."""
     try:
-        build()
+        build(path)
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        print(f"the fused kernels were not built: {why[0] if why else error}", file=sys.stderr)
-        return 1
-    print(f"built {PATH}")
-    return 0
+        return f"the fused kernels were not built: {why[0] if why else error}"
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_to_build())

@@ -1,7 +1,7 @@
 """What there is to learn: one generator a file. A task is added here, in config.py and in conf/data/."""
 
-from grulab.config import DataConfig, SinusoidsConfig, TemporalOrderConfig
-from grulab.tasks.base import Sequences, Split, Task
+from grulab.config import DataConfig, SinusoidsConfig, Split, TemporalOrderConfig
+from grulab.tasks.base import Sequences, Task
 from grulab.tasks.sinusoids import Sinusoids
 from grulab.tasks.temporal_order import TemporalOrder
 

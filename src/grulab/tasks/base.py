@@ -1,14 +1,13 @@
 """What every task offers: sequences by index, and the scores that bound what can be learned."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grulab.config import Split
 from grulab.tasks import randomness
-
-Split = Literal["train", "val", "test"]
 
 
 class Sequences(NamedTuple):

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from grulab.config import SinusoidsConfig
+from grulab.config import SinusoidsConfig, Split
 from grulab.tasks import randomness
-from grulab.tasks.base import Sequences, Split, Task
+from grulab.tasks.base import Sequences, Task
 
 # The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, so the mean
 # has a standard error of at most 0.008, where the ceiling is low; at the default noise it is under 0.0001.

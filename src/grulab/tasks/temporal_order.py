@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grulab.config import Level, TemporalOrderConfig
+from grulab.config import Level, Split, TemporalOrderConfig
 from grulab.tasks import randomness
-from grulab.tasks.base import Sequences, Split, Task
+from grulab.tasks.base import Sequences, Task
 
 SYMBOLS = "abcdXYBE"
 _DISTRACTORS = 4
