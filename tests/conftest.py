@@ -14,10 +14,10 @@ import pytest
 import torch
 from experiments.exact_resume.harness import SMALL as SIX_EPOCHS
 
-from grulab.composition import compose
-from grulab.run import train
-from grulab.signals import Interrupted
-from grulab.tracking.recorder import Recorder
+from grulab.config.compose import compose
+from grulab.system.signals import Interrupted
+from grulab.training.callbacks.epoch_log import Recorder
+from grulab.training.run import train
 
 # Enough to exercise everything: two full batches, and a last batch of one.
 SMALL = [
@@ -45,7 +45,7 @@ def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.Compl
 FAULTS = """
 import os, signal, sys, time
 from grulab.cli import main
-import grulab.tracking.recorder
+import grulab.training.callbacks.epoch_log
 
 def never_ends():
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -63,7 +63,7 @@ happen = {
     "import": no_module,
     "slow": lambda: time.sleep(1),
 }
-Recorder = grulab.tracking.recorder.Recorder
+Recorder = grulab.training.callbacks.epoch_log.Recorder
 original = Recorder.on_train_epoch_end
 
 def then_fail(self, trainer, module):

@@ -8,9 +8,9 @@ from torch import nn
 
 from grulab.cli import main
 from grulab.kernels import library
-from grulab.models.classifier import SequenceClassifier
 from grulab.models.gru import GRUClassifier
-from grulab.tracking.summary import read_summary
+from grulab.run_folder.summary import read_summary
+from grulab.training.module import SequenceClassifier
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.skipif(not library.is_built(), reason="there was no C compiler when grulab was installed")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from grulab.composition import compose, compose_sweep, config_dir
-from grulab.config import TASK_CONFIGS, ConfigError, parse, valid_keys
-from grulab.tracking.tensorboard import flatten
+from grulab.config.compose import compose, compose_sweep, config_dir
+from grulab.config.schema import TASK_CONFIGS, ConfigError, parse, valid_keys
+from grulab.run_folder.tensorboard import flatten
 
 MISTAKES = {
     "model.hiden_size=8": "did you mean model.hidden_size?",

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grulab import PaddedBatch, SequenceClassifier, SequenceDataModule
-from grulab.composition import compose
-from grulab.data import datamodule, splits
-from grulab.data.plan import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
+from grulab.config.compose import compose
+from grulab.data import datamodule, dataset
+from grulab.data.sampler import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
 from grulab.models.gru import GRUClassifier
 from grulab.tasks import Sinusoids
 
@@ -165,13 +165,13 @@ def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch:
     # However short the sequences are: several batches.
     monkeypatch.setattr(datamodule, "_EVALUATION_STEPS", 0)
     overrides = [f"data={task}", "data.train_size=1100", "data.val_size=300"]
-    for limit in (splits.IN_MEMORY, 0):
-        monkeypatch.setattr(splits, "IN_MEMORY", limit)
+    for limit in (dataset.IN_MEMORY, 0):
+        monkeypatch.setattr(dataset, "IN_MEMORY", limit)
         for workers in (0, 2):
             module = SequenceDataModule(compose([*overrides, f"data.num_workers={workers}"]).data, seed=3)
             assert module.split("train").in_memory == (limit > 0)
             batches[limit, workers] = parts(module)
-    expected = batches.pop((splits.IN_MEMORY, 0))
+    expected = batches.pop((dataset.IN_MEMORY, 0))
     assert len(expected) == 3 * (35 + 2 + 4)
     assert len(batches) == 3
     for found in batches.values():
@@ -189,7 +189,7 @@ def test_what_is_fetched_together_is_small() -> None:
 
 def test_modules_of_the_same_data_share_the_splits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(["data.train_size=77"]).data
-    splits.remember_splits(config)
+    dataset.remember_splits(config)
     with monkeypatch.context() as patch:
         patch.setattr(Sinusoids, "generate", None)
         one, other = (
@@ -200,15 +200,15 @@ def test_modules_of_the_same_data_share_the_splits_in_memory(monkeypatch: pytest
 
 
 def test_what_is_remembered_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "_remembered", {})
-    monkeypatch.setattr(splits, "_REMEMBERED", 4 * 1000 * 10 * 5 * 4)
+    monkeypatch.setattr(dataset, "_remembered", {})
+    monkeypatch.setattr(dataset, "_REMEMBERED", 4 * 1000 * 10 * 5 * 4)
     for seed in range(3):
-        splits.remember_splits(compose([f"data.seed={seed}"]).data)
-        held = [split.x for split in splits._remembered.values()]
-        assert sum(x.nbytes for x in held) <= splits._REMEMBERED
+        dataset.remember_splits(compose([f"data.seed={seed}"]).data)
+        held = [split.x for split in dataset._remembered.values()]
+        assert sum(x.nbytes for x in held) <= dataset._REMEMBERED
     assert len(held) == 4
     # The newest three, and one of those before.
-    assert [name for _, name in splits._remembered] == ["test", "train", "val", "test"]
+    assert [name for _, name in dataset._remembered] == ["test", "train", "val", "test"]
 
 
 def test_any_number_of_sequences_takes_the_same_memory() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
 
-from grulab.composition import compose
-from grulab.run import train
-from grulab.sweep.states import record_failure
+from grulab.config.compose import compose
+from grulab.sweep.status import record_failure
+from grulab.training.run import train
 from tests.conftest import FAULTS, SMALL, grulab, statuses
 
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from grulab.composition import Job, compose
-from grulab.config import ConfigError
+from grulab.config.compose import Job, compose
+from grulab.config.schema import ConfigError
 from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
-from grulab.report.sweep import report
+from grulab.report.sweep_report import report
 from grulab.sweep import manifest
 
 Score = Callable[[int, bool, int], float]

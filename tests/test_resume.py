@@ -17,12 +17,12 @@ import torch
 from experiments.exact_resume.harness import SMALL, Moment, differences, random_moments, run_until_done
 
 from grulab import compose, resume, train
-from grulab.config import ConfigError
-from grulab.models.classifier import SequenceClassifier
-from grulab.resuming import resumed_config
-from grulab.signals import SECONDS_OF_ONE_SIGNAL, Interrupted
-from grulab.tracking.randomness import RandomState
-from grulab.tracking.sealed import load
+from grulab.config.schema import ConfigError
+from grulab.run_folder.checkpoint_file import load
+from grulab.system.signals import SECONDS_OF_ONE_SIGNAL, Interrupted
+from grulab.training.callbacks.rng_state import RandomState
+from grulab.training.module import SequenceClassifier
+from grulab.training.resume import resumed_config
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT

@@ -18,13 +18,13 @@ import torch
 from experiments.exact_resume.harness import differences
 
 from grulab import SequenceClassifier, SequenceDataModule
-from grulab.composition import compose
-from grulab.config import ConfigError
-from grulab.data.plan import PlanSampler, training_plan
-from grulab.run import train
-from grulab.tracking.guard import LossGuard, NonFiniteLossError
-from grulab.tracking.recorder import COLUMNS
-from grulab.tracking.summary import git_state
+from grulab.config.compose import compose
+from grulab.config.schema import ConfigError
+from grulab.data.sampler import PlanSampler, training_plan
+from grulab.run_folder.summary import git_state
+from grulab.training.callbacks.epoch_log import COLUMNS
+from grulab.training.callbacks.terminate_on_nan import LossGuard, NonFiniteLossError
+from grulab.training.run import train
 from tests.conftest import SMALL, Run
 
 PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)
@@ -277,7 +277,7 @@ def test_a_failure_says_so_and_a_folder_is_used_once(
     def fail(*_: Any) -> None:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("grulab.tracking.recorder.Recorder.on_train_epoch_end", fail)
+    monkeypatch.setattr("grulab.training.callbacks.epoch_log.Recorder.on_train_epoch_end", fail)
     with pytest.raises(OSError, match="disk on fire"):
         run("run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -338,7 +338,7 @@ def test_on_a_terminal_there_is_a_bar(run: Run, monkeypatch: pytest.MonkeyPatch)
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr("grulab.tracking.progress._SECONDS_BETWEEN_UPDATES", 0)
+    monkeypatch.setattr("grulab.training.callbacks.progress_bar._SECONDS_BETWEEN_UPDATES", 0)
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")

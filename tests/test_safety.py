@@ -19,12 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from grulab import compose, resume, train
-from grulab.config import ConfigError
-from grulab.run import DiskFullError
-from grulab.tracking import checkpoints
-from grulab.tracking.owner import own
-from grulab.tracking.recorder import Recorder
-from grulab.tracking.sealed import DamagedCheckpointError, UnsafeCheckpointError, load, seal
+from grulab.config.schema import ConfigError
+from grulab.run_folder.checkpoint_file import DamagedCheckpointError, UnsafeCheckpointError, load, seal
+from grulab.run_folder.lock import own
+from grulab.training.callbacks import checkpointing
+from grulab.training.callbacks.epoch_log import Recorder
+from grulab.training.run import DiskFullError
 from tests.conftest import Start
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_run_does_not_take_the_place_of_last(start: Star
     before = (folder / "last.ckpt").read_bytes()
     shutil.copy(other / "checkpoints" / "last.ckpt", folder / "best.ckpt")
     assert load(folder / "best.ckpt")["grulab"]["epochs"] == 6
-    found = checkpoints.newest_good(folder)
+    found = checkpointing.newest_good(folder)
     assert found is not None
     assert found[1]["grulab"]["epochs"] == 4
     assert (folder / "last.ckpt").read_bytes() == before
@@ -220,7 +220,7 @@ def test_a_second_damage_does_not_overwrite_the_first(stopped: Path) -> None:
     folder = stopped / "checkpoints"
     for content in (b"first", b"second"):
         (folder / "last.ckpt").write_bytes(content)
-        checkpoints.newest_good(folder)
+        checkpointing.newest_good(folder)
     assert (folder / "last-damaged.ckpt").read_bytes() == b"first"
     assert (folder / "last-damaged1.ckpt").read_bytes() == b"second"
 
@@ -250,7 +250,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
 
 def test_a_folder_has_one_owner(stopped: Path) -> None:
     """Another process is refused and told who holds the folder; when the holder dies, the folder is free."""
-    script = f"import time; from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
+    script = f"import time; from pathlib import Path; from grulab.run_folder.lock import own\nwith own(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "mine\n"
@@ -279,7 +279,7 @@ def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
             os._exit(0)
     try:
         reader = subprocess.run(
-            [sys.executable, "-c", f"from pathlib import Path; from grulab.tracking.owner import own\nwith own(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
+            [sys.executable, "-c", f"from pathlib import Path; from grulab.run_folder.lock import own\nwith own(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert reader.stdout == "free\n"
@@ -334,10 +334,10 @@ def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: py
     def refuse(*_: Any, **__: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("grulab.tracking.owner.os.open", refuse)
+    monkeypatch.setattr("grulab.run_folder.lock.os.open", refuse)
     with pytest.raises(ConfigError, match=r"cannot be written to \(Permission denied\)"):
         resume(stopped)
 
 
 def test_newest_good_of_nothing_is_nothing(tmp_path: Path) -> None:
-    assert checkpoints.newest_good(tmp_path) is None
+    assert checkpointing.newest_good(tmp_path) is None

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from experiments.exact_resume.harness import SMALL, Moment, differences, run_until_done
 
-from grulab.data import splits
+from grulab.data import dataset
 from tests.conftest import grulab
 
 # Trains, stops itself at a step, and prints the largest resident memory it had, in KiB.
 STOPPED_EARLY = """
 import resource, sys
 from grulab import compose, train
-from grulab.models.classifier import SequenceClassifier
-from grulab.signals import Interrupted
+from grulab.training.module import SequenceClassifier
+from grulab.system.signals import Interrupted
 import os, signal
 
 step = SequenceClassifier.training_step
@@ -55,7 +55,7 @@ def test_a_run_by_index_is_the_run_from_memory_wherever_it_is_stopped(
     overrides = [*SMALL, accelerator, "data.batch_size=2", "trainer.max_epochs=2", f"data.num_workers={workers}"]
     overrides += ["checkpoint.every_n_steps=5"]
     run_until_done(overrides, tmp_path / "memory", [])
-    monkeypatch.setattr(splits, "IN_MEMORY", 0)
+    monkeypatch.setattr(dataset, "IN_MEMORY", 0)
     moments = [
         Moment("batch", 18, signal.SIGKILL),
         Moment("batch", 25, signal.SIGTERM),

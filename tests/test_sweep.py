@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from experiments.sweeps.harness import done_jobs, leaderboard
 
-from grulab.composition import compose_sweep
+from grulab.config.compose import compose_sweep
 from grulab.sweep import manifest
 from tests.conftest import FAULTS, SMALL, grulab
 

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from grulab.tracking.tensorboard import flatten
+from grulab.run_folder.tensorboard import flatten
 from tests.conftest import FAULTS, SMALL, Run, grulab
 
 CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]
@@ -72,7 +72,7 @@ def test_hyper_parameters_are_typed_and_the_status_is_true(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     if outcome == "failed":
-        monkeypatch.setattr("grulab.run._test_metrics", lambda *_: 1 / 0)
+        monkeypatch.setattr("grulab.training.run._test_metrics", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("run", "model.bidirectional=true")
     else:

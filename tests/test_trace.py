@@ -10,9 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from grulab import SequenceClassifier, SequenceDataModule, trace
-from grulab.composition import compose
-from grulab.config import ConfigError
-from grulab.report.training import observe
+from grulab.config.compose import compose
+from grulab.config.schema import ConfigError
+from grulab.report.training_trace import observe
 from tests.conftest import Run
 
 
@@ -103,7 +103,7 @@ def test_the_picture_shows_the_states(run: Run, tmp_path: Path, monkeypatch: pyt
         drawn.update(states=states, prefixes=prefixes, probabilities=probabilities)
         Image.new("RGB", (4, 4)).save(path)
 
-    monkeypatch.setattr("grulab.report.figures.hidden_states", keep)
+    monkeypatch.setattr("grulab.report.trace_figures.hidden_states", keep)
     trace(tmp_path / "run", sequence=3)
     module = SequenceClassifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
     batch = SequenceDataModule(compose(["data.test_size=40"]).data, 0).split("test")[np.array([3])]

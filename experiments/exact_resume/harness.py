@@ -15,14 +15,14 @@ import lightning as L
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from grulab.composition import compose
-from grulab.models.classifier import SequenceClassifier
-from grulab.resuming import resume
-from grulab.run import train
-from grulab.signals import Interrupted
-from grulab.tracking import checkpoints
-from grulab.tracking.recorder import Recorder
-from grulab.tracking.tensorboard import RunLogger
+from grulab.config.compose import compose
+from grulab.run_folder.tensorboard import RunLogger
+from grulab.system.signals import Interrupted
+from grulab.training.callbacks import checkpointing
+from grulab.training.callbacks.epoch_log import Recorder
+from grulab.training.module import SequenceClassifier
+from grulab.training.resume import resume
+from grulab.training.run import train
 
 # Six epochs of seven batches, the last of them a single sequence.
 SMALL = [
@@ -91,8 +91,8 @@ PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "row written": (Recorder, "_draw", _before),
     "curves written": (Recorder, "_draw", _after),
     "half a checkpoint": (L.Trainer, "save_checkpoint", _half_a_file),
-    "between renames": (checkpoints, "_rename", _after),
-    "checkpoint written": (checkpoints.RunCheckpoints, "_write", _after),
+    "between renames": (checkpointing, "_rename", _after),
+    "checkpoint written": (checkpointing.RunCheckpoints, "_write", _after),
     "test": (SequenceClassifier, "test_step", _before),
     "summary": (RunLogger, "end", _before),
 }
@@ -187,7 +187,7 @@ def _arm(moment: Moment) -> None:
 def differences(expected: Path, actual: Path) -> list[str]:
     """Return what is not the same in two runs' folders, apart from wall times; an empty list is the claim."""
     found = []
-    for name in (checkpoints.LAST, checkpoints.BEST):
+    for name in (checkpointing.LAST, checkpointing.BEST):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (expected, actual))
         for content in (one, other):
             for row in content["callbacks"]["Recorder"]["rows"]:

@@ -24,8 +24,8 @@ from rich.progress import track
 
 from grulab import compose
 from grulab.report.sections import Section, to_markdown
-from grulab.run import train
-from grulab.tracking import checkpoints
+from grulab.training.callbacks import checkpointing
+from grulab.training.run import train
 
 HERE = Path(__file__).parent
 AXES = {
@@ -110,7 +110,7 @@ def costs(folder: Path, accelerator: str) -> Section:
     """Return what a checkpoint and a resumed start cost."""
     config = compose([f"trainer.accelerator={accelerator}", "model.hidden_size=64"])
     writes: list[float] = []
-    original = checkpoints.RunCheckpoints._write
+    original = checkpointing.RunCheckpoints._write
 
     def timed(*args: object) -> None:
         began = time.perf_counter()
@@ -118,10 +118,10 @@ def costs(folder: Path, accelerator: str) -> Section:
         writes.append(1000 * (time.perf_counter() - began))
 
     # In place of the method while these runs are timed; mypy does not like a class changed so.
-    checkpoints.RunCheckpoints._write = timed  # type: ignore[method-assign,assignment]
+    checkpointing.RunCheckpoints._write = timed  # type: ignore[method-assign,assignment]
     for repeat in range(5):
         train(config, folder / f"write-{repeat}")
-    checkpoints.RunCheckpoints._write = original  # type: ignore[method-assign]
+    checkpointing.RunCheckpoints._write = original  # type: ignore[method-assign]
 
     arguments = [f"trainer.accelerator={accelerator}", "model.hidden_size=64"]
     finished = folder / "finished"
@@ -146,7 +146,7 @@ def costs(folder: Path, accelerator: str) -> Section:
 # The command line, in a process that ends when it comes to its first training step.
 _TO_FIRST_STEP = """
 import os, sys
-from grulab.models.classifier import SequenceClassifier
+from grulab.training.module import SequenceClassifier
 SequenceClassifier.training_step = lambda *_: os._exit(7)
 from grulab.cli import main
 main(sys.argv[1:])

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from grulab.composition import compose_sweep
+from grulab.config.compose import compose_sweep
 from grulab.data.datamodule import SequenceDataModule
 from grulab.kernels import fused
-from grulab.run import build_module
+from grulab.training.run import build_module
 
 
 def main() -> None:

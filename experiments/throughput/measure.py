@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from experiments.throughput import kernel, peers, pictures, runs, scale
 
-from grulab.composition import compose
+from grulab.config.compose import compose
 from grulab.kernels import fused
-from grulab.processes import available_cores
 from grulab.report.sections import Section, to_markdown
+from grulab.system.processes import available_cores
 
 HERE = Path(__file__).parent
 PARTS = ("kernel", "runs", "sweep", "scale")
@@ -48,8 +48,8 @@ SWEEPS = {
 }
 _KERAS = "Keras 3 on JAX"
 _IMPORTS = (
-    "from grulab.processes import importing\n"
-    "with importing():\n    import grulab.app, torch.utils.tensorboard, grulab.run"
+    "from grulab.system.processes import importing\n"
+    "with importing():\n    import grulab.commands.train, torch.utils.tensorboard, grulab.training.run"
 )
 
 

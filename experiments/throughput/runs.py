@@ -21,11 +21,11 @@ import lightning as L
 import torch
 from torch.nn import functional
 
-from grulab.composition import compose
-from grulab.config import Config, SinusoidsConfig
+from grulab.config.compose import compose
+from grulab.config.schema import Config, SinusoidsConfig
 from grulab.data.datamodule import SequenceDataModule
-from grulab.models.classifier import SequenceClassifier
-from grulab.run import build_module, train
+from grulab.training.module import SequenceClassifier
+from grulab.training.run import build_module, train
 
 CONTENDERS = ("grulab", "bare loop", "bare loop, nn.GRU", "barebones", "ordinary")
 _BAREBONES_WARNINGS = (".*barebones.*", ".*does not have many workers", ".*isinstance.treespec, LeafSpec.")

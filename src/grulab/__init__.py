@@ -8,26 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grulab.composition import compose
-    from grulab.config import Config
+    from grulab.config.compose import compose
+    from grulab.config.schema import Config
     from grulab.data.batch import PaddedBatch
     from grulab.data.datamodule import SequenceDataModule
-    from grulab.models.classifier import SequenceClassifier
     from grulab.models.gru import GRUClassifier
     from grulab.report.trace import trace
-    from grulab.resuming import resume
-    from grulab.run import train
+    from grulab.training.module import SequenceClassifier
+    from grulab.training.resume import resume
+    from grulab.training.run import train
 
 _HOME = {
-    "Config": "grulab.config",
+    "Config": "grulab.config.schema",
     "GRUClassifier": "grulab.models.gru",
     "PaddedBatch": "grulab.data.batch",
-    "SequenceClassifier": "grulab.models.classifier",
+    "SequenceClassifier": "grulab.training.module",
     "SequenceDataModule": "grulab.data.datamodule",
-    "compose": "grulab.composition",
-    "resume": "grulab.resuming",
+    "compose": "grulab.config.compose",
+    "resume": "grulab.training.resume",
     "trace": "grulab.report.trace",
-    "train": "grulab.run",
+    "train": "grulab.training.run",
 }
 
 __all__ = [

@@ -51,8 +51,8 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
 
 
 def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
-    from grulab.config import ConfigError
-    from grulab.signals import SIGNALS, Interrupted
+    from grulab.config.schema import ConfigError
+    from grulab.system.signals import SIGNALS, Interrupted
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
@@ -78,7 +78,7 @@ def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> None:
-    from grulab.app import main as run_app
+    from grulab.commands.train import main as run_app
 
     run_app(arguments)
 
@@ -90,13 +90,13 @@ def _trace(arguments: list[str]) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    from grulab.resuming import main as run_resume
+    from grulab.training.resume import main as run_resume
 
     run_resume(arguments)
 
 
 def _report(arguments: list[str]) -> None:
-    from grulab.report.sweep import main as run_report
+    from grulab.report.sweep_report import main as run_report
 
     run_report(arguments)
 

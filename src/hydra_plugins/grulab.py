@@ -35,8 +35,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             SweepFailedError: when all are done and some failed.
         """
-        from grulab.sweep.grid import SweepFailedError, expand
-        from grulab.sweep.local import JobNotRunError
+        from grulab.sweep.expand import SweepFailedError, expand
+        from grulab.sweep.launcher import JobNotRunError
 
         assert self.config is not None
         assert self.launcher is not None
@@ -71,9 +71,9 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; return how each ended."""
-        from grulab.sweep.jobs import HydraParts
-        from grulab.sweep.local import launch
-        from grulab.sweep.settings import parse_settings
+        from grulab.sweep.hydra_jobs import HydraParts
+        from grulab.sweep.launcher import launch
+        from grulab.sweep.launcher_settings import parse_settings
 
         parts = HydraParts(self.hydra_context, self.task_function, self.config)
         return launch(parts, parse_settings(self.settings), [list(job) for job in job_overrides], initial_job_idx)

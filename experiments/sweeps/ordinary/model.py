@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from grulab.config import SPLITS, SinusoidsConfig, Split
+from grulab.config.schema import SPLITS, SinusoidsConfig, Split
 from grulab.tasks import build_task
 
 Batch = tuple[Tensor, Tensor, Tensor]

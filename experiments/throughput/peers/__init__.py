@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from grulab.config import SPLITS, DataConfig
+from grulab.config.schema import SPLITS, DataConfig
 from grulab.tasks import build_task
 
 _HERE = Path(__file__).parent

@@ -14,12 +14,12 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from grulab.config import DataConfig
+from grulab.config.schema import DataConfig
 from grulab.data.batch import PaddedBatch
-from grulab.data.plan import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
-from grulab.data.splits import SplitDataset
-from grulab.processes import end_with
-from grulab.signals import SIGNALS
+from grulab.data.dataset import SplitDataset
+from grulab.data.sampler import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
+from grulab.system.processes import end_with
+from grulab.system.signals import SIGNALS
 from grulab.tasks import Split, build_task
 
 # Without gradients nothing has to be kept: there is room for eight training batches, of short sequences for more.

@@ -9,13 +9,13 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import special
 
-from grulab.composition import Job
-from grulab.config import ConfigError, parse_stored
-from grulab.identity import flatten
-from grulab.remedies import shown_value
+from grulab.config.compose import Job
+from grulab.config.same_run import flatten
+from grulab.config.schema import ConfigError, parse_stored
+from grulab.config.validation_messages import shown_value
+from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
-from grulab.sweep.states import cause_of, standing_of
-from grulab.tracking.summary import read_summary
+from grulab.sweep.status import cause_of, standing_of
 
 _LEVEL = 0.95
 # What differs between jobs without being what is compared.

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from grulab.remedies import shown_value
+from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects, interval
 
 _HIGHLIGHTED = 4

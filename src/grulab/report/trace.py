@@ -14,17 +14,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.tensorboard import SummaryWriter
 
-from grulab.config import Config, ConfigError, parse_stored
+from grulab.config.hydra_errors import Parser
+from grulab.config.schema import Config, ConfigError, parse_stored
 from grulab.data.batch import PaddedBatch
-from grulab.folders import shown
-from grulab.mistakes import Parser
-from grulab.models.classifier import SequenceClassifier
-from grulab.report import figures
+from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
-from grulab.report.training import training_section
+from grulab.report.training_trace import training_section
+from grulab.run_folder import checkpoint_file
+from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, UnsafeCheckpointError
+from grulab.run_folder.paths import shown
 from grulab.tasks import Task, build_task
-from grulab.tracking import checkpoints, recorder, sealed
-from grulab.tracking.sealed import KEY, DamagedCheckpointError, UnsafeCheckpointError
+from grulab.training.callbacks import checkpointing, epoch_log
+from grulab.training.module import SequenceClassifier
 
 FOLDER = "trace"
 PICTURE = "hidden_states.png"
@@ -81,7 +82,7 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     if not 0 <= sequence < size:
         raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1} (data.test_size={size})")
     run_dir = trained.path.parent.parent
-    table = run_dir / recorder.FILE_NAME
+    table = run_dir / epoch_log.FILE_NAME
     folder = run_dir / FOLDER if table.is_file() else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")
     folder.mkdir(exist_ok=True)
 
@@ -110,9 +111,11 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
-    best = path / checkpoints.FOLDER / checkpoints.BEST
+    best = path / checkpointing.FOLDER / checkpointing.BEST
     if not best.is_file():
-        raise ConfigError(f"{path}: holds no {checkpoints.FOLDER}/{checkpoints.BEST}; name a run's folder or a .ckpt")
+        raise ConfigError(
+            f"{path}: holds no {checkpointing.FOLDER}/{checkpointing.BEST}; name a run's folder or a .ckpt"
+        )
     return best
 
 
@@ -123,7 +126,7 @@ def load(path: Path) -> Trained:
         ConfigError: if it is not one of ours.
     """
     try:
-        content = sealed.load(path)
+        content = checkpoint_file.load(path)
         config = parse_stored(content[KEY]["config"])
         module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
         module.load_state_dict(content["state_dict"])
@@ -190,7 +193,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
     # What the model would say had the sequence ended here: every beginning of it as a sequence of its own.
     prefixes = torch.from_numpy(shown_steps + 1)
     answers = trained.module(batch.x.expand(len(prefixes), -1, -1), prefixes).softmax(dim=1)
-    figures.hidden_states(
+    trace_figures.hidden_states(
         picture, states[0].numpy(), prefixes.numpy(), answers.numpy(), truth, trained.config.model.hidden_size
     )
     steps = pd.DataFrame(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grulab.composition import Job
-from grulab.config import ConfigError, parse_stored
-from grulab.folders import shown
-from grulab.identity import MAY_CHANGE, flatten, unflatten, what_differs
-from grulab.remedies import shown_value
-from grulab.tracking.files import write_atomically
-from grulab.tracking.summary import git_state, read_summary, versions
+from grulab.config.compose import Job
+from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
+from grulab.config.schema import ConfigError, parse_stored
+from grulab.config.validation_messages import shown_value
+from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.paths import shown
+from grulab.run_folder.summary import git_state, read_summary, versions
 
 FILE_NAME = "sweep.json"
 _PUT_BACK = "put it back, or name another hydra.sweep.dir"

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from grulab.composition import Job, Sweep
-from grulab.folders import shown
-from grulab.sweep.states import standing_of
+from grulab.config.compose import Job, Sweep
+from grulab.run_folder.paths import shown
+from grulab.sweep.status import standing_of
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 
-from grulab.accelerator import find_accelerator
-from grulab.config import Config, ConfigError
-from grulab.kernels.missing import note_of_missing
-from grulab.processes import available_cores
-from grulab.sweep.settings import LocalSettings
+from grulab.config.schema import Config, ConfigError
+from grulab.kernels.backend import note_of_missing
+from grulab.sweep.launcher_settings import LocalSettings
+from grulab.system.processes import available_cores
+from grulab.training.device import find_accelerator
 
 
 def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:

@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 from hydra.core.utils import JobStatus, run_job
 
-from grulab.composition import Job
-from grulab.config import Config
-from grulab.processes import end_with, importing
-from grulab.signals import SIGNALS, Interrupted
-from grulab.sweep.jobs import Bases, HydraParts, job_config
+from grulab.config.compose import Job
+from grulab.config.schema import Config
+from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
+from grulab.system.processes import end_with, importing
+from grulab.system.signals import SIGNALS, Interrupted
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
@@ -51,7 +51,7 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
         code = error.exit_code
     except BaseException as error:
         # Hydra's callbacks, logging or folders: what goes wrong in the run itself is in the run's summary.
-        from grulab.sweep.states import record_failure
+        from grulab.sweep.status import record_failure
 
         logging.getLogger(__name__).exception("the job failed outside its run")
         record_failure(folder, job.config, type(error).__name__, str(error))
@@ -73,10 +73,10 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
         # Lightning imports this one when the first event is written.
         import torch.utils.tensorboard  # noqa: F401
 
-        import grulab.run  # noqa: F401
-        from grulab.data.splits import remember_splits
+        import grulab.training.run  # noqa: F401
+        from grulab.data.dataset import remember_splits
+        from grulab.run_folder.summary import git_state, versions
         from grulab.tasks import build_task
-        from grulab.tracking.summary import git_state, versions
 
     git_state()
     versions()

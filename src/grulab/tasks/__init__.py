@@ -1,6 +1,6 @@
-"""What there is to learn: one generator a file. A task is added here, in config.py and in conf/data/."""
+"""What there is to learn: one generator a file. A task is added here, in config/schema.py and in conf/data/."""
 
-from grulab.config import DataConfig, SinusoidsConfig, Split, TemporalOrderConfig
+from grulab.config.schema import DataConfig, SinusoidsConfig, Split, TemporalOrderConfig
 from grulab.tasks.base import Sequences, Task
 from grulab.tasks.sinusoids import Sinusoids
 from grulab.tasks.temporal_order import TemporalOrder

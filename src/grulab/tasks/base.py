@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grulab.config import Split
-from grulab.tasks import randomness
+from grulab.config.schema import Split
+from grulab.tasks import counter_rng
 
 
 class Sequences(NamedTuple):
@@ -54,7 +54,7 @@ class Task(ABC):
 
         Every length of the range is equally likely. The arguments are those of :meth:`generate`.
         """
-        return randomness.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
+        return counter_rng.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
 
     @abstractmethod
     def ceiling(self) -> float:

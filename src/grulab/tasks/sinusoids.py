@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from grulab.config import SinusoidsConfig, Split
-from grulab.tasks import randomness
+from grulab.config.schema import SinusoidsConfig, Split
+from grulab.tasks import counter_rng
 from grulab.tasks.base import Sequences, Task
 
 # The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, so the mean
@@ -95,7 +95,7 @@ class Sinusoids(Task):
         return max(_FEWEST_PHASES, int(np.ceil(1 / peak)))
 
     def _generate(self, seed: int, stream: str, indices: NDArray[np.int64]) -> Sequences:
-        classes = randomness.integers(0, self.num_classes - 1, seed, stream, "class", indices, 1)[:, 0]
+        classes = counter_rng.integers(0, self.num_classes - 1, seed, stream, "class", indices, 1)[:, 0]
         lengths = self.lengths(seed, stream, indices)
         features = np.zeros((len(indices), lengths.max(initial=0), self.num_features), dtype=np.float32)
         # Sequences of like length are made together, so that few steps are made that are no sequence's.
@@ -120,9 +120,9 @@ class Sinusoids(Task):
         shape = (len(indices), lengths[0], self.num_features)
         steps = np.arange(lengths[0])
         turns = np.array(self.config.frequencies)[classes, None] * steps  # (sequences, time)
-        phases = randomness.uniform(seed, stream, "phase", indices, self.num_features)
-        values = randomness.sine(turns[:, :, None] + phases[:, None, :])
-        noise = randomness.normal(seed, stream, "noise", indices, shape[1] * shape[2]).reshape(shape)
+        phases = counter_rng.uniform(seed, stream, "phase", indices, self.num_features)
+        values = counter_rng.sine(turns[:, :, None] + phases[:, None, :])
+        noise = counter_rng.normal(seed, stream, "noise", indices, shape[1] * shape[2]).reshape(shape)
         noise *= self.config.noise
         values += noise
         values[steps >= lengths[:, None]] = 0

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grulab.config import Level, Split, TemporalOrderConfig
-from grulab.tasks import randomness
+from grulab.config.schema import Level, Split, TemporalOrderConfig
+from grulab.tasks import counter_rng
 from grulab.tasks.base import Sequences, Task
 
 SYMBOLS = "abcdXYBE"
@@ -64,11 +64,11 @@ class TemporalOrder(Task):
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
         """Return the sequences with these indices; see :meth:`Task.generate`."""
         lengths = self.lengths(seed, split, indices)
-        relevant = randomness.integers(0, 1, seed, split, "relevant", indices, len(self.positions))
-        symbols = randomness.integers(0, _DISTRACTORS - 1, seed, split, "distractors", indices, self.length_range[1])
+        relevant = counter_rng.integers(0, 1, seed, split, "relevant", indices, len(self.positions))
+        symbols = counter_rng.integers(0, _DISTRACTORS - 1, seed, split, "distractors", indices, self.length_range[1])
         rows = np.arange(len(indices))
         low, high = np.array(self.positions).T
-        places = randomness.integers(low, high, seed, split, "positions", indices, len(self.positions))
+        places = counter_rng.integers(low, high, seed, split, "positions", indices, len(self.positions))
         symbols[rows[:, None], places] = _X + relevant
         symbols[:, 0] = _BEGIN
         symbols[rows, lengths - 1] = _END

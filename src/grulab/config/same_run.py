@@ -1,0 +1,62 @@
+"""What makes two configurations the same run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grulab.config.schema import Config, ConfigError
+from grulab.config.validation_messages import shown_value
+
+# How long a run goes on, and where: the numbers depend on that in their last bits at most.
+MAY_CHANGE = frozenset(
+    {
+        "trainer.max_epochs",
+        "trainer.early_stopping_patience",
+        "trainer.accelerator",
+        "trainer.devices",
+        "trainer.threads",
+        "model.backend",
+        "data.num_workers",
+    }
+)
+
+
+def refuse_another_run(before: Config, after: Config) -> None:
+    """Check that a run stays the same run.
+
+    Raises:
+        ConfigError: naming each key that may not change, with both values.
+    """
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
+    lines = [
+        f"{key}={shown_value(new.get(key))}: the run has {shown_value(old.get(key))}, and with another value "
+        "it would be another run; leave it out, or start one with grulab train"
+        for key in what_differs(old, new)
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys that make two configurations, as nested plain values, different runs."""
+    old, new = flatten(before), flatten(after)
+    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return flat
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under dotted keys nested again."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return nested

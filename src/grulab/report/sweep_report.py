@@ -1,0 +1,170 @@
+"""``grulab report``: leaderboard and figures of a sweep, rebuilt from its folders at any time."""
+
+import base64
+import html
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from grulab.config.hydra_errors import Parser
+from grulab.config.validation_messages import shown_value
+from grulab.report import sweep_figures
+from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
+from grulab.report.sections import Section, print_sections, report_console, to_markdown
+from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.paths import shown
+
+FIGURES = {
+    "effects.png": sweep_figures.draw_effects,
+    "pareto.png": sweep_figures.draw_pareto,
+    "learning.png": sweep_figures.draw_learning,
+}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
+img { max-width: 100% } pre, code { background: #f5f5f5; padding: .1rem .3rem }
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab report ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = Parser(prog="grulab report", description=__doc__)
+    parser.add_argument("sweep_dir", metavar="DIR", help="the sweep's folder, outputs/sweeps/<name>/<date_time>")
+    report(Path(parser.parse_args(arguments).sweep_dir), report_console())
+
+
+def report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard:
+    """Write leaderboard.csv, leaderboard.md, figures/ and report.html in a sweep's folder, finished or not.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        console: where to print the leaderboard, or None.
+
+    Raises:
+        ConfigError: if the folder is no sweep's.
+    """
+    sweep_dir = Path(sweep_dir)
+    board = read_sweep(sweep_dir)
+    sections = [_ranking(board), *_insights(board), *_failures(board)]
+    title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
+    pictures = _draw(board, sweep_dir / "figures")
+    write_atomically(sweep_dir / "leaderboard.csv", board.ranking.to_csv(index=False))
+    images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
+    write_atomically(sweep_dir / "leaderboard.md", to_markdown(title, sections) + images)
+    write_atomically(sweep_dir / "report.html", _page(title, sections, pictures))
+    if console is not None:
+        print_sections(sections, console)
+        console.print(f"\nreport  {shown(sweep_dir / 'report.html')}", highlight=False, soft_wrap=True)
+    return board
+
+
+def _ranking(board: Leaderboard) -> Section:
+    counts = board.jobs["status"].value_counts()
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    text = f"{len(board.jobs)} jobs: {states}."
+    if board.ranking.empty:
+        return Section("Leaderboard", f"{text} No job has a result yet.")
+    ranking = board.ranking
+    table = pd.DataFrame({"rank": ranking["rank"]})
+    for key in [*board.swept, *board.tied]:
+        table[board.short(key)] = ranking[key].map(shown_value)
+    for tag in dict.fromkeys([board.metric, "test/accuracy"]):
+        table[tag] = [_mean(row[tag], row[f"{tag} interval"]) for _, row in ranking.iterrows()]
+    table["seeds"] = ranking["seeds"]
+    table["parameters"] = ranking["parameters"].map("{:,}".format)
+    table["seconds"] = ranking["seconds"].map("{:.1f}".format)
+    table["seq/s"] = ranking["sequences_per_second"].map("{:,.0f}".format)
+    table["padding"] = ranking["padding"].map("{:.0%}".format)
+    done = board.done.iloc[0]
+    text += (
+        f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; "
+        f"chance {done['chance']:.3f}, ceiling {done['ceiling']:.3f}."
+    )
+    return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
+
+
+def _insights(board: Leaderboard) -> list[Section]:
+    if board.ranking.empty:
+        return []
+    members = board.members(board.ranking.iloc[0])
+    ascending = board.metric.endswith("loss")
+    best = members.sort_values(board.metric, ascending=ascending, kind="stable").iloc[0]
+    command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
+    sections = [
+        Section("Is the winner better?", verdict(board)),
+        Section(
+            "The best job",
+            f"{best['job']}: {board.metric} {best[board.metric]:.4f}, test accuracy {best['test/accuracy']:.4f}.\n\n"
+            f"checkpoint  {shown(best['folder'] / 'checkpoints' / 'best.ckpt')}\n\n"
+            f"once more   {command}",
+        ),
+    ]
+    for key in board.swept:
+        table = effects(board, key)
+        if len(table) < 2:
+            continue
+        cells = {
+            board.short(key): [shown_value(value) for value in table["value"].tolist()],
+            f"{board.metric}, all jobs": [
+                _mean(*pair) for pair in zip(table["mean"], table["interval"], strict=True)
+            ],
+            "jobs": table["jobs"],
+            f"against {shown_value(table['value'].tolist()[0])}": [
+                "" if index == 0 else _mean(row["difference"], row["difference_interval"], "{:+.4f}")
+                for index, row in table.iterrows()
+            ],
+            "pairs": table["pairs"],
+        }
+        text = "Differences are over pairs of jobs that agree in everything else, the seed included."
+        sections.append(Section(f"What {key} does on its own", text, pd.DataFrame(cells)))
+    return sections
+
+
+def _failures(board: Leaderboard) -> list[Section]:
+    failed = board.jobs[board.jobs["status"] != "done"]
+    if failed.empty:
+        return []
+    table = failed[["job", "status", "error"]].rename(columns={"error": "cause"})
+    return [Section("Without a result", f"{len(failed)} of {len(board.jobs)} jobs.", table)]
+
+
+def _draw(board: Leaderboard, folder: Path) -> list[Path]:
+    if board.ranking.empty:
+        return []
+    folder.mkdir(exist_ok=True)
+    drawn = []
+    for name, draw in FIGURES.items():
+        if name == "effects.png" and not board.swept:
+            continue
+        draw(board, folder / name)
+        drawn.append(folder / name)
+    return drawn
+
+
+def _page(title: str, sections: Sequence[Section], pictures: Sequence[Path]) -> str:
+    """Return the report as one HTML file that needs nothing beside it."""
+    parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
+    parts.append(f"<h1>{html.escape(title)}</h1>")
+    for section in sections:
+        paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in section.text.split("\n\n"))
+        parts.append(f"<h2>{html.escape(section.title)}</h2>{paragraphs}")
+        if section.table is not None:
+            parts.append(section.table.to_html(index=False, border=0))
+        if section.title == "Leaderboard":
+            for picture in pictures:
+                data = base64.b64encode(picture.read_bytes()).decode()
+                parts.append(f'<img alt="{picture.stem}" src="data:image/png;base64,{data}">')
+    return "\n".join(parts) + "\n"
+
+
+def _mean(mean: float, half: float, form: str = "{:.4f}") -> str:
+    return form.format(mean) + ("" if math.isnan(half) else f" ± {half:.4f}")

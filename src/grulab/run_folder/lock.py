@@ -1,0 +1,99 @@
+"""A run's folder has one owner at a time."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grulab.config.schema import ConfigError
+
+FILE_NAME = ".owner"
+# Long enough for a process that was killed to be gone.
+_ATTEMPTS = 5
+_SECONDS_BETWEEN_ATTEMPTS = 0.1
+_HELD: set[Path] = set()
+_GUARD = threading.Lock()
+
+
+@contextmanager
+def own(run_dir: Path) -> Iterator[None]:
+    """Be the only process that writes to a run's folder.
+
+    The lock is the kernel's (POSIX, so workers forked later do not share it): it is gone when its holder is, however
+    that ended, and a lock left by a dead process does not exist.
+
+    Raises:
+        ConfigError: if another process owns the folder; it says which, and since when.
+    """
+    path = run_dir / FILE_NAME
+    place = path.resolve()
+    # The kernel's lock is between processes, not between threads of one.
+    with _GUARD:
+        if place in _HELD:
+            raise ConfigError(f"{run_dir}: is in use by this process; wait for that run")
+        _HELD.add(place)
+    try:
+        yield from _locked(run_dir, path)
+    finally:
+        _HELD.discard(place)
+
+
+def is_owned(run_dir: Path) -> bool:
+    """Return whether a process is at work in a run's folder."""
+    path = run_dir / FILE_NAME
+    with _GUARD:
+        if path.resolve() in _HELD:
+            return True
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            # There is no other portable way to ask. _locked() waits the moment that this takes.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+
+def _locked(run_dir: Path, path: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(f"{run_dir}: cannot be written to ({error.strerror}); a run needs its folder") from None
+    try:
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if attempt == 0:
+                    raise ConfigError(
+                        f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it"
+                    ) from None
+                time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        me = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(me).encode(), 0)
+        yield
+    finally:
+        # Closing releases the lock. The file stays: were it removed, two processes could lock two files of one name.
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError):
+        return "another process"

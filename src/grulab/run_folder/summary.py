@@ -1,0 +1,157 @@
+"""summary.json: what a run is, how it went, and how it ended."""
+
+import json
+import platform
+import subprocess
+import time
+import traceback
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from grulab.config.schema import Config
+from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.paths import shown
+
+FILE_NAME = "summary.json"
+_LIBRARIES = (
+    "grulab",
+    "torch",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "tensorboard",
+    "numpy",
+)
+
+
+class Summary:
+    """The run's account of itself, written when it begins and when it ends, however it ends.
+
+    A context manager: leaving it normally says "done", an exception says "failed" with its traceback, and Ctrl-C or
+    a signal says "interrupted".
+
+    Args:
+        run_dir: the run's folder.
+        config: the run's configuration.
+    """
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        self.path = run_dir / FILE_NAME
+        self._began = time.perf_counter()
+        before = read_summary(run_dir) or {}
+        seconds, resumed = before.get("seconds"), before.get("resumed")
+        self._seconds_before = seconds if isinstance(seconds, float) else 0.0
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "name": config.name,
+            "config": config.to_dict(),
+            "config_hash": config.hash(),
+            "seed": config.seed,
+            "monitor": config.checkpoint.monitor,
+            "metrics": {},
+            "parameters": None,
+            "backend": before.get("backend"),
+            "seconds": 0.0,
+            "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            "resumed": resumed + 1 if isinstance(resumed, int) else int(bool(before)),
+            "versions": versions(),
+            "git": git_state(),
+            "error": None,
+        }
+
+    def update(self, **values: Any) -> None:
+        """Set top-level values and write the file."""
+        self.content.update(values)
+        self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
+        write_summary(self.path.parent, self.content)
+
+    def __enter__(self) -> Self:
+        self.update()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status, cause = "done", None
+        if error is not None:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            if status == "failed":
+                error.add_note(f"the traceback is in {shown(self.path)}, and GRULAB_TRACEBACK=1 shows it here")
+            cause = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error)),
+            }
+        try:
+            self.update(status=status, error=cause)
+        except OSError:
+            # The disk may be full or gone, which is the error on its way; "running" without an owner says enough.
+            if error is None:
+                raise
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Return the content of a run's summary.json, or None where there is none that makes sense."""
+    try:
+        content = json.loads((run_dir / FILE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    try:
+        is_sound = isinstance(content["config"], dict) and isinstance(content["metrics"], dict)
+        has_result = content["status"] != "done" or content["monitor"] in content["metrics"]
+    except (KeyError, TypeError):
+        return None
+    return content if is_sound and has_result else None
+
+
+def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
+    """Write a run's summary.json."""
+    write_atomically(run_dir / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
+    """Say in a run's folder that it failed, for a run that could not say so itself: it was killed, or never began.
+
+    Args:
+        run_dir: the run's folder, which this process owns.
+        config: the run's configuration.
+        kind: the type of the error, such as "Killed".
+        message: what happened.
+    """
+    content = read_summary(run_dir) or Summary(run_dir, config).content
+    error = {"type": kind, "message": message, "traceback": ""}
+    write_summary(run_dir, content | {"status": "failed", "error": error})
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that the numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """Return the commit this code was run from and whether it was changed since, or None outside a checkout.
+
+    Asked once in a process, and the jobs of a sweep inherit the answer: they run what was imported then.
+    """
+    # A wheel's package lies in no checkout of ours, though perhaps below somebody else's.
+    root = Path(__file__).parents[3]
+    if not (root / "pyproject.toml").is_file():
+        return None
+    try:
+        status = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit = next((line.split()[-1] for line in status if line.startswith("# branch.oid")), None)
+    return {"commit": commit, "changed": any(not line.startswith("#") for line in status)}

@@ -1,0 +1,314 @@
+"""The launcher: a sweep's jobs in parallel, whatever happens to any of them."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import FrameType
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from grulab.config.compose import Job
+from grulab.config.schema import ConfigError
+from grulab.sweep import manifest
+from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job
+from grulab.sweep.job_progress import Progress
+from grulab.sweep.launcher_settings import LocalSettings
+from grulab.sweep.live_table import Display
+from grulab.sweep.status import cause_of, record_failure, result_of
+from grulab.system.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
+
+# How often the clock, the table and the signals are looked at.
+_SECONDS_BETWEEN_LOOKS = 0.1
+# How long a job that is stopped for its time limit may take to save itself.
+_GRACE_SECONDS = 10.0
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class JobFailedError(RuntimeError):
+    """A job of the sweep failed; its summary.json has the traceback."""
+
+
+class JobNotRunError(JobFailedError):
+    """The sweep was stopped before it came to this job."""
+
+
+@dataclass
+class _Running:
+    progress: Progress
+    process: ForkProcess
+    slot: str | None
+    out_of_memory_before: int
+    stop_at: float = float("inf")
+    kill_at: float = float("inf")
+
+
+def launch(
+    parts: HydraParts, settings: LocalSettings, job_overrides: list[list[str]], first_number: int
+) -> list[JobReturn]:
+    """Run the jobs that are not done yet, as many at once as there are slots, each in a process of its own.
+
+    Args:
+        parts: what Hydra hands to a launcher.
+        settings: the launcher's.
+        job_overrides: of each job.
+        first_number: of the first job.
+
+    Returns:
+        How each job ended: the monitored metric, or an error.
+
+    Raises:
+        ConfigError: if this machine lacks what the jobs or the settings ask for.
+        Interrupted: after a signal, when the running jobs have saved themselves.
+    """
+    sweep_dir = Path(parts.config.hydra.sweep.dir)
+    todo: deque[Progress] = deque()
+    everything = [Progress(job, sweep_dir / job.folder) for job in _jobs(parts, job_overrides, first_number)]
+    for progress in everything:
+        progress.score = result_of(progress.folder, progress.job.config)
+        progress.state = "pending" if progress.score is None else "done before"
+        if progress.score is None:
+            todo.append(progress)
+    if todo:
+        from grulab.sweep.worker import prepare_to_fork
+
+        configs = [progress.job.config for progress in todo]
+        prepare_to_fork(configs)
+        from grulab.sweep.slots import find_slots, notes
+
+        slots = find_slots(configs, settings)
+        bases = compose_bases(parts, [progress.job for progress in todo])
+        for note in notes(configs, settings, slots):
+            print(f"note: {note}")
+        with Display(everything, len(slots)) as display:
+            _Launcher(parts, bases, settings, slots, display).run(todo)
+    return [_returned(progress) for progress in everything]
+
+
+class _Launcher:
+    """Starts jobs while there are slots, and watches those that run.
+
+    Args:
+        parts: what Hydra hands to a launcher.
+        bases: what Hydra composes for the jobs.
+        settings: the launcher's.
+        slots: a device for each job that runs at the same time.
+        display: told of every change.
+    """
+
+    def __init__(
+        self,
+        parts: HydraParts,
+        bases: Bases,
+        settings: LocalSettings,
+        slots: Sequence[str | None],
+        display: Display,
+    ) -> None:
+        self.parts, self.bases, self.settings, self.display = parts, bases, settings, display
+        self.free = list(slots)
+        self.running: list[_Running] = []
+        self.signals: list[int] = []
+
+    def run(self, todo: deque[Progress]) -> None:
+        """Run all jobs; leave none behind.
+
+        Raises:
+            Interrupted: after a signal.
+        """
+        with self._listening():
+            try:
+                while self.running or (todo and not self.signals):
+                    while todo and self.free and not self.signals:
+                        self._start(todo.popleft())
+                    wait([running.process.sentinel for running in self.running], _SECONDS_BETWEEN_LOOKS)
+                    self._pass_on_signals()
+                    for running in list(self.running):
+                        if not running.process.is_alive():
+                            self._end(running, todo)
+                        else:
+                            self._keep_time(running)
+                    self.display.refresh()
+            finally:
+                # Only an error of ours leaves some running.
+                for running in self.running:
+                    _kill(running.process)
+        if self.signals:
+            raise Interrupted(self.signals[0])
+
+    def _start(self, progress: Progress) -> None:
+        from grulab.sweep.worker import work
+
+        slot = self.free.pop(0)
+        progress.start()
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(self.parts, self.bases, progress.job, progress.folder, slot, os.getpid())
+        )
+        running = _Running(progress, process, slot, _out_of_memory_kills())
+        if self.settings.time_limit is not None:
+            running.stop_at = progress.began + self.settings.time_limit
+        # A signal between its birth and its first handler would be lost.
+        before_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process.start()
+            self.running.append(running)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before_mask)
+        self.display.changed(progress)
+
+    def _end(self, running: _Running, todo: deque[Progress]) -> None:
+        progress, code = running.progress, running.process.exitcode
+        assert code is not None
+        # It may have left loader workers.
+        _kill(running.process)
+        running.process.close()
+        self.running.remove(running)
+        self.free.append(running.slot)
+        progress.seconds += time.monotonic() - progress.began
+        progress.score = result_of(progress.folder, progress.job.config)
+        if progress.score is not None:
+            progress.state = "done"
+        elif running.kill_at < float("inf"):
+            limit = f"took longer than hydra.launcher.time_limit={self.settings.time_limit:g} seconds"
+            self._record(progress, "TimeLimitError", limit)
+            progress.state = "failed"
+        elif self.signals and (code < 0 or code in _INTERRUPTED):
+            progress.state = "interrupted"
+        elif code < 0 or code in _INTERRUPTED:
+            signum = -code if code < 0 else code - 128
+            reason = _death(signum, running.out_of_memory_before)
+            self._record(progress, "Killed", reason)
+            progress.state = "failed"
+        else:
+            progress.state = "failed"
+        if progress.state == "failed":
+            progress.cause = cause_of(progress.folder)
+            if progress.attempts <= self.settings.retries:
+                progress.state = "pending"
+                todo.append(progress)
+            elif self.settings.on_failure == "stop":
+                todo.clear()
+        self.display.changed(progress)
+
+    def _record(self, progress: Progress, kind: str, message: str) -> None:
+        # With a full disk there is no writing it down, and the other jobs are to be looked after.
+        with suppress(OSError):
+            record_failure(progress.folder, progress.job.config, kind, message)
+
+    def _keep_time(self, running: _Running) -> None:
+        now = time.monotonic()
+        if now > running.kill_at:
+            _kill(running.process)
+        elif now > running.stop_at and running.kill_at == float("inf"):
+            running.kill_at = now + _GRACE_SECONDS
+            assert running.process.pid is not None
+            os.kill(running.process.pid, signal.SIGTERM)
+
+    def _pass_on_signals(self) -> None:
+        """Tell the jobs of the first signal, so that they save themselves; at the second, end them."""
+        if len(self.signals) > 1:
+            for running in self.running:
+                _kill(running.process)
+        elif self.signals and not self.display.is_stopping:
+            self.display.stopping(len(self.running))
+            for running in self.running:
+                assert running.process.pid is not None
+                os.kill(running.process.pid, self.signals[0])
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        heard = float("-inf")
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            nonlocal heard
+            now = time.monotonic()
+            if now - heard > SECONDS_OF_ONE_SIGNAL:
+                self.signals.append(signum)
+            heard = now
+
+        before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        mine = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+        for signum in mine:
+            signal.signal(signum, note)
+        try:
+            yield
+        finally:
+            for signum in mine:
+                signal.signal(signum, before[signum])
+
+
+def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) -> list[Job]:
+    """Return the jobs as sweep.json has them; those of a sweeper that decides as it goes on are added to it.
+
+    Raises:
+        ConfigError: if such a job's folder is that of another job.
+    """
+    sweep_dir = Path(parts.config.hydra.sweep.dir)
+    known = manifest.read(sweep_dir)
+    jobs = {job.number: job for job in known.jobs} if known else {}
+    new = []
+    for number, overrides in enumerate(job_overrides, start=first_number):
+        if number in jobs and jobs[number].overrides == overrides:
+            continue
+        job = compose_job(parts, overrides, number)
+        if number in jobs:
+            manifest.refuse_another_sweep(sweep_dir, [jobs[number]], [job])
+        elif other := next((other for other in jobs.values() if other.folder == job.folder), None):
+            raise ConfigError(
+                f"hydra.sweep.subdir: jobs {other.number} and {number} would share the folder {job.folder}; "
+                "name what differs, or ${hydra.job.num}"
+            )
+        jobs[number] = job
+        new.append(job)
+    if known and new:
+        manifest.write(sweep_dir, replace(known, jobs=[jobs[number] for number in sorted(jobs)]))
+    return [jobs[number] for number in range(first_number, first_number + len(job_overrides))]
+
+
+def _kill(process: ForkProcess) -> None:
+    """End a job and what it has started: its process group, which bears its number."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _death(signum: int, out_of_memory_before: int) -> str:
+    name = signal.Signals(signum).name
+    if signum in SIGNALS:
+        return f"by {name}, and not by the sweep"
+    if signum != signal.SIGKILL:
+        return f"by {name}; run.log may tell where it was"
+    if _out_of_memory_kills() > out_of_memory_before:
+        return f"by {name}, and the machine ran out of memory meanwhile"
+    return f"by {name}: by hand, or by what limits its memory"
+
+
+def _out_of_memory_kills() -> int:
+    """Return how many processes the kernel has ended for lack of memory since the machine started."""
+    try:
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def _returned(progress: Progress) -> JobReturn:
+    returned = JobReturn(overrides=progress.job.overrides, working_dir=str(progress.folder), task_name="grulab")
+    done = progress.state in ("done", "done before")
+    returned.status = JobStatus.COMPLETED if done else JobStatus.FAILED
+    kind = JobNotRunError if progress.state == "pending" else JobFailedError
+    returned.return_value = progress.score if done else kind(progress.cause or progress.state)
+    return returned

@@ -1,0 +1,43 @@
+"""The settings of the launcher: types and ranges. The values are in conf/hydra/launcher/local.yaml."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from grulab.config.schema import STRICT, ConfigError, Count, Integer, Number
+from grulab.config.validation_messages import dotted, remedy, shown_value
+
+TARGET = "hydra_plugins.grulab.LocalLauncher"
+
+
+@dataclass(frozen=True, config=STRICT)
+class LocalSettings:
+    """How a sweep's jobs run on this machine."""
+
+    cores: Count | None
+    devices: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1)] | None
+    jobs_per_device: Annotated[Count, Field(le=1000)]
+    on_failure: Literal["continue", "stop"]
+    retries: Annotated[Integer, Field(ge=0, le=1000)]
+    time_limit: Annotated[Number, Field(gt=0)] | None
+
+
+_SCHEMA: TypeAdapter[LocalSettings] = TypeAdapter(LocalSettings)
+
+
+def parse_settings(values: Mapping[str, Any]) -> LocalSettings:
+    """Return checked settings.
+
+    Raises:
+        ConfigError: with one line for each mistake, naming the key, the value and the remedy.
+    """
+    try:
+        return _SCHEMA.validate_python({key: value for key, value in values.items() if key != "_target_"})
+    except ValidationError as error:
+        lines = [
+            f"hydra.launcher.{dotted(mistake['loc'])}={shown_value(mistake['input'])}: {remedy(mistake)}"
+            for mistake in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,169 @@
+"""What a sweep shows while it runs: a live table on a terminal, a line for each change elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from grulab.sweep.job_progress import Progress
+
+_SECONDS_BETWEEN_DRAWINGS = 0.25
+_STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+# Beside the running jobs, the last ones that ended.
+_ENDED_SHOWN = 8
+
+
+class Display:
+    """Shows a sweep's progress; a context manager.
+
+    Args:
+        jobs: all of the sweep's.
+        slots: how many run at once.
+    """
+
+    def __init__(self, jobs: Sequence[Progress], slots: int) -> None:
+        self.jobs, self.slots = jobs, slots
+        self.is_stopping = False
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._ended: list[Progress] = []
+        self._live: Live | None = None
+        if sys.stdout.isatty():
+            # No thread that draws: jobs are forked from this process.
+            self._live = Live(console=Console(), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        before = sum(job.state == "done before" for job in self.jobs)
+        done = f"{before} done before, " if before else ""
+        todo = len(self.jobs) - before
+        many = f"{len(self.jobs)} job{'s' * (len(self.jobs) > 1)}"
+        _say(f"{many}: {done}{todo} to do, {min(self.slots, todo)} at once")
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def changed(self, job: Progress) -> None:
+        """Show that a job has another state."""
+        job.look()
+        if job.state not in ("running", "pending"):
+            self._ended.append(job)
+        if job.state == "running" and self._live is None:
+            return
+        if self._live is None or job.state == "failed":
+            # A failure is told at once, and stays above the table.
+            self._print(self._line(job))
+        self.refresh(now=True)
+
+    def stopping(self, running: int) -> None:
+        """Show that the running jobs are being stopped."""
+        self.is_stopping = True
+        self._print(f"stopping: {running} jobs save themselves; a second signal stops them at once")
+
+    def refresh(self, now: bool = False) -> None:
+        """Draw the table, if it is due."""
+        if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
+            self._drawn = time.monotonic()
+            self._look()
+            with _unread_is_no_failure():
+                self._live.update(self._table(), refresh=True)
+
+    def _line(self, job: Progress) -> str:
+        state = "failed, again" if job.state == "pending" else job.state
+        score = f"  {job.job.config.checkpoint.monitor} {job.score:.4f}" if job.score is not None else ""
+        cause = f"  {job.cause}" if job.cause else ""
+        self._look()
+        left = self._seconds_left()
+        time_left = f", {_duration(left)} left" if left else ""
+        over = f"{self._over()} of {len(self.jobs)}{time_left}"
+        return f"{state}  {job.job.folder}{score}{cause}  {job.seconds:.1f} s  ({over})"
+
+    def _table(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("job", "state", "epoch", "best", "time", "left"):
+            table.add_column(heading, no_wrap=True)
+        for job in [*self._ended[-_ENDED_SHOWN:], *self._running()]:
+            seconds = time.monotonic() - job.began if job.state == "running" else job.seconds
+            left = job.seconds_left()
+            table.add_row(
+                Text(job.job.folder, overflow="ellipsis"),
+                Text(job.state, style=_STYLES.get(job.state, "")),
+                f"{job.epochs}/{job.job.config.trainer.max_epochs}",
+                "" if job.best is None else f"{job.best:.4f}",
+                _duration(seconds),
+                "" if left is None else _duration(left),
+            )
+        counts = {state: sum(job.state == state for job in self.jobs) for state in ("failed", "interrupted")}
+        over, left = self._over(), self._seconds_left()
+        words = [f"{over} of {len(self.jobs)}", *(f"{count} {state}" for state, count in counts.items() if count)]
+        words += [f"{_duration(time.monotonic() - self._began)} gone"]
+        words += [f"about {_duration(left)} left"] if left else []
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(len(self.jobs), over, width=30), Text(", ".join(words)))
+        return Group(table, Text(), bar)
+
+    def _running(self) -> list[Progress]:
+        return [job for job in self.jobs if job.state == "running"]
+
+    def _over(self) -> int:
+        return sum(job.state not in ("pending", "running") for job in self.jobs)
+
+    def _look(self) -> None:
+        for job in self._running():
+            job.look()
+
+    def _seconds_left(self) -> float | None:
+        """Return the time until the end, at the pace of the jobs that were run so far."""
+        ended = [job for job in self._ended if job.state == "done"]
+        waiting = sum(job.state == "pending" for job in self.jobs)
+        running = self._running()
+        if not ended or not (waiting or running):
+            return None
+        mean = sum(job.seconds for job in ended) / len(ended)
+        rest = [left if (left := job.seconds_left()) is not None else mean for job in running]
+        return (waiting * mean + sum(rest)) / self.slots
+
+    def _print(self, text: str) -> None:
+        if self._live:
+            with _unread_is_no_failure():
+                self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            _say(text)
+
+
+def _say(text: str) -> None:
+    with _unread_is_no_failure():
+        print(text, flush=True)
+
+
+@contextmanager
+def _unread_is_no_failure() -> Iterator[None]:
+    """Go on without an output when nobody reads it any more: head has gone, the terminal too, or the disk is full."""
+    try:
+        yield
+    except OSError:
+        # Open until the process ends, as what it takes the place of.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,1 +1,0 @@
-"""What a run leaves behind: checkpoints, curves, metrics.csv, summary.json."""

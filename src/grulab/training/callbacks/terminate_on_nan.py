@@ -1,0 +1,77 @@
+"""A run whose loss is no number has nothing more to learn."""
+
+import math
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from grulab.training.callbacks.base import RunCallback
+from grulab.training.metrics import EpochMeans
+from grulab.training.module import SequenceClassifier
+
+# Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
+_STEPS_BETWEEN_READINGS = 50
+_REMEDY = "lower optimizer.lr or set trainer.gradient_clip_val"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class LossGuard(RunCallback):
+    """Stops the run when the loss is NaN or infinite, and names the step (from 0).
+
+    On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every
+    50 steps and at the end of the epoch, before anything is saved: the step named is still the right one.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._first_step = 0
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Look at the loss, or keep it for later."""
+        if loss.device.type == "cpu":
+            self._check(loss.item(), trainer.global_step)
+            return
+        if not self._losses:
+            self._first_step = trainer.global_step
+        self._losses.append(loss.detach())
+        if len(self._losses) == _STEPS_BETWEEN_READINGS:
+            self._read()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at what the epoch's last step, whose loss nobody has computed yet, did to the weights."""
+        self._check_mean("validation", cast(SequenceClassifier, pl_module).val_means, trainer.global_step)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Likewise: the test split may be harder than the validation split."""
+        self._check_mean("test", cast(SequenceClassifier, pl_module).test_means, trainer.global_step)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
+        self._read()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The same before a state is saved inside an epoch."""
+        self._read()
+
+    def _read(self) -> None:
+        losses, self._losses = self._losses, []
+        for offset, loss in enumerate(torch.stack(losses).tolist() if losses else []):
+            self._check(loss, self._first_step + offset)
+
+    @staticmethod
+    def _check_mean(split: str, means: EpochMeans, step: int) -> None:
+        loss = means.compute()["loss"]
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(f"the {split} loss is {loss} after step {step - 1}: {_REMEDY}")
+
+    @staticmethod
+    def _check(loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(f"the loss is {loss} at step {step}: {_REMEDY}")
