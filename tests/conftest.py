@@ -16,7 +16,7 @@ from experiments.exact_resume.harness import SMALL as SIX_EPOCHS
 
 from grulab.config.compose import compose
 from grulab.system.signals import Interrupted
-from grulab.training.callbacks.epoch_log import Recorder
+from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
 # Enough to exercise everything: two full batches, and a last batch of one.
@@ -63,8 +63,8 @@ happen = {
     "import": no_module,
     "slow": lambda: time.sleep(1),
 }
-Recorder = grulab.training.callbacks.epoch_log.Recorder
-original = Recorder.on_train_epoch_end
+EpochLog = grulab.training.callbacks.epoch_log.EpochLog
+original = EpochLog.on_train_epoch_end
 
 def then_fail(self, trainer, module):
     original(self, trainer, module)
@@ -74,7 +74,7 @@ def then_fail(self, trainer, module):
         open(marker, "w").close()
         happen[faults[number]]()
 
-Recorder.on_train_epoch_end = then_fail
+EpochLog.on_train_epoch_end = then_fail
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -125,14 +125,14 @@ def start(tmp_path: Path, accelerator: str) -> Start:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epoch: int, signum: int = signal.SIGTERM) -> None:
     """Send this process a signal when an epoch's row is written."""
-    original = Recorder.on_train_epoch_end
+    original = EpochLog.on_train_epoch_end
 
-    def stop(self: Recorder, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def stop(self: EpochLog, trainer: L.Trainer, module: L.LightningModule) -> None:
         original(self, trainer, module)
         if trainer.current_epoch + 1 == epoch:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(Recorder, "on_train_epoch_end", stop)
+    monkeypatch.setattr(EpochLog, "on_train_epoch_end", stop)
 
 
 @pytest.fixture

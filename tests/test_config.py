@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from grulab.config.compose import compose, compose_sweep, config_dir
-from grulab.config.schema import TASK_CONFIGS, ConfigError, parse, valid_keys
-from grulab.run_folder.tensorboard import flatten
+from grulab.config.compose import compose
+from grulab.config.conf_dir import config_dir
+from grulab.config.notes import notes
+from grulab.config.parse import parse
+from grulab.config.same_run import flatten
+from grulab.config.suggestions import valid_keys
+from grulab.errors import ConfigError
+from grulab.sweep.compose import compose_sweep
+from grulab.tasks.registry import task_names
 
 MISTAKES = {
     "model.hiden_size=8": "did you mean model.hidden_size?",
@@ -246,13 +252,13 @@ def test_experiments_of_ones_own(tmp_path: Path) -> None:
     assert [(job.config.name, job.config.seed) for job in sweep.jobs] == [("mine", 0), ("mine", 1)]
 
 
-@pytest.mark.parametrize("task", TASK_CONFIGS)
+@pytest.mark.parametrize("task", task_names())
 def test_yaml_and_schema_hold_the_same_keys(task: str) -> None:
     config = compose([f"data={task}"])
     assert config.data.task == task  # type: ignore[attr-defined]
-    assert sorted(flatten(config.to_dict())) == sorted(valid_keys({"data": {"task": task}}))
+    assert sorted(flatten(config.to_dict())) == sorted(valid_keys(task))
     # And every task has its file.
-    assert {path.stem for path in (config_dir() / "data").glob("*.yaml")} == set(TASK_CONFIGS)
+    assert {path.stem for path in (config_dir() / "data").glob("*.yaml")} == set(task_names())
 
 
 def every_choice() -> list[str]:
@@ -301,10 +307,10 @@ def test_a_sweep_composes_each_job_as_hydra_would() -> None:
 
 
 def test_options_without_effect_are_named() -> None:
-    assert compose(["model.dropout=0.3", "model.num_layers=2"]).notes() == []
-    (note,) = compose(["model.dropout=0.3"]).notes()
+    assert notes(compose(["model.dropout=0.3", "model.num_layers=2"])) == []
+    (note,) = notes(compose(["model.dropout=0.3"]))
     assert "model.dropout=0.3 has no effect with model.num_layers=1" in note
-    (note,) = compose(["checkpoint.every_n_epochs=9"]).notes()
+    (note,) = notes(compose(["checkpoint.every_n_epochs=9"]))
     assert "checkpoint.every_n_epochs=9 has no effect" in note
 
 

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from grulab import PaddedBatch, SequenceClassifier, SequenceDataModule
 from grulab.config.compose import compose
 from grulab.data import datamodule, dataset
-from grulab.data.sampler import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
+from grulab.data.sampler import WINDOW, ResumableBatchSampler, count_batches, evaluation_batches, training_batches
 from grulab.models.gru import GRUClassifier
-from grulab.tasks import Sinusoids
+from grulab.tasks.sinusoids import Sinusoids
 
 lengths_and_batch_size = st.tuples(
     st.lists(st.integers(1, 50), min_size=1, max_size=300).map(np.array), st.integers(1, 40)
@@ -26,11 +26,11 @@ seeds, epochs = st.integers(0, 2**32 - 1), st.integers(0, 50)
 
 
 def training(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, done: int = 0) -> list[np.ndarray]:
-    return list(training_plan(lengths.__getitem__, len(lengths), batch_size, seed, epoch, done))
+    return list(training_batches(lengths.__getitem__, len(lengths), batch_size, seed, epoch, done))
 
 
 def evaluation(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    return list(evaluation_plan(lengths.__getitem__, len(lengths), batch_size))
+    return list(evaluation_batches(lengths.__getitem__, len(lengths), batch_size))
 
 
 @given(lengths_and_batch_size, seeds, epochs)
@@ -65,8 +65,8 @@ def test_the_plan_looks_at_one_window_at_a_time() -> None:
         asked.append(len(indices))
         return indices % 7
 
-    next(training_plan(lengths_of, 10**8, 10, 0, 0, done=5_000_001))
-    next(evaluation_plan(lengths_of, 10**8, 10))
+    next(training_batches(lengths_of, 10**8, 10, 0, 0, done=5_000_001))
+    next(evaluation_batches(lengths_of, 10**8, 10))
     assert max(asked) == 320
     assert sum(asked) == 640
 
@@ -241,7 +241,7 @@ def test_splits_are_different_and_seed_0_is_a_seed() -> None:
 
 def test_a_sampler_goes_on_where_the_trainer_is() -> None:
     position = [0, 0]
-    sampler = PlanSampler(
+    sampler = ResumableBatchSampler(
         lambda epoch, done: (np.array([epoch, batch]) for batch in range(done, 4)),
         lambda: (position[0], position[1]),
         4,

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from grulab.config.compose import compose, compose_sweep
-from grulab.config.schema import ConfigError
+from grulab.config.budget import parameters
+from grulab.config.compose import compose
+from grulab.errors import ConfigError
+from grulab.sweep.compose import compose_sweep
 from grulab.sweep.expand import expand
-from grulab.training.run import build_module
+from grulab.tasks.registry import build_task
+from grulab.training.build import build_module
 from tests.conftest import grulab
 
 
@@ -75,9 +78,9 @@ def test_a_budget_buys_the_largest_hidden_size() -> None:
         counts = {}
         for size in (config.model.hidden_size, config.model.hidden_size + 1):
             larger = compose([f"model.hidden_size={size}", *overrides])
-            module = build_module(larger, *larger.data.shape)
+            module = build_module(larger, build_task(larger.data))
             counts[size] = sum(parameter.numel() for parameter in module.parameters())
-            assert larger.parameters == counts[size]
+            assert parameters(larger) == counts[size]
         assert counts[config.model.hidden_size] <= 5000 < counts[config.model.hidden_size + 1]
 
 

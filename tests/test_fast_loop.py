@@ -10,15 +10,15 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from grulab.config.compose import compose
 from grulab.run_folder.checkpoint_file import load
-from grulab.training.callbacks.terminate_on_nan import LossGuard
-from grulab.training.fast_loop import StepLoop
-from grulab.training.metrics import EpochMeans
+from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
+from grulab.training.fast_loop import FastEpochLoop
+from grulab.training.metrics import LossAndAccuracy
 from grulab.training.run import train
 from tests.conftest import SMALL
 
 
 def by_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepLoop, "advance", _TrainingEpochLoop.advance)
+    monkeypatch.setattr(FastEpochLoop, "advance", _TrainingEpochLoop.advance)
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -40,8 +40,8 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 def test_a_run_is_the_same_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose([*SMALL, "checkpoint.every_n_steps=3", "trainer.accelerator=cpu", *overrides])
     """In other precisions than 32-true it is Lightning's own step."""
-    optimize, steps = StepLoop._optimize, []
-    monkeypatch.setattr(StepLoop, "_optimize", lambda *given: steps.append(given) or optimize(*given))
+    optimize, steps = FastEpochLoop._optimize, []
+    monkeypatch.setattr(FastEpochLoop, "_optimize", lambda *given: steps.append(given) or optimize(*given))
     train(config, tmp_path / "ours")
     assert bool(steps) == (config.trainer.precision == "32-true")
     by_lightning(monkeypatch)
@@ -94,7 +94,7 @@ def test_every_hook_of_a_callback_is_called_as_by_lightning(tmp_path: Path, monk
         listener = Listener()
         # In the place of one that every run has.
         with monkeypatch.context() as patch:
-            patch.setattr("grulab.training.run.LossGuard", lambda listener=listener: listener)
+            patch.setattr("grulab.training.run.TerminateOnNaN", lambda listener=listener: listener)
             if name == "lightning":
                 by_lightning(patch)
             train(compose([*SMALL, "trainer.accelerator=cpu"]), tmp_path / name)
@@ -104,13 +104,13 @@ def test_every_hook_of_a_callback_is_called_as_by_lightning(tmp_path: Path, monk
 
 
 def test_hooks_that_do_nothing_are_not_called() -> None:
-    assert LossGuard.on_train_batch_end is None
-    assert callable(LossGuard.on_before_backward)
-    assert callable(LossGuard.on_validation_end)
+    assert TerminateOnNaN.on_train_batch_end is None
+    assert callable(TerminateOnNaN.on_before_backward)
+    assert callable(TerminateOnNaN.on_validation_end)
 
 
 def test_means_are_those_of_all_batches_also_when_asked_for_in_between() -> None:
-    means = EpochMeans()
+    means = LossAndAccuracy()
     for loss, size in ((1.0, 2), (4.0, 1)):
         means.add(torch.tensor(loss), torch.tensor([[0.0, 1.0]] * size), torch.tensor([1] * size))
         last = means.compute()

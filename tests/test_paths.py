@@ -6,7 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grulab.run_folder.paths import MAX_BYTES, job_folder, make_unused, shown
+from grulab.run_folder.paths import display_path, make_unused
+from grulab.sweep.job_folders import MAX_BYTES, job_folder
 
 keys = st.from_regex(r"[a-z_]{1,12}(\.[a-z_]{1,12}){0,2}", fullmatch=True)
 overrides = st.lists(st.tuples(st.sampled_from(["", "+", "++", "~"]), keys, st.text(max_size=40)), max_size=12).map(
@@ -43,5 +44,5 @@ def test_quick_launches_get_folders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_paths_are_shown_as_they_can_be_typed(tmp_path: Path, monkeypatch: object) -> None:
-    assert shown(Path.cwd() / "a b") == "'a b'"
-    assert shown(tmp_path) == str(tmp_path)
+    assert display_path(Path.cwd() / "a b") == "'a b'"
+    assert display_path(tmp_path) == str(tmp_path)

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from grulab.config.compose import Job, compose
-from grulab.config.schema import ConfigError
+from grulab.config.compose import compose
+from grulab.errors import ConfigError
 from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
-from grulab.report.sweep_report import report
+from grulab.report.sweep_report import write_report
 from grulab.sweep import manifest
+from grulab.sweep.job import Job
 
 Score = Callable[[int, bool, int], float]
 
@@ -152,7 +153,7 @@ def test_half_a_sweep_is_reported_too(tmp_path: Path) -> None:
     write_job(sweep / "014_pending", ["model.hidden_size=32", "seed=2"], None)
     write_job(sweep / "015_garbled", ["model.hidden_size=32", "seed=3"], 0.0)
     (sweep / "015_garbled" / "summary.json").write_text("{")
-    board = report(sweep)
+    board = write_report(sweep)
     assert len(board.jobs) == 16
     assert len(board.ranking) == 4
     text = (sweep / "leaderboard.md").read_text()
@@ -163,7 +164,7 @@ def test_half_a_sweep_is_reported_too(tmp_path: Path) -> None:
 
 def test_a_sweep_without_a_result_says_so(tmp_path: Path) -> None:
     write_job(tmp_path / "000", ["seed=0"], None)
-    report(tmp_path)
+    write_report(tmp_path)
     assert "No job has a result yet" in (tmp_path / "leaderboard.md").read_text()
     assert not (tmp_path / "figures").exists()
 
@@ -183,7 +184,7 @@ def test_a_budget_of_parameters_is_compared_by_what_was_swept(tmp_path: Path) ->
     board = read_sweep(tmp_path)
     assert (board.swept, board.tied) == (["model.bidirectional"], ["model.hidden_size"])
     assert effects(board, "model.bidirectional")["difference"][1] == pytest.approx(0.01)
-    report(tmp_path)
+    write_report(tmp_path)
     assert "| rank | bidirectional | hidden_size | val/accuracy" in (tmp_path / "leaderboard.md").read_text()
 
 
@@ -199,7 +200,7 @@ def test_keys_that_change_together_are_one_axis(tmp_path: Path) -> None:
     assert "data.seed" not in board.tied
     assert list(board.ranking["seeds"]) == [2, 2, 2, 2]
     assert effects(board, "data.task")["difference"][1] == pytest.approx(0.4)
-    report(tmp_path)
+    write_report(tmp_path)
     assert "early_stopping_patience null" in (tmp_path / "leaderboard.md").read_text()
 
 
@@ -213,14 +214,14 @@ def test_a_key_that_goes_with_the_seed_is_an_axis(tmp_path: Path) -> None:
 
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing: no such folder"):
-        report(tmp_path / "missing")
+        write_report(tmp_path / "missing")
     with pytest.raises(ConfigError, match="is not a sweep's folder"):
-        report(tmp_path)
+        write_report(tmp_path)
 
 
 def test_the_report_is_whole(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, plain, "name=mine")
-    report(sweep)
+    write_report(sweep)
     names = {path.name for path in sweep.iterdir() if not path.name.endswith("_job")}
     assert names == {"sweep.json", "leaderboard.csv", "leaderboard.md", "report.html", "figures"}
     pictures = sorted((sweep / "figures").iterdir())
@@ -239,5 +240,5 @@ def test_the_report_is_whole(tmp_path: Path) -> None:
     assert "011_job/checkpoints/best.ckpt" in text
     # Again: the same, byte for byte.
     before = {path.name: path.read_bytes() for path in sweep.glob("*.*")}
-    report(sweep)
+    write_report(sweep)
     assert {path.name: path.read_bytes() for path in sweep.glob("*.*")} == before

@@ -17,12 +17,12 @@ import torch
 from experiments.exact_resume.harness import SMALL, Moment, differences, random_moments, run_until_done
 
 from grulab import compose, resume, train
-from grulab.config.schema import ConfigError
+from grulab.errors import ConfigError
 from grulab.run_folder.checkpoint_file import load
-from grulab.system.signals import SECONDS_OF_ONE_SIGNAL, Interrupted
-from grulab.training.callbacks.rng_state import RandomState
+from grulab.run_folder.stored_config import resumed_config
+from grulab.system.signals import _SECONDS_OF_ONE_SIGNAL, Interrupted
+from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.module import SequenceClassifier
-from grulab.training.resume import resumed_config
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -221,7 +221,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, acceler
                 os.kill(os.getpid(), INT)
                 # The same one, passed on by somebody.
                 os.kill(os.getpid(), INT)
-                time.sleep(1.5 * SECONDS_OF_ONE_SIGNAL)
+                time.sleep(1.5 * _SECONDS_OF_ONE_SIGNAL)
                 os.kill(os.getpid(), INT)
                 time.sleep(60)
             return step(self, *args)
@@ -299,9 +299,9 @@ def test_random_states_come_back_to_the_bit() -> None:
         return [random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()]  # noqa: NPY002
 
     np.random.randn()  # noqa: NPY002  (an odd number of draws leaves one in NumPy's pocket)
-    state = RandomState().state_dict()
+    state = RNGState().state_dict()
     first = draw()
-    restored = RandomState()
+    restored = RNGState()
     restored.load_state_dict(state)
     restored.on_train_start(None, None)  # type: ignore[arg-type]
     assert draw() == first

@@ -19,11 +19,11 @@ from experiments.exact_resume.harness import differences
 
 from grulab import SequenceClassifier, SequenceDataModule
 from grulab.config.compose import compose
-from grulab.config.schema import ConfigError
-from grulab.data.sampler import PlanSampler, training_plan
+from grulab.data.sampler import ResumableBatchSampler, training_batches
+from grulab.errors import ConfigError
+from grulab.run_folder.metrics_csv import COLUMNS
 from grulab.run_folder.summary import git_state
-from grulab.training.callbacks.epoch_log import COLUMNS
-from grulab.training.callbacks.terminate_on_nan import LossGuard, NonFiniteLossError
+from grulab.training.callbacks.terminate_on_nan import NonFiniteLossError, TerminateOnNaN
 from grulab.training.run import train
 from tests.conftest import SMALL, Run
 
@@ -91,18 +91,18 @@ def test_the_same_seed_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_epoch_has_the_plan_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """Not one epoch's order again and again, and none skipped, whether batches are fetched ahead or not."""
-    original, drawn = PlanSampler.__iter__, []
+    original, drawn = ResumableBatchSampler.__iter__, []
 
-    def noting(self: PlanSampler) -> Iterator[np.ndarray]:
+    def noting(self: ResumableBatchSampler) -> Iterator[np.ndarray]:
         batches = list(original(self))
         if len(self) == 3:  # training; validation and test have two batches
             drawn.append([tuple(batch) for batch in batches])
         return iter(batches)
 
-    monkeypatch.setattr(PlanSampler, "__iter__", noting)
+    monkeypatch.setattr(ResumableBatchSampler, "__iter__", noting)
     run("run", "trainer.max_epochs=4", f"data.num_workers={workers}", "seed=3")
     lengths_of = SequenceDataModule(compose(SMALL).data, 3).split("train").lengths_of
-    expected = [[tuple(batch) for batch in training_plan(lengths_of, 65, 32, 3, epoch)] for epoch in range(4)]
+    expected = [[tuple(batch) for batch in training_batches(lengths_of, 65, 32, 3, epoch)] for epoch in range(4)]
     # Lightning asks once more before the first epoch begins; what counts is what the epochs got.
     assert drawn[-4:] == expected
     assert drawn[:-4] in ([], [expected[0]])
@@ -148,7 +148,7 @@ def test_every_epoch_has_means_of_its_own(run: Run, tmp_path: Path) -> None:
         for row in rows(tmp_path / "run"):
             assert math.isclose(float(row[f"{split}/loss"]), loss, abs_tol=1e-6)
             assert math.isclose(float(row[f"{split}/accuracy"]), accuracy, abs_tol=1e-6)
-    *_, last = training_plan(data.split("train").lengths_of, 65, 32, 0, 0)
+    *_, last = training_batches(data.split("train").lengths_of, 65, 32, 0, 0)
     assert len(last) == 1
 
 
@@ -161,7 +161,7 @@ def test_last_moves_forward_while_the_metric_gets_worse(run: Run, tmp_path: Path
     assert (best_ckpt["epoch"] + 1, last_ckpt["epoch"] + 1) == (best, 6)
     assert summary["best_epoch"] == best
     assert summary["metrics"]["val/loss"] == min(losses)
-    assert last_ckpt["callbacks"]["RunCheckpoints"]["best_score"] == min(losses)
+    assert last_ckpt["callbacks"]["Checkpointer"]["best_score"] == min(losses)
 
 
 def test_the_final_epoch_is_kept_however_rarely_others_are(run: Run, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ class OnAnAccelerator:
 
 @pytest.mark.parametrize("reader", ["a full list", "validation", "a checkpoint"])
 def test_on_an_accelerator_the_right_step_is_named_later(reader: str) -> None:
-    guard, trainer, spoilt = LossGuard(), SimpleNamespace(global_step=100), 130
+    guard, trainer, spoilt = TerminateOnNaN(), SimpleNamespace(global_step=100), 130
 
     def train_and_read() -> None:
         for step in range(100, 150 if reader == "a full list" else 140):
@@ -277,7 +277,7 @@ def test_a_failure_says_so_and_a_folder_is_used_once(
     def fail(*_: Any) -> None:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("grulab.training.callbacks.epoch_log.Recorder.on_train_epoch_end", fail)
+    monkeypatch.setattr("grulab.training.callbacks.epoch_log.EpochLog.on_train_epoch_end", fail)
     with pytest.raises(OSError, match="disk on fire"):
         run("run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

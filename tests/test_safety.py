@@ -19,11 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from grulab import compose, resume, train
-from grulab.config.schema import ConfigError
-from grulab.run_folder.checkpoint_file import DamagedCheckpointError, UnsafeCheckpointError, load, seal
-from grulab.run_folder.lock import own
-from grulab.training.callbacks import checkpointing
-from grulab.training.callbacks.epoch_log import Recorder
+from grulab.errors import ConfigError
+from grulab.run_folder import checkpoint_folder
+from grulab.run_folder.checkpoint_file import DamagedCheckpointError, UnsafeCheckpointError, add_checksum, load
+from grulab.run_folder.lock import lock
+from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import DiskFullError
 from tests.conftest import Start
 
@@ -113,7 +113,7 @@ def test_a_best_of_another_run_is_not_tested(start: Start, stopped: Path) -> Non
         if load(path)["grulab"]["epochs"] != 4:
             path.unlink()
     shutil.copy(other / "checkpoints" / "best.ckpt", stopped / "checkpoints" / "best.ckpt")
-    if load(stopped / "checkpoints" / "last.ckpt")["callbacks"]["RunCheckpoints"]["best_epoch"] == 4:
+    if load(stopped / "checkpoints" / "last.ckpt")["callbacks"]["Checkpointer"]["best_epoch"] == 4:
         resume(stopped)
         assert differences(start("alone"), stopped) == []
     else:
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_run_does_not_take_the_place_of_last(start: Star
     before = (folder / "last.ckpt").read_bytes()
     shutil.copy(other / "checkpoints" / "last.ckpt", folder / "best.ckpt")
     assert load(folder / "best.ckpt")["grulab"]["epochs"] == 6
-    found = checkpointing.newest_good(folder)
+    found = checkpoint_folder.newest_good(folder)
     assert found is not None
     assert found[1]["grulab"]["epochs"] == 4
     assert (folder / "last.ckpt").read_bytes() == before
@@ -140,14 +140,14 @@ def test_weights_and_the_epoch_they_are_said_to_be_of_agree(tmp_path: Path, acce
     folder = tmp_path / "killed"
     pid = os.fork()
     if pid == 0:
-        original = Recorder.on_train_epoch_end
+        original = EpochLog.on_train_epoch_end
 
-        def kill(self: Recorder, trainer: L.Trainer, module: L.LightningModule) -> None:
+        def kill(self: EpochLog, trainer: L.Trainer, module: L.LightningModule) -> None:
             original(self, trainer, module)
             if trainer.current_epoch + 1 == 6:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Recorder.on_train_epoch_end = kill  # type: ignore[method-assign]
+        EpochLog.on_train_epoch_end = kill  # type: ignore[method-assign]
         train(compose(overrides), folder)
     os.waitpid(pid, 0)
     best, last = (load(folder / "checkpoints" / f"{name}.ckpt")["grulab"]["epochs"] for name in ("best", "last"))
@@ -220,7 +220,7 @@ def test_a_second_damage_does_not_overwrite_the_first(stopped: Path) -> None:
     folder = stopped / "checkpoints"
     for content in (b"first", b"second"):
         (folder / "last.ckpt").write_bytes(content)
-        checkpointing.newest_good(folder)
+        checkpoint_folder.newest_good(folder)
     assert (folder / "last-damaged.ckpt").read_bytes() == b"first"
     assert (folder / "last-damaged1.ckpt").read_bytes() == b"second"
 
@@ -242,7 +242,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
         resume(stopped)
     # Also where the checksum is right, by whoever knows how to compute it.
     if form == "zip":
-        last.write_bytes(seal(last.read_bytes()))
+        last.write_bytes(add_checksum(last.read_bytes()))
         with pytest.raises(UnsafeCheckpointError):
             resume(stopped)
     assert not (tmp_path / "executed").exists()
@@ -250,7 +250,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
 
 def test_a_folder_has_one_owner(stopped: Path) -> None:
     """Another process is refused and told who holds the folder; when the holder dies, the folder is free."""
-    script = f"import time; from pathlib import Path; from grulab.run_folder.lock import own\nwith own(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
+    script = f"import time; from pathlib import Path; from grulab.run_folder.lock import lock\nwith lock(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "mine\n"
@@ -264,22 +264,22 @@ def test_a_folder_has_one_owner(stopped: Path) -> None:
 
 
 def test_a_folder_has_one_owner_among_threads_too(stopped: Path) -> None:
-    with own(stopped), pytest.raises(ConfigError, match="is in use by this process"), own(stopped):
+    with lock(stopped), pytest.raises(ConfigError, match="is in use by this process"), lock(stopped):
         pass
-    with own(stopped):
+    with lock(stopped):
         pass
 
 
 def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
     """A loader's worker that outlives a killed run by some seconds does not keep its folder."""
-    with own(tmp_path):
+    with lock(tmp_path):
         worker = os.fork()
         if worker == 0:
             time.sleep(30)
             os._exit(0)
     try:
         reader = subprocess.run(
-            [sys.executable, "-c", f"from pathlib import Path; from grulab.run_folder.lock import own\nwith own(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
+            [sys.executable, "-c", f"from pathlib import Path; from grulab.run_folder.lock import lock\nwith lock(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert reader.stdout == "free\n"
@@ -340,4 +340,4 @@ def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: py
 
 
 def test_newest_good_of_nothing_is_nothing(tmp_path: Path) -> None:
-    assert checkpointing.newest_good(tmp_path) is None
+    assert checkpoint_folder.newest_good(tmp_path) is None

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from experiments.sweeps.harness import done_jobs, leaderboard
 
-from grulab.config.compose import compose_sweep
 from grulab.sweep import manifest
+from grulab.sweep.compose import compose_sweep
 from tests.conftest import FAULTS, SMALL, grulab
 
 LAUNCHERS = ["local", "basic", "joblib"]

@@ -14,8 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from grulab.config.compose import compose
-from grulab.tasks import Sequences, Sinusoids, Split, Task, TemporalOrder, build_task, counter_rng
-from grulab.tasks.temporal_order import LEVELS, SYMBOLS
+from grulab.fields import Split
+from grulab.tasks import counter_rng
+from grulab.tasks.base import Sequences, Task
+from grulab.tasks.registry import build_task
+from grulab.tasks.sinusoids import Sinusoids
+from grulab.tasks.temporal_order import LEVELS, SYMBOLS, TemporalOrder
 
 EVERY_TASK = [
     ("data=sinusoids",),

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from grulab.run_folder.tensorboard import flatten
+from grulab.config.same_run import flatten
 from tests.conftest import FAULTS, SMALL, Run, grulab
 
 CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]

@@ -16,10 +16,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from grulab.config.compose import compose
+from grulab.run_folder import checkpoint_folder, paths
 from grulab.run_folder.tensorboard import RunLogger
 from grulab.system.signals import Interrupted
-from grulab.training.callbacks import checkpointing
-from grulab.training.callbacks.epoch_log import Recorder
+from grulab.training.callbacks.checkpointing import Checkpointer
+from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.module import SequenceClassifier
 from grulab.training.resume import resume
 from grulab.training.run import train
@@ -88,11 +89,11 @@ PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "start-up": (RunLogger, "begin", _before),
     "batch": (SequenceClassifier, "training_step", _before),
     "validation": (SequenceClassifier, "validation_step", _before),
-    "row written": (Recorder, "_draw", _before),
-    "curves written": (Recorder, "_draw", _after),
+    "row written": (EpochLog, "_draw", _before),
+    "curves written": (EpochLog, "_draw", _after),
     "half a checkpoint": (L.Trainer, "save_checkpoint", _half_a_file),
-    "between renames": (checkpointing, "_rename", _after),
-    "checkpoint written": (checkpointing.RunCheckpoints, "_write", _after),
+    "between renames": (checkpoint_folder, "_rename", _after),
+    "checkpoint written": (Checkpointer, "_write", _after),
     "test": (SequenceClassifier, "test_step", _before),
     "summary": (RunLogger, "end", _before),
 }
@@ -181,16 +182,16 @@ def _arm(moment: Moment) -> None:
     owner, name, put_in = PLACES[moment.place]
     original = getattr(owner, name)
     replacement = put_in(stop, original)
-    setattr(owner, name, staticmethod(replacement) if owner is Recorder else replacement)
+    setattr(owner, name, staticmethod(replacement) if owner is EpochLog else replacement)
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
     """Return what is not the same in two runs' folders, apart from wall times; an empty list is the claim."""
     found = []
-    for name in (checkpointing.LAST, checkpointing.BEST):
+    for name in (paths.LAST, paths.BEST):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (expected, actual))
         for content in (one, other):
-            for row in content["callbacks"]["Recorder"]["rows"]:
+            for row in content["callbacks"]["EpochLog"]["rows"]:
                 del row["seconds"]
         for key in ("state_dict", "optimizer_states", "callbacks", "train_sums", "epoch", "global_step"):
             if not same(one[key], other[key]):

@@ -110,7 +110,7 @@ def costs(folder: Path, accelerator: str) -> Section:
     """Return what a checkpoint and a resumed start cost."""
     config = compose([f"trainer.accelerator={accelerator}", "model.hidden_size=64"])
     writes: list[float] = []
-    original = checkpointing.RunCheckpoints._write
+    original = checkpointing.Checkpointer._write
 
     def timed(*args: object) -> None:
         began = time.perf_counter()
@@ -118,10 +118,10 @@ def costs(folder: Path, accelerator: str) -> Section:
         writes.append(1000 * (time.perf_counter() - began))
 
     # In place of the method while these runs are timed; mypy does not like a class changed so.
-    checkpointing.RunCheckpoints._write = timed  # type: ignore[method-assign,assignment]
+    checkpointing.Checkpointer._write = timed  # type: ignore[method-assign,assignment]
     for repeat in range(5):
         train(config, folder / f"write-{repeat}")
-    checkpointing.RunCheckpoints._write = original  # type: ignore[method-assign]
+    checkpointing.Checkpointer._write = original  # type: ignore[method-assign]
 
     arguments = [f"trainer.accelerator={accelerator}", "model.hidden_size=64"]
     finished = folder / "finished"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.sweeps.harness import Sweep
 
-from grulab.system.processes import available_cores
+from grulab.system.cores import available_cores
 
 JOBS = 1000
 ARGUMENTS = [

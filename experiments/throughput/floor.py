@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from grulab.config.compose import compose_sweep
 from grulab.data.datamodule import SequenceDataModule
 from grulab.kernels import fused
-from grulab.training.run import build_module
+from grulab.sweep.compose import compose_sweep
+from grulab.training.build import build_module
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     began = time.perf_counter()
     for config in configs:
         torch.manual_seed(config.seed)
-        module = build_module(config, datamodule.task.num_features, datamodule.task.num_classes)
+        module = build_module(config, datamodule.task)
         optimizer = module.configure_optimizers()
         datamodule.seed = config.seed
         for _ in range(config.trainer.max_epochs):

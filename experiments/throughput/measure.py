@@ -25,7 +25,7 @@ from experiments.throughput import kernel, peers, pictures, runs, scale
 from grulab.config.compose import compose
 from grulab.kernels import fused
 from grulab.report.sections import Section, to_markdown
-from grulab.system.processes import available_cores
+from grulab.system.cores import available_cores
 
 HERE = Path(__file__).parent
 PARTS = ("kernel", "runs", "sweep", "scale")
@@ -48,8 +48,8 @@ SWEEPS = {
 }
 _KERAS = "Keras 3 on JAX"
 _IMPORTS = (
-    "from grulab.system.processes import importing\n"
-    "with importing():\n    import grulab.commands.train, torch.utils.tensorboard, grulab.training.run"
+    "from grulab.system.quick_import import quick_import\n"
+    "with quick_import():\n    import grulab.commands.train, torch.utils.tensorboard, grulab.training.run"
 )
 
 

@@ -22,10 +22,12 @@ import torch
 from torch.nn import functional
 
 from grulab.config.compose import compose
-from grulab.config.schema import Config, SinusoidsConfig
+from grulab.config.schema import Config
 from grulab.data.datamodule import SequenceDataModule
+from grulab.tasks.sinusoids import SinusoidsConfig
+from grulab.training.build import build_module
 from grulab.training.module import SequenceClassifier
-from grulab.training.run import build_module, train
+from grulab.training.run import train
 
 CONTENDERS = ("grulab", "bare loop", "bare loop, nn.GRU", "barebones", "ordinary")
 _BAREBONES_WARNINGS = (".*barebones.*", ".*does not have many workers", ".*isinstance.treespec, LeafSpec.")
@@ -73,7 +75,7 @@ def run_barebones(config: Config, folder: Path) -> list[float]:
     watch = Stopwatch(SequenceClassifier)
     L.seed_everything(config.seed, verbose=False)
     datamodule = SequenceDataModule(config.data, config.seed)
-    module = build_module(config, datamodule.task.num_features, datamodule.task.num_classes)
+    module = build_module(config, datamodule.task)
     L.Trainer(max_epochs=config.trainer.max_epochs, accelerator="cpu", barebones=True).fit(module, datamodule)
     return watch.epochs
 
@@ -82,7 +84,7 @@ def run_bare(config: Config, folder: Path) -> list[float]:
     """A loop of PyTorch alone over the same batches: forward, loss, backward, optimizer; no validation."""
     torch.manual_seed(config.seed)
     datamodule = SequenceDataModule(config.data, config.seed)
-    module = build_module(config, datamodule.task.num_features, datamodule.task.num_classes)
+    module = build_module(config, datamodule.task)
     model, optimizer = module.model, module.configure_optimizers()
     datamodule.setup("fit")
     loader = datamodule.train_dataloader()

@@ -1,11 +1,10 @@
-"""The verbs. Nothing heavy is imported before a verb needs it."""
+"""The command line: from verbs to commands, and the exit codes. Nothing heavy is imported before a verb needs it."""
 
 import difflib
 import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 
 USAGE = """\
@@ -51,15 +50,15 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
 
 
 def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
-    from grulab.config.schema import ConfigError
-    from grulab.system.signals import SIGNALS, Interrupted
+    from grulab.errors import ConfigError
+    from grulab.system.quick_import import import_numpy_with_one_thread
+    from grulab.system.signals import Interrupted, handle_defaults
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
-    for signum in SIGNALS:
-        # Until a run has handlers of its own: the exit code of a termination.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signum) == signal.SIG_DFL:
-            signal.signal(signum, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Until a run has handlers of its own: the exit code of a termination.
+    handle_defaults(lambda *_: sys.exit(128 + signal.SIGTERM))
+    import_numpy_with_one_thread()
     try:
         verb(arguments)
     except ConfigError as error:
@@ -78,25 +77,25 @@ def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> None:
-    from grulab.commands.train import main as run_app
+    from grulab.commands.train import main as run_train
 
-    run_app(arguments)
+    run_train(arguments)
 
 
 def _trace(arguments: list[str]) -> None:
-    from grulab.report.trace import main as run_trace
+    from grulab.commands.trace import main as run_trace
 
     run_trace(arguments)
 
 
 def _resume(arguments: list[str]) -> None:
-    from grulab.training.resume import main as run_resume
+    from grulab.commands.resume import main as run_resume
 
     run_resume(arguments)
 
 
 def _report(arguments: list[str]) -> None:
-    from grulab.report.sweep_report import main as run_report
+    from grulab.commands.report import main as run_report
 
     run_report(arguments)
 

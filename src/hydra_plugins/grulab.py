@@ -1,17 +1,20 @@
-"""What Hydra finds: plugins have to live in this package. The work is done in grulab.sweep."""
+"""The plugins that Hydra finds: they have to be in this package. The work is done in grulab.sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from grulab.internals.hydra import value_or_error
 
-class GridSweeper(BasicSweeper):
+
+class GridSweeper(Sweeper):
     """Hydra's own sweeper, with keys that can go side by side, and with failures that stop no batch.
 
     Args:
@@ -26,8 +29,14 @@ class GridSweeper(BasicSweeper):
         params: dict[str, str] | None = None,
         zip: Any = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.zip = zip
+        self.max_batch_size, self.params, self.zip = max_batch_size, params or {}, zip
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs, up to the end or to the first failure, as the launcher's ``on_failure`` says.
@@ -35,8 +44,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             SweepFailedError: when all are done and some failed.
         """
-        from grulab.sweep.expand import SweepFailedError, expand
-        from grulab.sweep.launcher import JobNotRunError
+        from grulab.sweep.expand import expand
+        from grulab.sweep.failures import JobNotRunError, SweepFailedError
 
         assert self.config is not None
         assert self.launcher is not None
@@ -44,15 +53,15 @@ class GridSweeper(BasicSweeper):
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
         # No check here that the jobs compose, which takes Hydra 60 ms a job: the command line has made it.
-        jobs = expand([*self._parse_config(), *arguments], self.zip)
+        jobs = expand([*(f"{key}={values}" for key, values in self.params.items()), *arguments], self.zip)
         returned: list[JobReturn] = []
-        for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
-            returned += self.launcher.launch(batch, initial_job_idx=len(returned))
+        size = self.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), size):
+            returned += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
             failed = [job for job in returned if job.status == JobStatus.FAILED]
             if failed and self.config.hydra.launcher.get("on_failure") == "stop":
                 break
-        # Hydra's own field: to ask for the value would print and raise what a job has failed with.
-        skipped = sum(isinstance(job._return_value, JobNotRunError) for job in failed)
+        skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
         if failed:
             not_run = skipped + len(jobs) - len(returned)
             raise SweepFailedError(len(failed) - skipped, not_run, len(jobs), sweep_dir)
@@ -66,7 +75,7 @@ class LocalLauncher(Launcher):
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what a job needs from Hydra."""
+        """Keep the arguments that a job needs from Hydra."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -9,8 +9,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from grulab.config.schema import SPLITS, SinusoidsConfig, Split
-from grulab.tasks import build_task
+from grulab.fields import SPLITS, Split
+from grulab.tasks.registry import build_task
+from grulab.tasks.sinusoids import SinusoidsConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -40,7 +41,7 @@ def make_loaders(data: SinusoidsConfig) -> dict[Split, DataLoader[tuple[Tensor, 
     """Return a loader for each split."""
     return {
         split: DataLoader(
-            SequenceDataset(data, split, data.size(split)),
+            SequenceDataset(data, split, build_task(data).size(split)),
             batch_size=data.batch_size,
             shuffle=split == "train",
             collate_fn=collate,

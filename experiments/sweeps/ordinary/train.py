@@ -16,7 +16,7 @@ from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from grulab.config.schema import SinusoidsConfig
+from grulab.tasks.sinusoids import SinusoidsConfig
 
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from grulab.config.schema import SPLITS, DataConfig
-from grulab.tasks import build_task
+from grulab.fields import SPLITS
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import build_task
 
 _HERE = Path(__file__).parent
 _ENVIRONMENT = Path("outputs") / "throughput" / "peers"
@@ -39,11 +40,12 @@ def keras(arguments: Sequence[str], data: Path, xla_flags: str | None = None) ->
 
 def export(config: DataConfig, path: Path) -> None:
     """Write the three splits of a task where a process without grulab can read them."""
+    task = build_task(config)
     arrays: dict[str, Any] = {}
     for split in SPLITS:
-        sequences = build_task(config).generate(config.seed, split, np.arange(config.size(split)))
+        sequences = task.generate(config.seed, split, np.arange(task.size(split)))
         # One length for all: each shape would be a compilation of its own.
-        longest = build_task(config).length_range[1] - sequences.features.shape[1]
+        longest = task.length_range[1] - sequences.features.shape[1]
         arrays[f"{split}_x"] = np.pad(sequences.features, ((0, 0), (0, longest), (0, 0)))
         arrays[f"{split}_lengths"], arrays[f"{split}_y"] = sequences.lengths, sequences.classes
     np.savez(path, allow_pickle=False, **arrays)

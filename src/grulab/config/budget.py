@@ -1,8 +1,42 @@
-"""How many parameters a GRU classifier has, and the largest one within a budget. No torch."""
+"""The number of parameters of a GRU classifier, and the largest hidden size within a budget. No torch."""
 
+import dataclasses
 from bisect import bisect_right
 
-MAX_HIDDEN_SIZE = 2**16
+from grulab.config.schema import MAX_HIDDEN_SIZE, Config
+from grulab.config.validation_messages import shown_value
+from grulab.errors import ConfigError
+from grulab.tasks.registry import build_task
+
+
+def parameters(config: Config) -> int:
+    """Return the number of weights and biases of a run's model. The task is built: its sizes are asked for."""
+    task, model = build_task(config.data), config.model
+    return count_parameters(
+        task.num_features, model.hidden_size, model.num_layers, task.num_classes, model.bidirectional
+    )
+
+
+def within_budget(config: Config) -> Config:
+    """Return the configuration with the hidden size that its budget of parameters buys, if it has one.
+
+    Raises:
+        ConfigError: if the budget is less than a single unit needs.
+    """
+    model = config.model
+    if model.parameter_budget is None:
+        return config
+    task = build_task(config.data)
+    size = largest_hidden_size(
+        model.parameter_budget, task.num_features, model.num_layers, task.num_classes, model.bidirectional
+    )
+    if size == 0:
+        least = count_parameters(task.num_features, 1, model.num_layers, task.num_classes, model.bidirectional)
+        raise ConfigError(
+            f"model.parameter_budget={model.parameter_budget}: with model.num_layers={model.num_layers} and "
+            f"model.bidirectional={shown_value(model.bidirectional)} a single unit needs {least}; raise it"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, hidden_size=size))
 
 
 def count_parameters(

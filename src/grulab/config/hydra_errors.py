@@ -1,43 +1,18 @@
-"""What Hydra and OmegaConf say of a user's overrides, in one line that names key, value and remedy."""
+"""The errors of Hydra and OmegaConf, in one line that names key, value and remedy."""
 
-import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
 
 from hydra.errors import MissingConfigException
 
-from grulab.config.schema import TASK_CONFIGS, ConfigError, unknown_key, valid_keys
-
-_PACKAGE = Path(__file__).parents[1]
-
-
-def config_dir() -> Path:
-    """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
-    inside = _PACKAGE / "conf"
-    return inside if inside.is_dir() else _PACKAGE.parents[1] / "conf"
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are ours to print."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError with the message and where to find help."""
-        raise ConfigError(f"{message}; {self.prog} --help shows how")
-
-
-def groups() -> dict[str, list[str]]:
-    """Return the names of the groups in conf/, and the choices of each."""
-    folders = [path for path in sorted(config_dir().iterdir()) if path.is_dir() and path.name != "hydra"]
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+from grulab.config.conf_dir import chosen_task, config_dir, groups
+from grulab.config.overrides import key_of
+from grulab.config.suggestions import unknown_key, valid_keys
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Return every key and group that an override can name, for the data that these overrides choose."""
-    chosen = next((line.partition("=")[2] for line in overrides if line.startswith("data=")), None)
-    task = chosen if chosen in TASK_CONFIGS else "sinusoids"
-    return [*valid_keys({"data": {"task": task}}), *groups()]
+    return [*valid_keys(chosen_task(overrides)), *groups()]
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -51,7 +26,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
     def written(key: str) -> str:
         """Return the override of a key as the user wrote it."""
-        return next((line for line in overrides if re.split("[=@]", line.lstrip("+~"))[0] == key), f"{key}=...")
+        return next((line for line in overrides if key_of(line) == key), f"{key}=...")
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
@@ -66,8 +41,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"(\S+) appears more than once in the final defaults list", text):
         return f"{written(found[1])}: is there already; leave out the + to change it"
     if text.startswith("Config group override must be"):
-        wrong = [line for line in overrides if line.partition("=")[0] in groups()]
-        choices = [", ".join(groups()[line.partition("=")[0]]) for line in wrong]
+        wrong = [line for line in overrides if key_of(line) in groups()]
+        choices = [", ".join(groups()[key_of(line)]) for line in wrong]
         return "; ".join(f"{line}: choose from {choice}" for line, choice in zip(wrong, choices, strict=True))
     if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:
         override = getattr(error, "override", None) or " ".join(overrides)

@@ -1,12 +1,14 @@
-"""What makes two configurations the same run."""
+"""Whether two configurations are the same run: the keys that may change when a run is resumed."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from grulab.config.schema import Config, ConfigError
+from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
+from grulab.errors import ConfigError
 
-# How long a run goes on, and where: the numbers depend on that in their last bits at most.
+# How long a run goes on, and where: the numbers depend on these keys in their last bits at most.
 MAY_CHANGE = frozenset(
     {
         "trainer.max_epochs",
@@ -14,6 +16,7 @@ MAY_CHANGE = frozenset(
         "trainer.accelerator",
         "trainer.devices",
         "trainer.threads",
+        "trainer.loop",
         "model.backend",
         "data.num_workers",
     }
@@ -40,6 +43,11 @@ def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     """Return the dotted keys that make two configurations, as nested plain values, different runs."""
     old, new = flatten(before), flatten(after)
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
+
+
+def name_of_run(config: Config) -> str:
+    """Return a text that two configurations share if they make the same run: all but the name counts."""
+    return dataclasses.replace(config, name="any").hash()
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from grulab.tasks import Sequences
+from grulab.tasks.base import Sequences
 
 
 class PaddedBatch(NamedTuple):

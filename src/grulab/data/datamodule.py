@@ -1,7 +1,6 @@
 """The LightningDataModule: a task's three splits as loaders of padded batches."""
 
 import os
-import signal
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
@@ -10,17 +9,19 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from grulab.config.schema import DataConfig
 from grulab.data.batch import PaddedBatch
 from grulab.data.dataset import SplitDataset
-from grulab.data.sampler import WINDOW, PlanSampler, count_batches, evaluation_plan, training_plan
-from grulab.system.processes import end_with
-from grulab.system.signals import SIGNALS
-from grulab.tasks import Split, build_task
+from grulab.data.sampler import WINDOW, ResumableBatchSampler, count_batches, evaluation_batches, training_batches
+from grulab.fields import Split
+from grulab.internals.lightning import next_epoch_and_batch
+from grulab.internals.torch import shut_down_workers
+from grulab.system.parent_death import end_with_parent
+from grulab.system.signals import blocked_signals
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import build_task
 
 # Without gradients nothing has to be kept: there is room for eight training batches, of short sequences for more.
 _EVALUATION_FACTOR = 8
@@ -69,8 +70,8 @@ class SequenceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PaddedBatch]:
         """Return the training batches of the trainer's epoch, shuffled by length bucket."""
-        batches = count_batches(self.config.train_size, self.config.batch_size)
-        return self._loader("train", PlanSampler(self._training_plan, self._position, batches))
+        batches = count_batches(self.task.size("train"), self.config.batch_size)
+        return self._loader("train", ResumableBatchSampler(self._training_batches, self._position, batches))
 
     def val_dataloader(self) -> DataLoader[PaddedBatch]:
         """Return the validation batches, longest sequences first."""
@@ -86,22 +87,21 @@ class SequenceDataModule(L.LightningDataModule):
         Of a long epoch, its first 32 windows stand for all: windows are random subsets of the same sequences.
         """
         steps, total = 0, 0
-        for batch in islice(self._training_plan(0, 0), _PADDING_WINDOWS * WINDOW):
+        for batch in islice(self._training_batches(0, 0), _PADDING_WINDOWS * WINDOW):
             lengths = self.split("train").lengths_of(batch)
             steps += len(batch) * int(lengths[0])
             total += int(lengths.sum())
         return 1 - total / steps
 
-    def _training_plan(self, epoch: int, done: int) -> Iterator[NDArray[np.int64]]:
-        config = self.config
-        lengths_of = self.split("train").lengths_of
-        return training_plan(lengths_of, config.train_size, config.batch_size, self.seed, epoch, done)
+    def _training_batches(self, epoch: int, done: int) -> Iterator[NDArray[np.int64]]:
+        split = self.split("train")
+        return training_batches(split.lengths_of, len(split), self.config.batch_size, self.seed, epoch, done)
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
         split, batch_size = self.split(name), self._evaluation_batch_size()
         # Evaluation is never gone on with: it begins anew.
-        sampler = PlanSampler(
-            lambda epoch, done: evaluation_plan(split.lengths_of, len(split), batch_size),
+        sampler = ResumableBatchSampler(
+            lambda epoch, done: evaluation_batches(split.lengths_of, len(split), batch_size),
             lambda: (0, 0),
             count_batches(len(split), batch_size),
         )
@@ -110,7 +110,7 @@ class SequenceDataModule(L.LightningDataModule):
     def _evaluation_batch_size(self) -> int:
         return max(_EVALUATION_FACTOR * self.config.batch_size, _EVALUATION_STEPS // self.task.length_range[1])
 
-    def _loader(self, name: Split, sampler: PlanSampler) -> DataLoader[PaddedBatch]:
+    def _loader(self, name: Split, sampler: ResumableBatchSampler) -> DataLoader[PaddedBatch]:
         trainer = self.trainer
         on_cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
         loader = _Loader(
@@ -141,13 +141,8 @@ class SequenceDataModule(L.LightningDataModule):
             self._loaders.pop().close()
 
     def _position(self) -> tuple[int, int]:
-        """Return the trainer's epoch and how many of its batches are done, from Lightning's own progress."""
-        if self.trainer is None:
-            return 0, 0
-        fit_loop = self.trainer.fit_loop
-        epoch = cast(_ProcessedTracker, fit_loop.epoch_progress.current)
-        inside = epoch.ready > epoch.processed
-        return epoch.processed, fit_loop.epoch_loop.batch_progress.current.ready if inside else 0
+        """Return the trainer's epoch and the number of its batches that are done."""
+        return (0, 0) if self.trainer is None else next_epoch_and_batch(self.trainer)
 
 
 class _Loader(DataLoader[PaddedBatch]):
@@ -159,26 +154,21 @@ class _Loader(DataLoader[PaddedBatch]):
 
     def __len__(self) -> int:
         """Return how many batches there are, however they are fetched."""
-        return len(cast(PlanSampler, self.sampler))
+        return len(cast(ResumableBatchSampler, self.sampler))
 
     def __iter__(self) -> Any:
         if self.num_workers == 0:
             return chain.from_iterable(super().__iter__())
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
+        with blocked_signals():
             return chain.from_iterable(super().__iter__())
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def close(self) -> None:
         """End the workers; at the interpreter's exit nobody would, for they do not hear its SIGTERM."""
-        if self.num_workers > 0 and self._iterator is not None:
-            self._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            self._iterator = None
+        shut_down_workers(self)
 
 
 def _end_with(parent: int, worker: int) -> None:
-    end_with(parent)
+    end_with_parent(parent)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -5,9 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from grulab.config.schema import SPLITS, DataConfig, Split
 from grulab.data.batch import PaddedBatch
-from grulab.tasks import build_task
+from grulab.fields import SPLITS, Split
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import build_task
 
 # A split whose padded features need more bytes than this is made by index: it takes no memory, whatever its size.
 IN_MEMORY = 64 * 2**20
@@ -30,7 +31,7 @@ class SplitDataset(Dataset[PaddedBatch]):
         self._task = build_task(config)
         self._seed = config.seed
         self._name: Split = name
-        self._size = config.size(name)
+        self._size = self._task.size(name)
         self._whole = _whole_split(config, name)
         self.in_memory = self._whole is not None
 
@@ -71,7 +72,8 @@ _remembered: dict[tuple[str, Split], PaddedBatch] = {}
 
 def _whole_split(config: DataConfig, name: Split) -> PaddedBatch | None:
     """Return a whole split, the same object each time while it is remembered; None if it is too large."""
-    task, size = build_task(config), config.size(name)
+    task = build_task(config)
+    size = task.size(name)
     if size * task.length_range[1] * task.num_features * np.dtype(np.float32).itemsize > IN_MEMORY:
         return None
     key = (repr(config), name)

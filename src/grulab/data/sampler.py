@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 LengthsOf = Callable[[Indices], NDArray[np.int64]]
 
 
-def training_plan(
+def training_batches(
     lengths_of: LengthsOf, size: int, batch_size: int, seed: int, epoch: int, done: int = 0
 ) -> Iterator[Indices]:
     """Yield the batches of one epoch: a pure function of its arguments, the same on every machine.
@@ -54,7 +54,7 @@ def training_plan(
         yield from batches[max(done - first, 0) :]
 
 
-def evaluation_plan(lengths_of: LengthsOf, size: int, batch_size: int) -> Iterator[Indices]:
+def evaluation_batches(lengths_of: LengthsOf, size: int, batch_size: int) -> Iterator[Indices]:
     """Yield the batches of a whole split, the same every time: the longest first within each window of 32 batches."""
     window = WINDOW * batch_size
     for start in range(0, size, window):
@@ -76,7 +76,7 @@ def _cut(indices: Indices, batch_size: int) -> list[Indices]:
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
-class PlanSampler(Sampler[Indices]):
+class ResumableBatchSampler(Sampler[Indices]):
     """Yields the batches that are left of the epoch the trainer is in.
 
     The position is asked for when iteration begins. Lightning 2.6.6 tells a sampler its epoch too late after a

@@ -1,4 +1,4 @@
-"""``nn.GRU`` with the compiled kernels of gru.c where they fit, and nn.GRU's own elsewhere."""
+"""``nn.GRU`` with the compiled kernels of gru.c where they fit, and with nn.GRU's own elsewhere."""
 
 import ctypes
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
+from grulab.internals.torch import flat_weights, is_negated_view, is_tracing
 from grulab.kernels import library
 
 _Address = ctypes.c_void_p
@@ -59,9 +60,8 @@ class FusedGRU(nn.GRU):
             input: a PackedSequence, or what else ``nn.GRU`` takes.
             hx: (num_layers x directions, batch, hidden_size), or None for zeros.
         """
-        # A parametrization makes new weights.
-        self._update_flat_weights()
-        if not self._fits(input, hx):
+        all_weights = flat_weights(self)
+        if not self._fits(input, hx, all_weights):
             return super().forward(input, hx)
         x, batch_sizes, sorted_indices, unsorted_indices = input
         directions = 2 if self.bidirectional else 1
@@ -73,7 +73,7 @@ class FusedGRU(nn.GRU):
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout:
                 x = torch.dropout(x, self.dropout, train=True)
-            weights = self._flat_weights[layer * 4 * directions : (layer + 1) * 4 * directions]
+            weights = all_weights[layer * 4 * directions : (layer + 1) * 4 * directions]
             h_0 = None if hx is None else hx[layer * directions : (layer + 1) * directions]
             x, h_n = _FusedLayer.apply(torch.is_grad_enabled(), x, batch_sizes, h_0, *weights)  # type: ignore[no-untyped-call]
             last_states.append(h_n)
@@ -81,16 +81,16 @@ class FusedGRU(nn.GRU):
         output = PackedSequence(x, batch_sizes, sorted_indices, unsorted_indices)
         return output, self.permute_hidden(h_n, unsorted_indices)
 
-    def _fits(self, sequences: Any, hx: Any) -> bool:
+    def _fits(self, sequences: Any, hx: Any, weights: Sequence[Tensor]) -> bool:
         return (
             library.is_built()
             and isinstance(sequences, PackedSequence)
             and sequences.batch_sizes.dtype == torch.int64
             and self.bias
-            and all(_is_plain(tensor) for tensor in (sequences.data, *self._flat_weights, hx) if tensor is not None)
+            and all(_is_plain(tensor) for tensor in (sequences.data, *weights, hx) if tensor is not None)
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            and not is_tracing()
         )
 
 
@@ -101,8 +101,7 @@ def _is_plain(tensor: Tensor) -> bool:
         and tensor.device.type == "cpu"
         and tensor.dtype == torch.float32
         and tensor.layout == torch.strided
-        # Such a view holds its numbers with the other sign.
-        and not tensor.is_neg()
+        and not is_negated_view(tensor)
     )
 
 

@@ -1,1 +1,1 @@
-"""The GRU, and the LightningModule that trains it."""
+"""The GRU classifier as a plain torch module."""

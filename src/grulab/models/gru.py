@@ -4,10 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from grulab.kernels import library
-from grulab.kernels.fused import FusedGRU
-
-BACKENDS = ("auto", "fused", "torch")
+from grulab.kernels.backend import gru_class
 
 
 class GRUClassifier(nn.Module):
@@ -25,8 +22,7 @@ class GRUClassifier(nn.Module):
         num_classes: answers.
         bidirectional: whether each layer also reads the sequence backwards.
         dropout: probability of a unit being zeroed between layers while training; no effect with one layer.
-        backend: "auto" computes with the kernels of :class:`FusedGRU` where they fit and are built, "fused" insists
-            that they are built, "torch" never uses them.
+        backend: "auto", "fused" or "torch"; see :func:`grulab.kernels.backend.gru_class`.
 
     Raises:
         ValueError: if a size is not positive, dropout no probability, or the backend unknown or not built.
@@ -45,18 +41,13 @@ class GRUClassifier(nn.Module):
         super().__init__()
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout}: must be from 0 to 1")
-        if backend not in BACKENDS:
-            raise ValueError(f"backend={backend}: choose from {', '.join(BACKENDS)}")
-        if backend == "fused" and not library.is_built():
-            raise ValueError(f"backend=fused: the kernels {library.problem()}; {library.REMEDY}, or use backend=auto")
-        kind = nn.GRU if backend == "torch" else FusedGRU
-        self.gru = kind(
+        self.gru = gru_class(backend)(
             input_size,
             hidden_size,
             num_layers,
             batch_first=True,
             bidirectional=bidirectional,
-            # nn.GRU warns of a dropout that has no layers to act between; Config.notes() says it better.
+            # nn.GRU would warn of a dropout without layers to act between; grulab.config.notes says it better.
             dropout=dropout if num_layers > 1 else 0.0,
         )
         self.head = nn.Linear(hidden_size * (2 if bidirectional else 1), num_classes)

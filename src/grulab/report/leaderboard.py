@@ -1,24 +1,26 @@
 """A sweep's jobs as tables: which configuration won, by how much, and whether the difference is real."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from scipy import special
 
-from grulab.config.compose import Job
-from grulab.config.same_run import flatten
-from grulab.config.schema import ConfigError, parse_stored
+from grulab.config.same_run import flatten, name_of_run
+from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
+from grulab.errors import ConfigError
+from grulab.report.statistics import difference, interval
+from grulab.run_folder import paths
+from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
-from grulab.sweep.status import cause_of, standing_of
+from grulab.sweep.job import Job
+from grulab.sweep.status import cause_of, planned_status_of
 
-_LEVEL = 0.95
-# What differs between jobs without being what is compared.
+# Keys that differ between jobs without being compared.
 _NOT_SWEPT = {"name", "seed"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
@@ -26,14 +28,14 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """What a sweep's folder tells.
+    """The results in a sweep's folder.
 
     Attributes:
         jobs: a row a job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
         swept: keys whose value differs between jobs, without the seed.
         tied: keys that differ only together with one of those, or that follow from them, as the hidden size does from
             a budget of parameters.
-        metric: what the jobs are ranked by.
+        metric: the jobs are ranked by it.
         ranking: a row a configuration, the best first: the swept keys, and for each metric its mean over seeds and
             the 95 % interval of that mean.
     """
@@ -90,20 +92,6 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     return Leaderboard(jobs, swept, tied, metric, _rank(jobs, swept, tied, metric))
 
 
-def interval(values: "pd.Series[float]") -> float:
-    """Return half the width of the 95 % interval of the mean (Student's t); NaN for a single value."""
-    if len(values) < 2:
-        return float("nan")
-    return float(special.stdtrit(len(values) - 1, (1 + _LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def difference(one: pd.DataFrame, other: pd.DataFrame, metric: str, on: list[str]) -> tuple[float, float, int]:
-    """Return the mean of one - other over pairs that agree in ``on``, half its 95 % interval, and how many pairs."""
-    pairs = one.merge(other, on=on, suffixes=("_one", "_other"))
-    differences = pairs[f"{metric}_one"] - pairs[f"{metric}_other"]
-    return float(differences.mean()), interval(differences), len(pairs)
-
-
 def verdict(board: Leaderboard) -> str:
     """Say whether the first configuration is better than the second, paired over the seeds they share."""
     if len(board.ranking) < 2:
@@ -155,10 +143,11 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) ->
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
         rows.append(row)
-    ascending = metric.endswith("loss")
     # As objects: among numbers, pandas would make 8 an 8.0.
     ranking = pd.DataFrame(rows).astype(dict.fromkeys([*swept, *tied], object))
-    ranking = ranking.sort_values(metric, ascending=ascending, kind="stable").reset_index(drop=True)
+    ranking = ranking.sort_values(metric, ascending=not is_higher_better(metric), kind="stable").reset_index(
+        drop=True
+    )
     ranking.insert(0, "rank", ranking.index + 1)
     return ranking
 
@@ -171,24 +160,24 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
         if summary is not None:
             path = folder / ".hydra" / "overrides.yaml"
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
-            config = parse_stored(summary["config"])
+            config = parse_stored(summary["config"], folder / paths.SUMMARY)
             # The same run twice is no second opinion.
-            jobs.setdefault(replace(config, name="same").hash(), Job(number, folder.name, overrides, config))
+            jobs.setdefault(name_of_run(config), Job(number, folder.name, overrides, config))
     return list(jobs.values())
 
 
 def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     summary = read_summary(folder) or {}
-    state = standing_of(folder, job.config)
-    if state == "to extend":
-        # What it has so far is no result of what it is to be.
+    status = planned_status_of(folder, job.config)
+    if status == "to extend":
+        # Its metrics so far are no result of the longer run.
         summary["metrics"] = {}
     return {
         "job": job.folder,
         "folder": folder,
         "arguments": [*flags, *job.overrides],
-        "status": state,
-        "error": cause_of(folder) if state == "failed" else "",
+        "status": status,
+        "error": cause_of(folder) if status == "failed" else "",
         "chance": summary.get("chance"),
         "ceiling": summary.get("ceiling"),
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},
@@ -199,8 +188,9 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
 def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:
     """Return the keys that were swept, and those that are tied to them.
 
-    Two keys that always change together cannot be told apart, and only one of them is an axis: keys side by side, or
-    all that comes with another task. Keys that not every job has are never the one, nor worth a column.
+    The effects of two keys that always change together cannot be told apart, and only one of them is an axis: keys
+    side by side, or all keys that come with another task. Keys that not every job has are
+    never the one, nor worth a column.
 
     Args:
         values: each job's, by dotted key.

@@ -1,5 +1,6 @@
-"""A report as titled tables, for the terminal and for Markdown alike."""
+"""Titled paragraphs and tables, for the terminal and for Markdown alike."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,3 +72,9 @@ def _markdown_table(table: pd.DataFrame) -> str:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[str(cell).replace("|", "\\|") for cell in row] for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def ceiling_in_words(ceiling: float | None) -> str:
+    """Return the ceiling of a task as a report names it: "ceiling 0.999", or "ceiling unknown"."""
+    # In a table, pandas makes None a NaN.
+    return "ceiling unknown" if ceiling is None or math.isnan(ceiling) else f"ceiling {ceiling:.3f}"

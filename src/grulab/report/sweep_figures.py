@@ -1,4 +1,4 @@
-"""Pictures of a sweep."""
+"""The figures of a sweep."""
 
 from pathlib import Path
 
@@ -7,8 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
-from grulab.report.leaderboard import Leaderboard, effects, interval
+from grulab.report.leaderboard import Leaderboard, effects
+from grulab.report.statistics import interval
+from grulab.run_folder import paths
 
 _HIGHLIGHTED = 4
 
@@ -34,13 +37,13 @@ def draw_effects(board: Leaderboard, path: Path) -> None:
 
 
 def draw_pareto(board: Leaderboard, path: Path) -> None:
-    """Draw the metric against the number of parameters; the front is what no smaller configuration beats."""
+    """Draw the metric against the number of parameters; no smaller configuration beats one on the front."""
     ranking = board.ranking.sort_values("parameters", kind="stable")
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axis = figure.subplots()
     half = ranking[f"{board.metric} interval"].fillna(0)
     axis.errorbar(ranking["parameters"], ranking[board.metric], yerr=half, fmt="o", capsize=3, color="0.6")
-    sign = -1 if board.metric.endswith("loss") else 1
+    sign = 1 if is_higher_better(board.metric) else -1
     scores = sign * ranking[board.metric]
     front = ranking[scores > scores.cummax().shift(fill_value=-np.inf)]
     axis.plot(front["parameters"], front[board.metric], "-", color="C3", linewidth=1)
@@ -68,7 +71,7 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     for place, (_, row) in enumerate(board.ranking[::-1].iterrows()):
         rank = len(board.ranking) - place
         members = board.members(row)
-        tables = [pd.read_csv(folder / "metrics.csv") for folder in members["folder"]]
+        tables = [pd.read_csv(folder / paths.METRICS) for folder in members["folder"]]
         curves = pd.concat(tables).groupby("epoch")["val/accuracy"]
         mean = curves.mean()
         if rank > _HIGHLIGHTED:
@@ -78,9 +81,10 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
         half = curves.apply(interval).fillna(0)
         axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.12, linewidth=0)
     done = board.done.iloc[0]
-    axis.axhline(done["ceiling"], color="black", linestyle=":", linewidth=1)
-    axis.axhline(done["chance"], color="black", linestyle="--", linewidth=1)
-    for name in ("ceiling", "chance"):
+    for name, style in (("ceiling", ":"), ("chance", "--")):
+        if pd.isna(done[name]):
+            continue
+        axis.axhline(done[name], color="black", linestyle=style, linewidth=1)
         axis.annotate(name, (1, done[name]), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axis.get_ylim()

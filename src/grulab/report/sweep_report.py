@@ -1,4 +1,4 @@
-"""``grulab report``: leaderboard and figures of a sweep, rebuilt from its folders at any time."""
+"""The report of a sweep: leaderboard.md, leaderboard.csv, figures and report.html, from its folders at any time."""
 
 import base64
 import html
@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from grulab.config.hydra_errors import Parser
+from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
-from grulab.report.sections import Section, print_sections, report_console, to_markdown
+from grulab.report.sections import Section, ceiling_in_words, print_sections, to_markdown
+from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
-from grulab.run_folder.paths import shown
+from grulab.run_folder.paths import display_path
 
 FIGURES = {
     "effects.png": sweep_figures.draw_effects,
@@ -31,18 +32,7 @@ img { max-width: 100% } pre, code { background: #f5f5f5; padding: .1rem .3rem }
 """
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run ``grulab report ARGUMENTS``.
-
-    Raises:
-        ConfigError: for a user's mistake.
-    """
-    parser = Parser(prog="grulab report", description=__doc__)
-    parser.add_argument("sweep_dir", metavar="DIR", help="the sweep's folder, outputs/sweeps/<name>/<date_time>")
-    report(Path(parser.parse_args(arguments).sweep_dir), report_console())
-
-
-def report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard:
+def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard:
     """Write leaderboard.csv, leaderboard.md, figures/ and report.html in a sweep's folder, finished or not.
 
     Args:
@@ -63,7 +53,7 @@ def report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard
     write_atomically(sweep_dir / "report.html", _page(title, sections, pictures))
     if console is not None:
         print_sections(sections, console)
-        console.print(f"\nreport  {shown(sweep_dir / 'report.html')}", highlight=False, soft_wrap=True)
+        console.print(f"\nreport  {display_path(sweep_dir / 'report.html')}", highlight=False, soft_wrap=True)
     return board
 
 
@@ -87,7 +77,7 @@ def _ranking(board: Leaderboard) -> Section:
     done = board.done.iloc[0]
     text += (
         f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; "
-        f"chance {done['chance']:.3f}, ceiling {done['ceiling']:.3f}."
+        f"chance {done['chance']:.3f}, {ceiling_in_words(done['ceiling'])}."
     )
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
 
@@ -96,7 +86,7 @@ def _insights(board: Leaderboard) -> list[Section]:
     if board.ranking.empty:
         return []
     members = board.members(board.ranking.iloc[0])
-    ascending = board.metric.endswith("loss")
+    ascending = not is_higher_better(board.metric)
     best = members.sort_values(board.metric, ascending=ascending, kind="stable").iloc[0]
     command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
@@ -104,7 +94,7 @@ def _insights(board: Leaderboard) -> list[Section]:
         Section(
             "The best job",
             f"{best['job']}: {board.metric} {best[board.metric]:.4f}, test accuracy {best['test/accuracy']:.4f}.\n\n"
-            f"checkpoint  {shown(best['folder'] / 'checkpoints' / 'best.ckpt')}\n\n"
+            f"checkpoint  {display_path(best['folder'] / paths.CHECKPOINTS / paths.BEST)}\n\n"
             f"once more   {command}",
         ),
     ]

@@ -1,7 +1,5 @@
-"""``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
+"""A trace of a trained GRU: the data flow with its shapes, the training by epochs, one prediction step by step."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +12,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.tensorboard import SummaryWriter
 
-from grulab.config.hydra_errors import Parser
-from grulab.config.schema import Config, ConfigError, parse_stored
 from grulab.data.batch import PaddedBatch
+from grulab.errors import ConfigError
 from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training_trace import training_section
-from grulab.run_folder import checkpoint_file
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, UnsafeCheckpointError
-from grulab.run_folder.paths import shown
-from grulab.tasks import Task, build_task
-from grulab.training.callbacks import checkpointing, epoch_log
-from grulab.training.module import SequenceClassifier
+from grulab.run_folder import paths
+from grulab.training.trained import Trained, find_checkpoint, load_trained
 
 FOLDER = "trace"
 PICTURE = "hidden_states.png"
 _ROWS = 16
 _COLUMNS = 8
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a checkpoint holds."""
-
-    path: Path
-    config: Config
-    task: Task
-    module: SequenceClassifier
-    epoch: int
-    step: int
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run ``grulab trace ARGUMENTS``.
-
-    Raises:
-        ConfigError: for a user's mistake.
-    """
-    parser = Parser(prog="grulab trace", description=__doc__)
-    parser.add_argument(
-        "path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt"
-    )
-    parser.add_argument(
-        "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
-    )
-    options = parser.parse_args(arguments)
-    folder = trace(options.path, options.sequence, Console())
-    print(f"\nfolder  {shown(folder)}")
 
 
 def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -> Path:
@@ -77,12 +40,12 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     Raises:
         ConfigError: if there is no checkpoint there, or no such sequence.
     """
-    trained = load(find_checkpoint(Path(path)).resolve())
-    size = trained.config.data.test_size
+    trained = load_trained(find_checkpoint(Path(path)).resolve())
+    size = trained.task.size("test")
     if not 0 <= sequence < size:
-        raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1} (data.test_size={size})")
+        raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1}; the test split has {size}")
     run_dir = trained.path.parent.parent
-    table = run_dir / epoch_log.FILE_NAME
+    table = run_dir / paths.METRICS
     folder = run_dir / FOLDER if table.is_file() else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")
     folder.mkdir(exist_ok=True)
 
@@ -101,51 +64,13 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     return folder
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a person means by a path.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder")
-    best = path / checkpointing.FOLDER / checkpointing.BEST
-    if not best.is_file():
-        raise ConfigError(
-            f"{path}: holds no {checkpointing.FOLDER}/{checkpointing.BEST}; name a run's folder or a .ckpt"
-        )
-    return best
-
-
-def load(path: Path) -> Trained:
-    """Open a checkpoint with all that is needed to use it.
-
-    Raises:
-        ConfigError: if it is not one of ours.
-    """
-    try:
-        content = checkpoint_file.load(path)
-        config = parse_stored(content[KEY]["config"])
-        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
-        module.load_state_dict(content["state_dict"])
-    except UnsafeCheckpointError as error:
-        raise ConfigError(str(error)) from None
-    except (DamagedCheckpointError, RuntimeError, KeyError, TypeError):
-        raise ConfigError(
-            f"{path}: is not a checkpoint of grulab, or damaged; name a run's folder or its .ckpt"
-        ) from None
-    return Trained(path, config, build_task(config.data), module.eval(), content["epoch"] + 1, content["global_step"])
-
-
 def _test_batch(trained: Trained, indices: np.ndarray[Any, np.dtype[np.int64]]) -> PaddedBatch:
     return PaddedBatch.of(trained.task.generate(trained.config.data.seed, "test", indices))
 
 
 def _data_flow(trained: Trained) -> Section:
     data, gru = trained.config.data, trained.module.model.gru
-    batch = _test_batch(trained, np.arange(min(data.batch_size, data.test_size)))
+    batch = _test_batch(trained, np.arange(min(data.batch_size, trained.task.size("test"))))
     packed = pack_padded_sequence(batch.x, batch.lengths, batch_first=True, enforce_sorted=False)
     states, last = trained.module.model.hidden_states(batch.x, batch.lengths)
     logits = trained.module.model.head(last)
@@ -190,7 +115,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
     states, _ = trained.module.model.hidden_states(batch.x, batch.lengths)
     length, truth = int(batch.lengths[0]), int(batch.y[0])
     shown_steps = _spread(length)
-    # What the model would say had the sequence ended here: every beginning of it as a sequence of its own.
+    # The answer of the model had the sequence ended here: every beginning of it as a sequence of its own.
     prefixes = torch.from_numpy(shown_steps + 1)
     answers = trained.module(batch.x.expand(len(prefixes), -1, -1), prefixes).softmax(dim=1)
     trace_figures.hidden_states(

@@ -1,4 +1,4 @@
-"""Pictures. Drawn without pyplot, which would keep every figure in memory and ask for a screen."""
+"""The picture of a trace. Drawn without pyplot, which would keep every figure in memory and ask for a screen."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ def hidden_states(
     truth: int,
     hidden_size: int,
 ) -> None:
-    """Draw the hidden states over time, and below them what the model would have answered so far.
+    """Draw the hidden states over time, and below them the answer of the model after each step.
 
     Args:
         path: of the PNG.
         states: (time, directions x hidden_size), from -1 to 1.
-        prefixes: (prefixes,) lengths after which the answer is asked for.
+        prefixes: (prefixes,) lengths after which the model is asked.
         probabilities: (prefixes, classes).
-        truth: the right class.
+        truth: the correct class.
         hidden_size: units in one direction.
     """
     time, units = states.shape

@@ -1,4 +1,4 @@
-"""The training trace: every epoch with what its numbers say."""
+"""The training trace: every epoch with a remark on its numbers."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ _ROWS = 40
 _BAR = 10
 
 
-def training_section(table: Path, chance: float, ceiling: float, used_epoch: int) -> Section:
+def training_section(table: Path, chance: float, ceiling: float | None, used_epoch: int) -> Section:
     """Return the training trace of a metrics.csv.
 
     Args:
         table: metrics.csv, which may be missing.
         chance: the task's chance level.
-        ceiling: the task's ceiling.
+        ceiling: the task's ceiling, or None where it is unknown.
         used_epoch: the epoch of the checkpoint that is traced.
     """
     title = "Training trace"
@@ -37,10 +37,8 @@ def training_section(table: Path, chance: float, ceiling: float, used_epoch: int
             "observation": remarks,
         }
     )
-    text = (
-        f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling:.3f}); "
-        f"epoch {used_epoch} is traced."
-    )
+    known = "unknown" if ceiling is None else f"{ceiling:.3f}"
+    text = f"Validation accuracy between chance ({chance:.3f}) and ceiling ({known}); epoch {used_epoch} is traced."
     if len(rows) > _ROWS:
         text += f" The first and last {_ROWS // 2} of {len(rows)} epochs."
         rows = pd.concat([rows.head(_ROWS // 2), rows.tail(_ROWS // 2)])
@@ -53,8 +51,8 @@ def bar(accuracy: float) -> str:
     return "█" * full + "░" * (_BAR - full)
 
 
-def observe(epochs: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
-    """Return for each row of metrics.csv what it says beside those before it."""
+def observe(epochs: pd.DataFrame, chance: float, ceiling: float | None) -> list[str]:
+    """Return a remark on each row of metrics.csv, beside those before it."""
     remarks = []
     for position in range(len(epochs)):
         row, before = epochs.iloc[position], epochs.iloc[:position]
@@ -62,17 +60,9 @@ def observe(epochs: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
     return remarks
 
 
-def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceiling: float) -> list[str]:
+def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceiling: float | None) -> list[str]:
     accuracy, loss = row["val/accuracy"], row["val/loss"]
-    # How much of what can be learned has been: 0 at chance, 1 at the ceiling.
-    learned = (accuracy - chance) / (ceiling - chance)
-    found = []
-    if learned < 0.05:
-        found.append("no better than chance")
-    elif learned > 0.98:
-        found.append("at the ceiling")
-    else:
-        found.append(f"{learned:.0%} of the way to the ceiling")
+    found = [_place(accuracy, chance, ceiling)]
     if before.empty:
         return found
     last = before.iloc[-1]
@@ -85,3 +75,14 @@ def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceili
     if accuracy > before["val/accuracy"].max():
         found.append("best so far")
     return found
+
+
+def _place(accuracy: float, chance: float, ceiling: float | None) -> str:
+    """Say where an accuracy stands between chance and ceiling."""
+    if ceiling is None:
+        return "no better than chance" if accuracy <= chance else f"{accuracy - chance:.3f} above chance"
+    # The share of what can be learned: 0 at chance, 1 at the ceiling.
+    learned = (accuracy - chance) / (ceiling - chance)
+    if learned < 0.05:
+        return "no better than chance"
+    return "at the ceiling" if learned > 0.98 else f"{learned:.0%} of the way to the ceiling"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Text files that are either whole or not there."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, cut back to what a checkpoint stands for."""
+"""Repair of TensorBoard's event files after a crash: cut back to the state that a checkpoint holds."""
 
 import logging
 import os
@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.plugins.custom_scalar import metadata as layout_metadata
-from tensorboard.plugins.hparams import metadata as hparams_metadata
-from tensorboard.summary.writer.record_writer import RecordWriter
+from grulab.internals.tensorboard import (
+    FILE_VERSION,
+    Event,
+    RawEventFileLoader,
+    RecordWriter,
+    custom_scalar_metadata,
+    hparams_metadata,
+)
 
 # TensorBoard reads a folder's files in the order of their names, and a new writer's begins with the time.
 _FILE_NAME = "events.out.tfevents.0000000000.resumed"
 # Written anew when a run goes on.
-_OF_THE_WHOLE_RUN = {hparams_metadata.PLUGIN_NAME, layout_metadata.PLUGIN_NAME}
+_OF_THE_WHOLE_RUN = {hparams_metadata.PLUGIN_NAME, custom_scalar_metadata.PLUGIN_NAME}
 
 
 def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
@@ -27,9 +30,9 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
 
     Args:
         folder: of the event files; it may be missing.
-        curves: the value of each (tag, step) that the checkpoint stands for. What the files lack of it is drawn
-            again; what they have of other tags stays up to the last of these steps, but for test results: the test
-            comes at the end. Without any, all is cut away.
+        curves: the value of each (tag, step) in the checkpoint. Points that the files lack are drawn again; points of
+            other tags stay up to the last of these steps, but for test results: the test comes at the end. Without
+            any, all is cut away.
     """
     files = sorted(folder.glob("events.out.tfevents.*"))
     if not files and not curves:
@@ -40,7 +43,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
     read = []
     for file in files:
         events = list(_events(file))
-        # What holds no record is not ours, or not any more.
+        # A file without a record was written by another program, or was spoilt.
         if events:
             read.append(file)
         for event in events:
@@ -60,7 +63,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
     temporary = folder / "cutting"
     with temporary.open("wb") as stream:
         writer = RecordWriter(stream)
-        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        writer.write(Event(wall_time=time.time(), file_version=FILE_VERSION).SerializeToString())
         for event in sorted(kept.values(), key=lambda event: event.step):
             writer.write(event.SerializeToString())
         writer.flush()
@@ -73,7 +76,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
 
 def _events(file: Path) -> Iterator[Event]:
     """Yield the events of a file up to its end or to the first record that is damaged."""
-    # The reader warns of a record that was cut; that is what we are here for.
+    # The reader warns of a record that was cut: the case that is repaired here.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     for record in RawEventFileLoader(str(file)).Load():
         yield Event.FromString(record)

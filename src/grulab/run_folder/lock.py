@@ -1,4 +1,4 @@
-"""A run's folder has one owner at a time."""
+"""The lock of a folder: one process at a time writes to a run or a sweep."""
 
 import errno
 import fcntl
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grulab.config.schema import ConfigError
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
 
-FILE_NAME = ".owner"
 # Long enough for a process that was killed to be gone.
 _ATTEMPTS = 5
 _SECONDS_BETWEEN_ATTEMPTS = 0.1
@@ -22,7 +22,7 @@ _GUARD = threading.Lock()
 
 
 @contextmanager
-def own(run_dir: Path) -> Iterator[None]:
+def lock(run_dir: Path) -> Iterator[None]:
     """Be the only process that writes to a run's folder.
 
     The lock is the kernel's (POSIX, so workers forked later do not share it): it is gone when its holder is, however
@@ -31,7 +31,7 @@ def own(run_dir: Path) -> Iterator[None]:
     Raises:
         ConfigError: if another process owns the folder; it says which, and since when.
     """
-    path = run_dir / FILE_NAME
+    path = run_dir / paths.LOCK
     place = path.resolve()
     # The kernel's lock is between processes, not between threads of one.
     with _GUARD:
@@ -44,9 +44,9 @@ def own(run_dir: Path) -> Iterator[None]:
         _HELD.discard(place)
 
 
-def is_owned(run_dir: Path) -> bool:
+def is_locked(run_dir: Path) -> bool:
     """Return whether a process is at work in a run's folder."""
-    path = run_dir / FILE_NAME
+    path = run_dir / paths.LOCK
     with _GUARD:
         if path.resolve() in _HELD:
             return True

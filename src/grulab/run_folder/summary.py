@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from grulab.config.schema import Config
+from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
-from grulab.run_folder.paths import shown
+from grulab.run_folder.paths import display_path
 
-FILE_NAME = "summary.json"
 _LIBRARIES = (
     "grulab",
     "torch",
@@ -40,7 +40,7 @@ class Summary:
     """
 
     def __init__(self, run_dir: Path, config: Config) -> None:
-        self.path = run_dir / FILE_NAME
+        self.path = run_dir / paths.SUMMARY
         self._began = time.perf_counter()
         before = read_summary(run_dir) or {}
         seconds, resumed = before.get("seconds"), before.get("resumed")
@@ -80,7 +80,7 @@ class Summary:
         if error is not None:
             status = "failed" if isinstance(error, Exception) else "interrupted"
             if status == "failed":
-                error.add_note(f"the traceback is in {shown(self.path)}, and GRULAB_TRACEBACK=1 shows it here")
+                error.add_note(f"the traceback is in {display_path(self.path)}, and GRULAB_TRACEBACK=1 shows it here")
             cause = {
                 "type": type(error).__name__,
                 "message": str(error),
@@ -97,7 +97,7 @@ class Summary:
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Return the content of a run's summary.json, or None where there is none that makes sense."""
     try:
-        content = json.loads((run_dir / FILE_NAME).read_text(encoding="utf-8"))
+        content = json.loads((run_dir / paths.SUMMARY).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     try:
@@ -110,7 +110,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 
 def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
     """Write a run's summary.json."""
-    write_atomically(run_dir / FILE_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_atomically(run_dir / paths.SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:

@@ -1,27 +1,14 @@
-"""Which jobs a sweep has: every combination, with some keys side by side."""
+"""The points of a sweep: -m a=1,2 b=3,4 becomes every combination, with some keys side by side."""
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from grulab.config.schema import ConfigError
 from grulab.config.validation_messages import shown_value
-from grulab.run_folder.paths import shown
-
-
-class SweepFailedError(RuntimeError):
-    """The sweep is at its end, and some of its jobs failed."""
-
-    def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path) -> None:
-        stopped = f", and {not_run} were not started" if not_run else ""
-        super().__init__(
-            f"{failed} of {jobs} jobs failed{stopped}; grulab resume {shown(sweep_dir)} "
-            "goes on with all that are left"
-        )
+from grulab.errors import ConfigError
 
 
 def expand(arguments: Sequence[str], side_by_side: Any = None) -> list[list[str]]:

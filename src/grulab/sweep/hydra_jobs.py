@@ -1,24 +1,26 @@
-"""From what Hydra hands to a launcher to jobs."""
+"""A sweep's jobs in the form that Hydra gives to a launcher, and their composed configurations."""
 
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from grulab.config.compose import Job, checked, parse_overrides, structure_of
+from grulab.config.compose import checked
+from grulab.config.overrides import parse_overrides, structure_of
 from grulab.config.same_run import flatten
+from grulab.internals.hydra import get_overrides_dirname
+from grulab.sweep.job import Job
 
-# By what the jobs have in common beside their values.
+# The key: the overrides that do more than set a value; see structure_of().
 Bases = dict[tuple[str, ...], DictConfig]
 
 
 @dataclass(frozen=True)
 class HydraParts:
-    """What Hydra hands to a launcher."""
+    """The arguments that Hydra gives to a launcher."""
 
     context: HydraContext
     task_function: TaskFunction
@@ -26,7 +28,7 @@ class HydraParts:
 
 
 def compose_bases(parts: HydraParts, jobs: Iterable[Job]) -> Bases:
-    """Return what Hydra composes for jobs that differ in values alone: it takes 60 ms, and one serves them all."""
+    """Return Hydra's configurations of the jobs: one, which takes 60 ms, for all jobs that differ in values alone."""
     bases: Bases = {}
     for job in jobs:
         structure = structure_of(job.overrides)
@@ -53,19 +55,19 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
             naming.kv_sep,
         )
         hydra.sweep.subdir = job.folder
-        # What differs between alike jobs, and whatever was edited in conf/ since.
+        # The values in which alike jobs differ, and those that were edited in conf/ since the sweep began.
         for key, value in flatten(job.config.to_dict()).items():
             if OmegaConf.select(config, key) != value:
                 OmegaConf.update(config, key, value)
         handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
-            # What goes there is in run.log already.
+            # Its lines are in run.log already.
             handlers.remove("console")
     return config
 
 
 def compose_job(parts: HydraParts, overrides: list[str], number: int) -> Job:
-    """Return a job that no manifest knows of, as Hydra composes it now.
+    """Return a job that is in no manifest, as Hydra composes it now.
 
     Raises:
         ConfigError: if its configuration is wrong.

@@ -1,19 +1,20 @@
-"""How far a job is."""
+"""The progress of one job of a running sweep."""
 
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from grulab.config.compose import Job
+from grulab.config.schema import is_higher_better
+from grulab.run_folder.metrics_csv import read_column
+from grulab.sweep.job import Job
 
 
 @dataclass
-class Progress:
+class JobProgress:
     """A job on its way.
 
     Attributes:
-        job: what it is.
+        job: its configuration and place in the sweep.
         folder: its own.
         state: pending, running, interrupted, failed or done; or "done before", in an earlier part of the sweep.
         cause: of a failure, in a line.
@@ -38,26 +39,18 @@ class Progress:
     best: float | None = None
     epochs_before: int = 0
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Read in the job's folder how far it is."""
-        # It imports Lightning, which who looks at a job that runs has done already.
-        from grulab.training.callbacks.epoch_log import FILE_NAME
-
         monitor = self.job.config.checkpoint.monitor
-        try:
-            with (self.folder / FILE_NAME).open(newline="") as file:
-                values = [float(row[monitor]) for row in csv.DictReader(file)]
-        except (OSError, KeyError, ValueError, TypeError):
-            # Not there yet, or a row is being written.
-            values = []
-        best = min if monitor.endswith("loss") else max
+        values = read_column(self.folder, monitor)
+        best = max if is_higher_better(monitor) else min
         self.epochs, self.best = len(values), best(values, default=None)
 
     def start(self) -> None:
         """Begin an attempt, from as far as the job is."""
         self.attempts += 1
         self.state, self.cause, self.began = "running", "", time.monotonic()
-        self.look()
+        self.update()
         self.epochs_before = self.epochs
 
     def seconds_left(self) -> float | None:

@@ -1,13 +1,12 @@
-"""The launcher: a sweep's jobs in parallel, whatever happens to any of them."""
+"""The local launcher: a sweep's jobs in parallel, each in a process of its own; one that crashes is noticed."""
 
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -16,15 +15,16 @@ from types import FrameType
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from grulab.config.compose import Job
-from grulab.config.schema import ConfigError
+from grulab.errors import ConfigError
 from grulab.sweep import manifest
+from grulab.sweep.failures import JobFailedError, JobNotRunError
 from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job
-from grulab.sweep.job_progress import Progress
+from grulab.sweep.job import Job
+from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.launcher_settings import LocalSettings
-from grulab.sweep.live_table import Display
+from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, record_failure, result_of
-from grulab.system.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
+from grulab.system.signals import SIGNALS, Interrupted, RepeatFilter, blocked_signals, handle_signals
 
 # How often the clock, the table and the signals are looked at.
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -33,17 +33,9 @@ _GRACE_SECONDS = 10.0
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-class JobFailedError(RuntimeError):
-    """A job of the sweep failed; its summary.json has the traceback."""
-
-
-class JobNotRunError(JobFailedError):
-    """The sweep was stopped before it came to this job."""
-
-
 @dataclass
 class _Running:
-    progress: Progress
+    progress: JobProgress
     process: ForkProcess
     slot: str | None
     out_of_memory_before: int
@@ -57,7 +49,7 @@ def launch(
     """Run the jobs that are not done yet, as many at once as there are slots, each in a process of its own.
 
     Args:
-        parts: what Hydra hands to a launcher.
+        parts: the arguments of Hydra.
         settings: the launcher's.
         job_overrides: of each job.
         first_number: of the first job.
@@ -66,12 +58,12 @@ def launch(
         How each job ended: the monitored metric, or an error.
 
     Raises:
-        ConfigError: if this machine lacks what the jobs or the settings ask for.
+        ConfigError: if the jobs or the settings ask for something that this machine lacks.
         Interrupted: after a signal, when the running jobs have saved themselves.
     """
     sweep_dir = Path(parts.config.hydra.sweep.dir)
-    todo: deque[Progress] = deque()
-    everything = [Progress(job, sweep_dir / job.folder) for job in _jobs(parts, job_overrides, first_number)]
+    todo: deque[JobProgress] = deque()
+    everything = [JobProgress(job, sweep_dir / job.folder) for job in _jobs(parts, job_overrides, first_number)]
     for progress in everything:
         progress.score = result_of(progress.folder, progress.job.config)
         progress.state = "pending" if progress.score is None else "done before"
@@ -88,7 +80,7 @@ def launch(
         bases = compose_bases(parts, [progress.job for progress in todo])
         for note in notes(configs, settings, slots):
             print(f"note: {note}")
-        with Display(everything, len(slots)) as display:
+        with LiveTable(everything, len(slots)) as display:
             _Launcher(parts, bases, settings, slots, display).run(todo)
     return [_returned(progress) for progress in everything]
 
@@ -97,8 +89,8 @@ class _Launcher:
     """Starts jobs while there are slots, and watches those that run.
 
     Args:
-        parts: what Hydra hands to a launcher.
-        bases: what Hydra composes for the jobs.
+        parts: the arguments of Hydra.
+        bases: the configurations that Hydra composes for the jobs.
         settings: the launcher's.
         slots: a device for each job that runs at the same time.
         display: told of every change.
@@ -110,20 +102,21 @@ class _Launcher:
         bases: Bases,
         settings: LocalSettings,
         slots: Sequence[str | None],
-        display: Display,
+        display: LiveTable,
     ) -> None:
         self.parts, self.bases, self.settings, self.display = parts, bases, settings, display
         self.free = list(slots)
         self.running: list[_Running] = []
         self.signals: list[int] = []
+        self._repeats = RepeatFilter()
 
-    def run(self, todo: deque[Progress]) -> None:
+    def run(self, todo: deque[JobProgress]) -> None:
         """Run all jobs; leave none behind.
 
         Raises:
             Interrupted: after a signal.
         """
-        with self._listening():
+        with handle_signals(self._note_signal):
             try:
                 while self.running or (todo and not self.signals):
                     while todo and self.free and not self.signals:
@@ -143,7 +136,7 @@ class _Launcher:
         if self.signals:
             raise Interrupted(self.signals[0])
 
-    def _start(self, progress: Progress) -> None:
+    def _start(self, progress: JobProgress) -> None:
         from grulab.sweep.worker import work
 
         slot = self.free.pop(0)
@@ -155,15 +148,12 @@ class _Launcher:
         if self.settings.time_limit is not None:
             running.stop_at = progress.began + self.settings.time_limit
         # A signal between its birth and its first handler would be lost.
-        before_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
+        with blocked_signals():
             process.start()
             self.running.append(running)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before_mask)
         self.display.changed(progress)
 
-    def _end(self, running: _Running, todo: deque[Progress]) -> None:
+    def _end(self, running: _Running, todo: deque[JobProgress]) -> None:
         progress, code = running.progress, running.process.exitcode
         assert code is not None
         # It may have left loader workers.
@@ -197,8 +187,8 @@ class _Launcher:
                 todo.clear()
         self.display.changed(progress)
 
-    def _record(self, progress: Progress, kind: str, message: str) -> None:
-        # With a full disk there is no writing it down, and the other jobs are to be looked after.
+    def _record(self, progress: JobProgress, kind: str, message: str) -> None:
+        # With a full disk it cannot be written down, and the other jobs have to go on.
         with suppress(OSError):
             record_failure(progress.folder, progress.job.config, kind, message)
 
@@ -222,30 +212,9 @@ class _Launcher:
                 assert running.process.pid is not None
                 os.kill(running.process.pid, self.signals[0])
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        heard = float("-inf")
-
-        def note(signum: int, frame: FrameType | None) -> None:
-            nonlocal heard
-            now = time.monotonic()
-            if now - heard > SECONDS_OF_ONE_SIGNAL:
-                self.signals.append(signum)
-            heard = now
-
-        before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        mine = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-        for signum in mine:
-            signal.signal(signum, note)
-        try:
-            yield
-        finally:
-            for signum in mine:
-                signal.signal(signum, before[signum])
+    def _note_signal(self, signum: int, frame: FrameType | None) -> None:
+        if not self._repeats.is_repeat():
+            self.signals.append(signum)
 
 
 def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) -> list[Job]:
@@ -277,7 +246,7 @@ def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) 
 
 
 def _kill(process: ForkProcess) -> None:
-    """End a job and what it has started: its process group, which bears its number."""
+    """End a job and the processes that it has started: its process group, which bears its number."""
     assert process.pid is not None
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -305,7 +274,7 @@ def _out_of_memory_kills() -> int:
     return 0
 
 
-def _returned(progress: Progress) -> JobReturn:
+def _returned(progress: JobProgress) -> JobReturn:
     returned = JobReturn(overrides=progress.job.overrides, working_dir=str(progress.folder), task_name="grulab")
     done = progress.state in ("done", "done before")
     returned.status = JobStatus.COMPLETED if done else JobStatus.FAILED

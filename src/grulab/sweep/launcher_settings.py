@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from grulab.config.schema import STRICT, ConfigError, Count, Integer, Number
 from grulab.config.validation_messages import dotted, remedy, shown_value
+from grulab.errors import ConfigError
+from grulab.fields import STRICT, Count, Integer, Number
 
 TARGET = "hydra_plugins.grulab.LocalLauncher"
 

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, a line for each change elsewhere."""
+"""The display of a running sweep: a live table on a terminal, a line for each change elsewhere."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from grulab.sweep.job_progress import Progress
+from grulab.sweep.job_progress import JobProgress
 
 _SECONDS_BETWEEN_DRAWINGS = 0.25
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
@@ -23,7 +23,7 @@ _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running":
 _ENDED_SHOWN = 8
 
 
-class Display:
+class LiveTable:
     """Shows a sweep's progress; a context manager.
 
     Args:
@@ -31,12 +31,12 @@ class Display:
         slots: how many run at once.
     """
 
-    def __init__(self, jobs: Sequence[Progress], slots: int) -> None:
+    def __init__(self, jobs: Sequence[JobProgress], slots: int) -> None:
         self.jobs, self.slots = jobs, slots
         self.is_stopping = False
         self._began = time.monotonic()
         self._drawn = 0.0
-        self._ended: list[Progress] = []
+        self._ended: list[JobProgress] = []
         self._live: Live | None = None
         if sys.stdout.isatty():
             # No thread that draws: jobs are forked from this process.
@@ -58,9 +58,9 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def changed(self, job: Progress) -> None:
+    def changed(self, job: JobProgress) -> None:
         """Show that a job has another state."""
-        job.look()
+        job.update()
         if job.state not in ("running", "pending"):
             self._ended.append(job)
         if job.state == "running" and self._live is None:
@@ -79,15 +79,15 @@ class Display:
         """Draw the table, if it is due."""
         if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
             self._drawn = time.monotonic()
-            self._look()
-            with _unread_is_no_failure():
+            self._update()
+            with _without_reader():
                 self._live.update(self._table(), refresh=True)
 
-    def _line(self, job: Progress) -> str:
+    def _line(self, job: JobProgress) -> str:
         state = "failed, again" if job.state == "pending" else job.state
         score = f"  {job.job.config.checkpoint.monitor} {job.score:.4f}" if job.score is not None else ""
         cause = f"  {job.cause}" if job.cause else ""
-        self._look()
+        self._update()
         left = self._seconds_left()
         time_left = f", {_duration(left)} left" if left else ""
         over = f"{self._over()} of {len(self.jobs)}{time_left}"
@@ -117,15 +117,15 @@ class Display:
         bar.add_row(ProgressBar(len(self.jobs), over, width=30), Text(", ".join(words)))
         return Group(table, Text(), bar)
 
-    def _running(self) -> list[Progress]:
+    def _running(self) -> list[JobProgress]:
         return [job for job in self.jobs if job.state == "running"]
 
     def _over(self) -> int:
         return sum(job.state not in ("pending", "running") for job in self.jobs)
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         for job in self._running():
-            job.look()
+            job.update()
 
     def _seconds_left(self) -> float | None:
         """Return the time until the end, at the pace of the jobs that were run so far."""
@@ -140,24 +140,24 @@ class Display:
 
     def _print(self, text: str) -> None:
         if self._live:
-            with _unread_is_no_failure():
+            with _without_reader():
                 self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             _say(text)
 
 
 def _say(text: str) -> None:
-    with _unread_is_no_failure():
+    with _without_reader():
         print(text, flush=True)
 
 
 @contextmanager
-def _unread_is_no_failure() -> Iterator[None]:
-    """Go on without an output when nobody reads it any more: head has gone, the terminal too, or the disk is full."""
+def _without_reader() -> Iterator[None]:
+    """Go on without an output that nobody reads any more: head or the terminal has gone, or the disk is full."""
     try:
         yield
     except OSError:
-        # Open until the process ends, as what it takes the place of.
+        # Open until the process ends, as the stream that it replaces.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 

@@ -1,4 +1,4 @@
-"""sweep.json: what a sweep's jobs are, written before the first of them starts."""
+"""sweep.json: the jobs of a sweep, written before the first of them starts."""
 
 import json
 import time
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grulab.config.compose import Job
+from grulab.config.parse import parse
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
-from grulab.config.schema import ConfigError, parse_stored
 from grulab.config.validation_messages import shown_value
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
-from grulab.run_folder.paths import shown
+from grulab.run_folder.paths import display_path
+from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
+from grulab.sweep.job import Job
 
-FILE_NAME = "sweep.json"
 _PUT_BACK = "put it back, or name another hydra.sweep.dir"
 _SAY_SO = "put it back, or say so on the command line"
 
@@ -71,16 +73,16 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
     ]
     rows = ",\n".join(f"    {json.dumps(line)}" for line in lines)
     text = json.dumps(head, indent=2).removesuffix("\n}")
-    write_atomically(sweep_dir / FILE_NAME, f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n')
+    write_atomically(sweep_dir / paths.SWEEP, f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n')
 
 
 def read(sweep_dir: Path) -> Manifest | None:
-    """Return what sweep.json tells, or None where there is none.
+    """Return the content of sweep.json, or None where there is none.
 
     Raises:
         ConfigError: if it cannot be read.
     """
-    path = sweep_dir / FILE_NAME
+    path = sweep_dir / paths.SWEEP
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         jobs = [_job(content, row) for row in content["jobs"]]
@@ -91,14 +93,15 @@ def read(sweep_dir: Path) -> Manifest | None:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"{path}: cannot be read ({what}); remove it, and give the sweep's command once more with its "
-            f"hydra.sweep.dir={shown(sweep_dir)}: jobs that are done stay done"
+            f"hydra.sweep.dir={display_path(sweep_dir)}: jobs that are done stay done"
         ) from None
 
 
 def find(sweep_dir: Path, number: int) -> Job | None:
     """Return one job of a sweep, or None if there is no manifest that knows it."""
+    path = sweep_dir / paths.SWEEP
     try:
-        content = json.loads((sweep_dir / FILE_NAME).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return next((_job(content, row) for row in content["jobs"] if row["number"] == number), None)
@@ -118,7 +121,8 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
     for job in jobs:
         summary = read_summary(sweep_dir / job.folder)
         if summary is not None:
-            found = Job(job.number, job.folder, job.overrides, parse_stored(summary["config"]))
+            config = parse_stored(summary["config"], sweep_dir / job.folder / paths.SUMMARY)
+            found = Job(job.number, job.folder, job.overrides, config)
             refuse_another_sweep(sweep_dir, [found], [job], asked=MAY_CHANGE)
     return True
 
@@ -132,12 +136,12 @@ def refuse_another_sweep(
         sweep_dir: the sweep's folder.
         before: the jobs it has.
         after: the jobs that a command makes.
-        asked: keys that the command names: what leaves a run the same run may change if it is asked for.
+        asked: keys that the command names; of those, the keys that leave a run the same run may change.
 
     Raises:
         ConfigError: with a line for each difference.
     """
-    where = f"the sweep in {shown(sweep_dir)}"
+    where = f"the sweep in {display_path(sweep_dir)}"
     if len(before) != len(after):
         raise ConfigError(
             f"{where} has {len(before)} jobs, and this command makes {len(after)}; name another hydra.sweep.dir"
@@ -178,7 +182,7 @@ def what_changed(manifest: Manifest) -> list[str]:
 
 
 def _job(content: Mapping[str, Any], row: Mapping[str, Any]) -> Job:
-    config = parse_stored(unflatten(content["config"] | row["config"]))
+    config = parse(unflatten(content["config"] | row["config"]))
     return Job(row["number"], row["folder"], row["overrides"], config)
 
 

@@ -1,11 +1,14 @@
-"""``grulab train -m ... --plan``: what a sweep would do."""
+"""``grulab train -m ... --plan``: the table of a sweep's jobs, without starting any."""
 
 from rich.console import Console
 from rich.table import Table
 
-from grulab.config.compose import Job, Sweep
-from grulab.run_folder.paths import shown
-from grulab.sweep.status import standing_of
+from grulab.config.budget import parameters
+from grulab.config.overrides import key_of
+from grulab.run_folder.paths import display_path
+from grulab.sweep.compose import Sweep
+from grulab.sweep.job import Job
+from grulab.sweep.status import planned_status_of
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
@@ -16,20 +19,20 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("job", "overrides", "parameters", "state"):
         table.add_column(heading, justify="right" if heading == "parameters" else "left", overflow="fold")
-    states = []
+    statuses = []
     for job in sweep.jobs:
-        states.append(_state(sweep, job))
-        overrides = [line for line in job.overrides if line.partition("=")[0] not in sweep.constant]
-        table.add_row(str(job.number), " ".join(overrides), f"{job.config.parameters:,}", states[-1])
+        statuses.append(_status(sweep, job))
+        overrides = [line for line in job.overrides if key_of(line) not in sweep.constant]
+        table.add_row(str(job.number), " ".join(overrides), f"{parameters(job.config):,}", statuses[-1])
     console.print(table, highlight=False)
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     console.print(f"\n{len(sweep.jobs)} jobs: {counts}", highlight=False)
     if sweep.constant:
-        same = [line for line in sweep.jobs[0].overrides if line.partition("=")[0] in sweep.constant]
+        same = [line for line in sweep.jobs[0].overrides if key_of(line) in sweep.constant]
         console.print(f"in all of them: {' '.join(same)}", highlight=False, markup=False)
-    console.print(f"folder: {shown(sweep.folder)}", highlight=False, soft_wrap=True)
+    console.print(f"folder: {display_path(sweep.folder)}", highlight=False, soft_wrap=True)
 
 
-def _state(sweep: Sweep, job: Job) -> str:
-    state = standing_of(sweep.folder / job.folder, job.config)
-    return "new" if state == "pending" else state
+def _status(sweep: Sweep, job: Job) -> str:
+    status = planned_status_of(sweep.folder / job.folder, job.config)
+    return "new" if status == "pending" else status

@@ -1,12 +1,13 @@
-"""How many jobs run at once, and which accelerator each of them sees."""
+"""The slots of a sweep: how many jobs run at once, and the accelerator that each of them sees."""
 
 import os
 from collections.abc import Sequence
 
-from grulab.config.schema import Config, ConfigError
-from grulab.kernels.backend import note_of_missing
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.kernels.backend import note_of_missing_kernels
 from grulab.sweep.launcher_settings import LocalSettings
-from grulab.system.processes import available_cores
+from grulab.system.cores import available_cores
 from grulab.training.device import find_accelerator
 
 
@@ -44,10 +45,10 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
-    """Return a line for every setting that has no effect, and for what makes all jobs slow."""
+    """Return a line for every setting that has no effect, and for a cause that makes all jobs slow."""
     on_processor = slots[0] is None
     lines = []
-    missing = note_of_missing()
+    missing = note_of_missing_kernels()
     if on_processor and missing and any(config.model.backend == "auto" for config in configs):
         lines.append(missing)
     if on_processor and settings.jobs_per_device != 1:

@@ -1,24 +1,26 @@
-"""Where a job stands, as its folder tells: pending, running, interrupted, failed or done."""
+"""The status of a job, read from its folder: pending, running, interrupted, failed or done."""
 
 from pathlib import Path
 from typing import Any
 
 from grulab.config.same_run import what_differs
-from grulab.config.schema import Config, ConfigError
-from grulab.run_folder.lock import is_owned, own
-from grulab.run_folder.paths import shown
-from grulab.run_folder.summary import FILE_NAME, mark_failed, read_summary
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.lock import is_locked, lock
+from grulab.run_folder.paths import display_path
+from grulab.run_folder.summary import mark_failed, read_summary
 
 
-def state_of(run_dir: Path) -> str:
-    """Return a job's state. A summary that says "running" is believed as long as a process owns the folder."""
+def status_of(run_dir: Path) -> str:
+    """Return a job's status. A summary that says "running" is believed as long as a process owns the folder."""
     summary = read_summary(run_dir)
     if summary is None:
-        if (run_dir / FILE_NAME).exists():
+        if (run_dir / paths.SUMMARY).exists():
             return "failed"
-        return "running" if is_owned(run_dir) else "pending"
+        return "running" if is_locked(run_dir) else "pending"
     status = str(summary["status"])
-    return "interrupted" if status == "running" and not is_owned(run_dir) else status
+    return "interrupted" if status == "running" and not is_locked(run_dir) else status
 
 
 def result_of(run_dir: Path, config: Config) -> float | None:
@@ -41,9 +43,9 @@ def result_of(run_dir: Path, config: Config) -> float | None:
         return None
 
 
-def standing_of(run_dir: Path, config: Config) -> str:
-    """Return the state of a job that is to have this configuration: a run that is done may be "to extend"."""
-    state = state_of(run_dir)
+def planned_status_of(run_dir: Path, config: Config) -> str:
+    """Return the status of a job that is to have this configuration: a run that is done may be "to extend"."""
+    state = status_of(run_dir)
     return "to extend" if state == "done" and result_of(run_dir, config) is None else state
 
 
@@ -54,22 +56,22 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with own(run_dir):
+        with lock(run_dir):
             mark_failed(run_dir, config, kind, message)
-            from grulab.run_folder.tensorboard import record_end
+            from grulab.run_folder.hparams import write_session_end
 
-            record_end(run_dir, "failed")
+            write_session_end(run_dir, "failed")
     except ConfigError:
-        # Somebody else's run: it will say itself how it ended.
+        # Another process is at the run, and will itself write how it ended.
         return
 
 
 def cause_of(folder: Path) -> str:
     """Return why the job in a folder failed, in a line."""
     summary = read_summary(folder)
-    if summary is None and (folder / FILE_NAME).exists():
-        return f"{FILE_NAME} cannot be read"
+    if summary is None and (folder / paths.SUMMARY).exists():
+        return f"{paths.SUMMARY} cannot be read"
     error = (summary or {}).get("error")
     if not error:
-        return f"left no summary; see {shown(folder / 'run.log')}"
+        return f"left no summary; see {display_path(folder / 'run.log')}"
     return f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"

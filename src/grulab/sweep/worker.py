@@ -3,7 +3,6 @@
 import faulthandler
 import logging
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,23 +12,25 @@ from typing import Any, NoReturn
 
 from hydra.core.utils import JobStatus, run_job
 
-from grulab.config.compose import Job
 from grulab.config.schema import Config
+from grulab.run_folder.paths import RUN_LOG
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
-from grulab.system.processes import end_with, importing
-from grulab.system.signals import SIGNALS, Interrupted
+from grulab.sweep.job import Job
+from grulab.system.parent_death import end_with_parent
+from grulab.system.quick_import import quick_import
+from grulab.system.signals import Interrupted, install_handler, unblock_signals
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
     """Run a job, in the child; exit with 0, 1, 130 or 143.
 
     Args:
-        parts: what Hydra hands to a launcher.
-        bases: what is composed already.
-        job: what to do.
+        parts: the arguments of Hydra.
+        bases: the configurations that are composed already.
+        job: to run.
         folder: the job's.
         device: the one accelerator to see, as CUDA_VISIBLE_DEVICES has it; None changes nothing.
-        parent: the process that this one must not outlive.
+        parent: id of the process that this one must not outlive.
     """
     code = 1
     try:
@@ -50,7 +51,7 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
     except Interrupted as error:
         code = error.exit_code
     except BaseException as error:
-        # Hydra's callbacks, logging or folders: what goes wrong in the run itself is in the run's summary.
+        # An error of Hydra's callbacks, logging or folders; one of the run itself is in the run's summary.
         from grulab.sweep.status import record_failure
 
         logging.getLogger(__name__).exception("the job failed outside its run")
@@ -67,16 +68,14 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     Raises:
         ImportError: if a library is missing.
     """
-    # NumPy's threads would not survive a fork; jobs compute in torch.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with importing():
+    with quick_import():
         # Lightning imports this one when the first event is written.
         import torch.utils.tensorboard  # noqa: F401
 
         import grulab.training.run  # noqa: F401
         from grulab.data.dataset import remember_splits
         from grulab.run_folder.summary import git_state, versions
-        from grulab.tasks import build_task
+        from grulab.tasks.registry import build_task
 
     git_state()
     versions()
@@ -89,24 +88,23 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
 def _be_alone(parent: int) -> None:
     """Leave the terminal's process group, and end when the parent does, however that ends."""
     os.setsid()
-    end_with(parent)
+    end_with_parent(parent)
 
     def stop(signum: int, frame: Any) -> None:
         raise Interrupted(signum)
 
     # Until the run has handlers of its own.
-    for signum in SIGNALS:
-        signal.signal(signum, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    install_handler(stop)
+    unblock_signals()
 
 
 @contextmanager
 def _output_to(folder: Path) -> Iterator[None]:
-    """Send what the job prints to its run.log, native libraries' last words included: the terminal is the sweep's."""
+    """Send the output of the job to its run.log, that of native libraries included: the terminal is the sweep's."""
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(folder / RUN_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

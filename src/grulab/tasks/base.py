@@ -1,13 +1,37 @@
-"""What every task offers: sequences by index, and the scores that bound what can be learned."""
+"""The interface of a task: its configuration, sequences by index, and the scores that bound what can be learned."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from grulab.config.schema import Split
+from grulab.fields import STRICT, Count, Integer, Seed, Split
 from grulab.tasks import counter_rng
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """The keys that the data of every task have.
+
+    A subclass declares ``task: Literal["<name>"]``: the name by which a configuration asks for the task.
+    """
+
+    task: str
+    seed: Seed
+    batch_size: Count
+    num_workers: Annotated[Integer, Field(ge=0, le=256)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class GeneratedDataConfig(DataConfig):
+    """The keys of a task that generates its sequences: as many as are asked for."""
+
+    train_size: Count
+    val_size: Count
+    test_size: Count
 
 
 class Sequences(NamedTuple):
@@ -27,17 +51,27 @@ class Sequences(NamedTuple):
 class Task(ABC):
     """A source of labelled sequences, each a pure function of (seed, split, index).
 
+    Its sizes, features and classes are known when it is built; a configuration is parsed without building it.
+
     Attributes:
+        config_class: the schema of its keys under ``data``.
         num_features: width of a step.
-        num_classes: how many answers there are.
-        chance: accuracy of the best answer given before looking.
-        length_range: shortest and longest sequence there can be, in steps.
+        num_classes: number of classes.
+        chance: accuracy of the best answer that is given without looking at the sequence.
+        length_range: shortest and longest possible sequence, in steps.
+        lengths_are_uniform: whether every length of the range is equally likely.
     """
 
+    config_class: ClassVar[type[DataConfig]]
     num_features: int
     num_classes: int
     chance: float
     length_range: tuple[int, int]
+    lengths_are_uniform: bool = False
+
+    @abstractmethod
+    def size(self, split: Split) -> int:
+        """Return the number of sequences in a split."""
 
     @abstractmethod
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
@@ -49,13 +83,28 @@ class Task(ABC):
             indices: (sequences,) int64, from 0, in any order.
         """
 
+    @abstractmethod
     def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many steps the sequences with these indices have, without making them: (sequences,) int64.
+        """Return the lengths of the sequences with these indices, in steps, without making them: (sequences,) int64.
 
-        Every length of the range is equally likely. The arguments are those of :meth:`generate`.
+        The arguments are those of :meth:`generate`.
         """
-        return counter_rng.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
 
     @abstractmethod
-    def ceiling(self) -> float:
-        """Return the expected accuracy of the best possible classifier."""
+    def ceiling(self) -> float | None:
+        """Return the expected accuracy of the best possible classifier, or None where it is unknown."""
+
+
+class GeneratedTask(Task):
+    """A task whose sequences are made by a formula, in any number, with lengths drawn uniformly from a range."""
+
+    config: GeneratedDataConfig
+    lengths_are_uniform = True
+
+    def size(self, split: Split) -> int:
+        """Return the number of sequences in a split, as configured."""
+        return {"train": self.config.train_size, "val": self.config.val_size, "test": self.config.test_size}[split]
+
+    def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the lengths of the sequences with these indices; see :meth:`Task.lengths`."""
+        return counter_rng.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]

@@ -1,11 +1,16 @@
 """Which frequency is this? Noisy sinusoids of random phase; the default task."""
 
+from typing import Annotated, Literal, Self
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
-from grulab.config.schema import SinusoidsConfig, Split
+from grulab.fields import STRICT, Count, Number, Split
 from grulab.tasks import counter_rng
-from grulab.tasks.base import Sequences, Task
+from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
+from grulab.tasks.registry import register_task
 
 # The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, so the mean
 # has a standard error of at most 0.008, where the ceiling is low; at the default noise it is under 0.0001.
@@ -17,7 +22,38 @@ _INTEGRATED_CELLS = 250_000
 _CELLS = 32_768
 
 
-class Sinusoids(Task):
+@dataclass(frozen=True, config=STRICT)
+class SinusoidsConfig(GeneratedDataConfig):
+    """The keys of :class:`Sinusoids`."""
+
+    task: Literal["sinusoids"]
+    min_length: Count
+    max_length: Count
+    num_features: Count
+    frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
+    # With less, computing the ceiling takes minutes, and it is 1.
+    noise: Annotated[Number, Field(ge=0.01, le=1e6)]
+
+    @model_validator(mode="after")
+    def _lengths_are_a_range(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length={self.min_length}: is over data.max_length={self.max_length}; "
+                "lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frequencies_differ(self) -> Self:
+        if len(set(self.frequencies)) < len(self.frequencies):
+            raise ValueError(
+                f"frequencies={self.frequencies}: a frequency stands there twice; each class needs its own"
+            )
+        return self
+
+
+@register_task(SinusoidsConfig)
+class Sinusoids(GeneratedTask):
     """Each class is a frequency; each feature has a random phase of its own; Gaussian noise on every value.
 
     One feature of one sequence of each class (frequencies 0.1, 0.25 and 0.4 cycles per step), without noise::
@@ -34,9 +70,11 @@ class Sinusoids(Task):
     The task is this project's own: a known-answer version of the usual toy problem for recurrent classifiers.
     """
 
+    config: SinusoidsConfig
+
     def __init__(self, config: SinusoidsConfig) -> None:
         self.config = config
-        self.num_features, self.num_classes = config.shape
+        self.num_features, self.num_classes = config.num_features, len(config.frequencies)
         self.chance = 1 / self.num_classes
         self.length_range = (config.min_length, config.max_length)
         self._ceiling: float | None = None

@@ -1,13 +1,17 @@
 """In which order did the relevant symbols come? Hochreiter and Schmidhuber 1997, tasks 6a and 6b."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
-from grulab.config.schema import Level, Split, TemporalOrderConfig
+from grulab.fields import STRICT, Split
 from grulab.tasks import counter_rng
-from grulab.tasks.base import Sequences, Task
+from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
+from grulab.tasks.registry import register_task
+
+Level = Literal["easy", "normal", "moderate", "hard", "nightmare"]
 
 SYMBOLS = "abcdXYBE"
 _DISTRACTORS = 4
@@ -37,7 +41,17 @@ LEVELS: dict[Level, _Difficulty] = {
 }
 
 
-class TemporalOrder(Task):
+@dataclass(frozen=True, config=STRICT)
+class TemporalOrderConfig(GeneratedDataConfig):
+    """The keys of :class:`TemporalOrder`."""
+
+    task: Literal["temporal_order"]
+    variant: Literal["6a", "6b"]
+    level: Level
+
+
+@register_task(TemporalOrderConfig)
+class TemporalOrder(GeneratedTask):
     """Two (6a) or three (6b) relevant symbols, X or Y, far apart among distractors; the class is their order.
 
     Each step is one of eight symbols, one-hot; B begins and E ends every sequence. Variant 6a, level easy::
@@ -53,12 +67,14 @@ class TemporalOrder(Task):
     of https://github.com/Atcold/NYU-DLSP20 (sequential_tasks.py).
     """
 
+    config: TemporalOrderConfig
+
     def __init__(self, config: TemporalOrderConfig) -> None:
         self.config = config
         difficulty = LEVELS[config.level]
         self.length_range = difficulty.length
         self.positions = difficulty.two if config.variant == "6a" else difficulty.three
-        self.num_features, self.num_classes = config.shape
+        self.num_features, self.num_classes = len(SYMBOLS), 2 ** len(self.positions)
         self.chance = 1 / self.num_classes
 
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:

@@ -1,12 +1,12 @@
-"""What of this machine computes, and whether it has what the configuration asks for."""
+"""The device that a run computes on: CPU, CUDA or MPS, refused where this machine does not have it."""
 
 import os
 
 import torch
 
-from grulab.config.schema import Config, ConfigError
-from grulab.kernels import library
-from grulab.kernels.backend import refuse_missing
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.kernels.backend import refuse_missing_kernels
 
 
 def find_accelerator(config: Config) -> str:
@@ -16,13 +16,13 @@ def find_accelerator(config: Config) -> str:
         ConfigError: if this machine lacks it, or that device of it, or the kernels, or it cannot compute in that
             precision.
     """
-    refuse_missing(config)
+    refuse_missing_kernels(config)
     # Otherwise the question alone makes CUDA unusable in processes that are forked later.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     trainer = config.trainer
     found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     if found == "auto":
-        # Not MPS, although Lightning would take it: see Config.notes().
+        # Not MPS, although Lightning would take it: see grulab.config.notes.
         found = "cuda" if torch.cuda.is_available() else "cpu"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found, 1)
     if count == 0:
@@ -40,9 +40,3 @@ def find_accelerator(config: Config) -> str:
     if trainer.precision == "64-true" and found == "mps":
         raise ConfigError("trainer.precision=64-true: mps has no 64-bit floats; use 32-true")
     return found
-
-
-def find_backend(config: Config, accelerator: str) -> str:
-    """Return what computes the recurrent part there: "fused" (:class:`grulab.kernels.fused.FusedGRU`) or "torch"."""
-    fits = accelerator == "cpu" and config.trainer.precision == "32-true" and library.is_built()
-    return "fused" if fits and config.model.backend != "torch" else "torch"

@@ -1,32 +1,81 @@
-"""Lightning's training loop with a step that costs what its work costs."""
+"""trainer.loop=fast: Lightning's training loop with a step that costs as much as its work, and the same bits.
+
+Lightning's own step takes half a millisecond beside forward, backward and optimizer, as long again as those three at
+the default sizes: some 25 hooks, each announced, profiled and looked up, closures around closures, and metrics
+collected for callbacks that do not exist. :func:`use_fast_loop` leaves those out of a Trainer. All of it leans on
+private parts of Lightning, so a version that was not tested keeps its own loop.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.loops.fetchers import _DataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import Precision
 from torch.optim import Optimizer
 
+from grulab.config.schema import Config
 from grulab.data.batch import PaddedBatch
+from grulab.internals.lightning import TESTED_VERSIONS, DataFetcher, SilentProfiler, TrainingEpochLoop
 from grulab.training.module import SequenceClassifier
 
+_HOOKS_OF_STEPS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+    "on_test_batch_start",
+    "on_test_batch_end",
+)
 
-class StepLoop(_TrainingEpochLoop):
+
+def why_not_fast(config: Config) -> str | None:
+    """Return a line that says why Lightning's own loop runs although trainer.loop=fast, or None if the fast one does.
+
+    Args:
+        config: of the run.
+    """
+    if config.trainer.loop == "fast" and L.__version__ not in TESTED_VERSIONS:
+        return (
+            f"trainer.loop=fast was tested with Lightning {', '.join(TESTED_VERSIONS)} and not with {L.__version__}: "
+            "Lightning's own loop runs, with the same numbers in more time"
+        )
+    return None
+
+
+def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier) -> None:
+    """Replace the training loop of a Trainer, for this module.
+
+    Args:
+        trainer: with callbacks that take the metrics from the module, and not from ``trainer.callback_metrics``.
+        module: to be trained by it.
+    """
+    trainer.fit_loop.epoch_loop = FastEpochLoop(trainer)
+    trainer.profiler = SilentProfiler()  # type: ignore[attr-defined]
+    # Logging them takes Lightning a millisecond.
+    module.offers_metrics = False
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in _HOOKS_OF_STEPS:
+            if not _does_something(callback, hook):
+                # Lightning leaves out a hook that is no function, and calls all others: 40 a step.
+                setattr(callback, hook, None)
+
+
+class FastEpochLoop(TrainingEpochLoop):
     """An epoch of a :class:`SequenceClassifier`, which has one optimizer, no scheduler, and logs nothing in a step.
 
-    Lightning's own step takes half a millisecond beside forward, backward and optimizer, as long again as those three
-    at the default sizes: some 25 hooks, each announced, profiled and looked up, closures around closures, and metrics
-    collected of which there are none. Here a step calls the callbacks that have something to do in it, and moves the
-    same counters at the same times, so that checkpoints, restarts and everything between the steps are Lightning's.
+    A step calls the callbacks that have something to do in it, and moves the same counters at the same times as
+    Lightning's, so that checkpoints, restarts and everything between the steps are Lightning's.
 
     The first step after a restart, and every step in another precision than 32-true or with gradients that accumulate
-    over several batches, is Lightning's own. Left out are what a :class:`SequenceClassifier` does not have: hooks of
-    the module for single steps, an optimizer step or clipping of its own; and callbacks cannot log in a step.
+    over several batches, is Lightning's own. Left out are the hooks that a :class:`SequenceClassifier` does not have:
+    those of the module for single steps, its own optimizer step or clipping; and callbacks cannot log in a step.
     """
 
-    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+    def on_run_start(self, data_fetcher: DataFetcher) -> None:
         """Look up once an epoch what each step calls."""
         super().on_run_start(data_fetcher)
         self._is_plain = type(self.trainer.precision_plugin) is Precision
@@ -37,7 +86,7 @@ class StepLoop(_TrainingEpochLoop):
         self._on_step = self._hooks("on_before_optimizer_step")
         self._on_end = self._hooks("on_train_batch_end")
 
-    def advance(self, data_fetcher: _DataFetcher) -> None:
+    def advance(self, data_fetcher: DataFetcher) -> None:
         """Train on the next batch."""
         if self.restarting or not self._is_plain or self.trainer.accumulate_grad_batches > 1:
             super().advance(data_fetcher)
@@ -83,6 +132,11 @@ class StepLoop(_TrainingEpochLoop):
         return {"loss": loss.detach()}
 
     def _hooks(self, name: str) -> list[Callable[..., None]]:
-        nothing = getattr(L.Callback, name)
-        found = (getattr(callback, name) for callback in self.trainer.callbacks)
-        return [hook for hook in found if callable(hook) and getattr(hook, "__func__", hook) is not nothing]
+        callbacks = self.trainer.callbacks
+        return [getattr(callback, name) for callback in callbacks if _does_something(callback, name)]
+
+
+def _does_something(callback: L.Callback, hook: str) -> bool:
+    """Return whether a callback has a hook of its own."""
+    found = getattr(callback, hook)
+    return callable(found) and getattr(found, "__func__", found) is not getattr(L.Callback, hook)

@@ -1,11 +1,13 @@
-"""Exact means over an epoch."""
+"""Mean loss and accuracy over an epoch, exact."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from grulab.internals.torchmetrics import count_update, set_update_count
 
-class EpochMeans(Metric):
+
+class LossAndAccuracy(Metric):
     """Mean loss and accuracy over sequences: sums over sequences divided by their number.
 
     A mean of batch means would count a sequence of a small batch more than others. The sums stay on the
@@ -33,21 +35,20 @@ class EpochMeans(Metric):
         self.add(loss, logits, y)
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add a batch, without what torchmetrics wraps around an update: ten times the time of the sums.
+        """Add a batch, without the wrapper of torchmetrics around an update: ten times the time of the sums.
 
         Args:
             loss: () the batch's mean loss.
             logits: (batch, classes).
             y: (batch,) the classes.
         """
-        # All that an update keeps beside the sums; set as an attribute, nn.Module would look for a parameter in it.
-        self.__dict__["_update_count"] += 1
+        count_update(self)
         self.loss_sum.add_(loss.detach(), alpha=len(y))
         self.correct.add_((logits.argmax(dim=1) == y).sum())
         self.sequences.add_(len(y))
 
     def sums(self) -> dict[str, Tensor]:
-        """Return what :meth:`resume` needs to go on."""
+        """Return the state from which :meth:`resume` goes on."""
         return {"loss_sum": self.loss_sum, "correct": self.correct, "sequences": self.sequences}
 
     def resume(self, sums: dict[str, Tensor]) -> None:
@@ -55,8 +56,7 @@ class EpochMeans(Metric):
         self.reset()
         for name, value in sums.items():
             getattr(self, name).copy_(value)
-        # Lightning's metrics warn when asked for a mean before they were given anything.
-        self._update_count = int(sums["sequences"])
+        set_update_count(self, int(sums["sequences"]))
 
     def compute(self) -> dict[str, float]:
         """Return the means of everything since the last reset."""

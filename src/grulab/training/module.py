@@ -1,21 +1,20 @@
-"""The LightningModule: what a step, an epoch and an optimizer are."""
+"""The LightningModule: a training, validation and test step, and the means over an epoch."""
 
-import math
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from grulab.config.schema import Algorithm, Schedule
 from grulab.data.batch import PaddedBatch
 from grulab.models.gru import GRUClassifier
-from grulab.training.metrics import EpochMeans
+from grulab.training.metrics import LossAndAccuracy
+from grulab.training.optimizer import learning_rate, make_optimizer
 
-SCHEDULES = ("constant", "cosine")
 # Where a checkpoint keeps the sums of an unfinished epoch.
 SUMS = "train_sums"
-ALGORITHMS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class SequenceClassifier(L.LightningModule):
@@ -25,17 +24,18 @@ class SequenceClassifier(L.LightningModule):
     ``SequenceClassifier.load_from_checkpoint(path)`` needs nothing else.
 
     Attributes:
-        train_means, val_means, test_means: exact means over the stage's current epoch.
-        test_outcomes: of each test batch its lengths and whether each sequence was classified rightly.
+        train_metrics, val_metrics, test_metrics: exact means over the stage's current epoch.
+        test_outcomes: of each test batch the lengths, and whether each sequence was classified correctly.
+        offers_metrics: whether the means are logged for callbacks that read ``trainer.callback_metrics``.
 
     Args:
         input_size: features in a step.
         hidden_size: units in each layer and direction.
         num_layers: layers.
-        num_classes: answers.
+        num_classes: classes.
         bidirectional: whether the sequence is also read backwards.
         dropout: between layers.
-        backend: what computes the recurrent part; see :class:`GRUClassifier`.
+        backend: implementation of the recurrent part; see :func:`grulab.kernels.backend.gru_class`.
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
@@ -57,23 +57,17 @@ class SequenceClassifier(L.LightningModule):
         schedule: str = "constant",
     ) -> None:
         super().__init__()
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm={algorithm}: choose from {', '.join(ALGORITHMS)}")
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule={schedule}: choose from {', '.join(SCHEDULES)}")
+        if algorithm not in get_args(Algorithm):
+            raise ValueError(f"algorithm={algorithm}: choose from {', '.join(get_args(Algorithm))}")
+        if schedule not in get_args(Schedule):
+            raise ValueError(f"schedule={schedule}: choose from {', '.join(get_args(Schedule))}")
         self.save_hyperparameters()
         self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout, backend)
-        self.train_means = EpochMeans()
-        self.val_means = EpochMeans()
-        self.test_means = EpochMeans()
+        self.train_metrics = LossAndAccuracy()
+        self.val_metrics = LossAndAccuracy()
+        self.test_metrics = LossAndAccuracy()
         self.test_outcomes: list[tuple[Tensor, Tensor]] = []
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":
-            # Lightning notes which hook it is in some 50 times a step, and nn.Module would look for parameters in it.
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+        self.offers_metrics = True
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits, (batch, classes); see :meth:`GRUClassifier.forward`."""
@@ -82,21 +76,9 @@ class SequenceClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam or AdamW over all weights."""
-        kind: type[torch.optim.Adam] = ALGORITHMS[self.hparams["algorithm"]]
-        return kind(
-            self.parameters(),
-            lr=self.hparams["lr"],
-            weight_decay=self.hparams["weight_decay"],
-            # One kernel for all weights. On an accelerator it would not go with clipping in 16 bits.
-            fused=self.device.type == "cpu",
-        )
-
-    def learning_rate(self, epoch: int, max_epochs: int) -> float:
-        """Return the learning rate of an epoch, from 0: a function of it and the horizon, with no state to lose."""
-        factor = 1.0
-        if self.hparams["schedule"] == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * epoch / max_epochs))
-        return float(self.hparams["lr"]) * factor
+        hparams = self.hparams
+        on_cpu = self.device.type == "cpu"
+        return make_optimizer(self.parameters(), hparams["algorithm"], hparams["lr"], hparams["weight_decay"], on_cpu)
 
     def on_train_start(self) -> None:
         """Set the learning rate also where a run goes on inside an epoch, perhaps with another horizon."""
@@ -104,63 +86,61 @@ class SequenceClassifier(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin new sums. Lightning does not call this when a run goes on inside an epoch."""
-        self.train_means.reset()
+        self.train_metrics.reset()
         self._set_learning_rate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums over the part of the epoch that is done."""
-        checkpoint[SUMS] = self.train_means.sums()
+        checkpoint[SUMS] = self.train_metrics.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the sums."""
-        self.train_means.resume(checkpoint[SUMS])
+        self.train_metrics.resume(checkpoint[SUMS])
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
         """Return the batch's mean loss."""
-        loss, _ = self._step(batch, self.train_means)
+        loss, _ = self._step(batch, self.train_metrics)
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Offer the epoch's means to callbacks."""
-        self._offer("train", self.train_means)
+        self._offer("train", self.train_metrics)
 
     def on_validation_epoch_start(self) -> None:
         """Begin new sums."""
-        self.val_means.reset()
+        self.val_metrics.reset()
 
     def validation_step(self, batch: PaddedBatch, batch_idx: int) -> None:
         """Add the batch to the sums."""
-        self._step(batch, self.val_means)
+        self._step(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
         """Offer the epoch's means to callbacks."""
-        self._offer("val", self.val_means)
+        self._offer("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
         """Begin new sums."""
-        self.test_means.reset()
+        self.test_metrics.reset()
         self.test_outcomes.clear()
 
     def test_step(self, batch: PaddedBatch, batch_idx: int) -> None:
-        """Add the batch to the sums, and note which sequences were classified rightly."""
-        _, logits = self._step(batch, self.test_means)
+        """Add the batch to the sums, and note which sequences were classified correctly."""
+        _, logits = self._step(batch, self.test_metrics)
         self.test_outcomes.append((batch.lengths, logits.argmax(dim=1) == batch.y))
 
-    def _step(self, batch: PaddedBatch, means: EpochMeans) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: PaddedBatch, metrics: LossAndAccuracy) -> tuple[Tensor, Tensor]:
         logits = self.model(batch.x, batch.lengths)
         # In 32 bits also where the layers before it ran in 16.
         loss = functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), batch.y)
-        means.add(loss, logits, batch.y)
+        metrics.add(loss, logits, batch.y)
         return loss, logits
 
     def _set_learning_rate(self) -> None:
-        rate = self.learning_rate(self.current_epoch, cast(int, self.trainer.max_epochs))
+        horizon = cast(int, self.trainer.max_epochs)
+        rate = learning_rate(self.hparams["schedule"], self.hparams["lr"], self.current_epoch, horizon)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
-    def _offer(self, stage: str, means: EpochMeans) -> None:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        if callbacks and not any(getattr(callback, "reads_metrics", True) for callback in callbacks):
-            # Lightning takes a millisecond for it.
-            return
-        self.log_dict({f"{stage}/{name}": value for name, value in means.compute().items()}, logger=False)
+    def _offer(self, stage: str, metrics: LossAndAccuracy) -> None:
+        if self.offers_metrics:
+            self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()}, logger=False)

@@ -1,7 +1,5 @@
 """After every epoch: a row of metrics.csv, a point on every curve, a line in the log."""
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Mapping
@@ -10,31 +8,25 @@ from typing import Any, cast
 
 import lightning as L
 
-from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.metrics_csv import CURVES, append_row
 from grulab.run_folder.tensorboard import CEILING, CHANCE, RunLogger
-from grulab.training.callbacks.base import RunCallback
 from grulab.training.module import SequenceClassifier
-
-FILE_NAME = "metrics.csv"
-CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr")
-COLUMNS = ("epoch", "step", *CURVES, "seconds")
 
 log = logging.getLogger(__name__)
 
 
-class Recorder(RunCallback):
+class EpochLog(L.Callback):
     """Writes down every epoch in the run's folder and on its curves.
 
     Args:
         run_dir: the run's folder.
-        chance: the task's chance level, drawn beside the accuracy.
-        ceiling: the task's ceiling, likewise.
+        bounds: of the task, drawn beside the accuracy; see :func:`task_bounds`.
         is_new: whether this is the run's beginning.
     """
 
-    def __init__(self, run_dir: Path, chance: float, ceiling: float, is_new: bool) -> None:
-        self._path = run_dir / FILE_NAME
-        self._bounds = {CHANCE: chance, CEILING: ceiling}
+    def __init__(self, run_dir: Path, bounds: Mapping[str, float], is_new: bool) -> None:
+        self._run_dir = run_dir
+        self._bounds = bounds
         self._is_new = is_new
         self._began = 0.0
         self._rows: list[dict[str, float]] = []
@@ -60,7 +52,7 @@ class Recorder(RunCallback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the epoch down; its validation is over."""
         module = cast(SequenceClassifier, pl_module)
-        train, val = module.train_means.compute(), module.val_means.compute()
+        train, val = module.train_metrics.compute(), module.val_metrics.compute()
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -72,9 +64,8 @@ class Recorder(RunCallback):
             "seconds": round(time.perf_counter() - self._began, 3),
         }
         self._rows.append(row)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        self._draw(trainer, {tag: row[tag] for tag in CURVES} | self._bounds, trainer.global_step)
+        append_row(self._run_dir, row)
+        self._draw(trainer, {tag: row[tag] for tag in CURVES} | dict(self._bounds), trainer.global_step)
         log.info(
             "epoch %*d/%s  train loss %#.4g acc. %.3f  val loss %#.4g acc. %.3f  %.1f s",
             len(str(trainer.max_epochs)),
@@ -91,27 +82,22 @@ class Recorder(RunCallback):
     def _draw(trainer: L.Trainer, curves: Mapping[str, float], step: int) -> None:
         logger = cast(RunLogger, trainer.logger)
         logger.log_metrics(dict(curves), step)
-        # Whoever watches sees the epoch now.
+        # A person who watches sees the epoch now.
         logger.save()
 
 
-def write_table(run_dir: Path, rows: list[dict[str, float]]) -> None:
-    """Write metrics.csv anew, in place of whatever a crash or somebody left of it."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(run_dir / FILE_NAME, text.getvalue())
+def curves(rows: list[dict[str, float]], bounds: Mapping[str, float]) -> dict[tuple[str, int], float]:
+    """Return the points that the rows of a table have in TensorBoard: the value of each (tag, step).
 
-
-def count_rows(run_dir: Path) -> int:
-    """Return how many epochs metrics.csv tells of."""
-    path = run_dir / FILE_NAME
-    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
-
-
-def curves(rows: list[dict[str, float]], chance: float, ceiling: float) -> dict[tuple[str, int], float]:
-    """Return what a table's rows are in TensorBoard: the value of each (tag, step)."""
+    Args:
+        rows: of metrics.csv.
+        bounds: of the task; see :func:`task_bounds`.
+    """
     points = {(tag, int(row["step"])): row[tag] for row in rows for tag in CURVES}
     steps = [0, *(int(row["step"]) for row in rows)] if rows else []
-    return points | {(tag, step): bound for tag, bound in ((CHANCE, chance), (CEILING, ceiling)) for step in steps}
+    return points | {(tag, step): bound for tag, bound in bounds.items() for step in steps}
+
+
+def task_bounds(chance: float, ceiling: float | None) -> dict[str, float]:
+    """Return the curves beside the accuracy: the task's chance level, and its ceiling where it is known."""
+    return {CHANCE: chance} | ({} if ceiling is None else {CEILING: ceiling})

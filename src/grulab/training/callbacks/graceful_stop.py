@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,16 +9,15 @@ from typing import Any
 
 import lightning as L
 
-from grulab.system.signals import SECONDS_OF_ONE_SIGNAL, SIGNALS, Interrupted
-from grulab.training.callbacks.base import RunCallback
+from grulab.system.signals import Interrupted, RepeatFilter, handle_signals, install_handler
 
 
-class Interruption(RunCallback):
+class GracefulStop(L.Callback):
     """Turns signals into a request that is read between two batches.
 
     Before and after the loops a signal stops the run at once: there is nothing to save. Inside them it only sets a
-    flag, and whoever can save the state asks :meth:`check`; a checkpoint that is being written is written to its end.
-    A second signal stops the process at once.
+    flag; after the state is saved, :meth:`check` stops the run. A checkpoint that is being written is finished. A
+    second signal stops the process at once.
 
     Args:
         mark: called before the process ends at a second signal; says in the run's folder that it was interrupted.
@@ -30,8 +27,8 @@ class Interruption(RunCallback):
         self.signum: int | None = None
         self._mark = mark
         self._inside_a_loop = False
-        self._heard = float("-inf")
-        self._mine: list[signal.Signals] = []
+        self._repeats = RepeatFilter()
+        self._taken: list[signal.Signals] = []
 
     @property
     def requested(self) -> bool:
@@ -50,20 +47,8 @@ class Interruption(RunCallback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals; afterwards they do what they did before."""
-        if threading.current_thread() is not threading.main_thread():
-            # Python delivers signals to the main thread alone.
+        with handle_signals(self._handle) as self._taken:
             yield
-            return
-        before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        # Who started this process ignoring a signal (a shell does, for what it puts in the background) meant it; what
-        # was installed from C cannot be put back.
-        self._mine = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-        self._install()
-        try:
-            yield
-        finally:
-            for signum in self._mine:
-                signal.signal(signum, before[signum])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back: Lightning has handlers of its own, and its SIGTERM exits with 0."""
@@ -83,24 +68,18 @@ class Interruption(RunCallback):
         self.check()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What is left is done in no time."""
+        """The rest takes no time."""
         self._inside_a_loop = False
         self.check()
 
     def _enter(self) -> None:
         self._inside_a_loop = True
-        if threading.current_thread() is threading.main_thread():
-            self._install()
-
-    def _install(self) -> None:
-        for signum in self._mine:
-            signal.signal(signum, self._handle)
+        install_handler(self._handle, self._taken)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        before, self._heard = self._heard, now
+        is_repeat = self._repeats.is_repeat()
         if self.requested:
-            if now - before < SECONDS_OF_ONE_SIGNAL:
+            if is_repeat:
                 return
             self._mark()
             os._exit(Interrupted(signum).exit_code)

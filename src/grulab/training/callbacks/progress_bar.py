@@ -9,13 +9,12 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from grulab.training.callbacks.base import RunCallback
 from grulab.training.module import SequenceClassifier
 
 _SECONDS_BETWEEN_UPDATES = 0.25
 
 
-class TerminalProgress(RunCallback):
+class ProgressBar(L.Callback):
     """Shows the epoch, its mean loss and accuracy so far, and the time left.
 
     It looks at the clock each step and at the metrics four times a second: reading them makes the processor wait for
@@ -58,7 +57,7 @@ class TerminalProgress(RunCallback):
         if self._progress is None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
-        means = cast(SequenceClassifier, pl_module).train_means.compute()
+        means = cast(SequenceClassifier, pl_module).train_metrics.compute()
         task = self._progress.task_ids[0]
         self._progress.update(
             task,

@@ -7,10 +7,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from grulab.training.callbacks.base import RunCallback
 
-
-class RandomState(RunCallback):
+class RNGState(L.Callback):
     """Keeps the generators' states in the checkpoint; Lightning leaves them out (pytorch-lightning#17543).
 
     They are put back when everything is built and the first batch has not been asked for: whatever a start-up draws

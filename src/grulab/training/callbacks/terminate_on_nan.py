@@ -1,4 +1,4 @@
-"""A run whose loss is no number has nothing more to learn."""
+"""A run stops when its loss is NaN or infinite."""
 
 import math
 from typing import Any, cast
@@ -7,8 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from grulab.training.callbacks.base import RunCallback
-from grulab.training.metrics import EpochMeans
+from grulab.training.metrics import LossAndAccuracy
 from grulab.training.module import SequenceClassifier
 
 # Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
@@ -20,7 +19,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
-class LossGuard(RunCallback):
+class TerminateOnNaN(L.Callback):
     """Stops the run when the loss is NaN or infinite, and names the step (from 0).
 
     On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every
@@ -44,11 +43,11 @@ class LossGuard(RunCallback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at what the epoch's last step, whose loss nobody has computed yet, did to the weights."""
-        self._check_mean("validation", cast(SequenceClassifier, pl_module).val_means, trainer.global_step)
+        self._check_mean("validation", cast(SequenceClassifier, pl_module).val_metrics, trainer.global_step)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Likewise: the test split may be harder than the validation split."""
-        self._check_mean("test", cast(SequenceClassifier, pl_module).test_means, trainer.global_step)
+        self._check_mean("test", cast(SequenceClassifier, pl_module).test_metrics, trainer.global_step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
@@ -66,7 +65,7 @@ class LossGuard(RunCallback):
             self._check(loss, self._first_step + offset)
 
     @staticmethod
-    def _check_mean(split: str, means: EpochMeans, step: int) -> None:
+    def _check_mean(split: str, means: LossAndAccuracy, step: int) -> None:
         loss = means.compute()["loss"]
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the {split} loss is {loss} after step {step - 1}: {_REMEDY}")

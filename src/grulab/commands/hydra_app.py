@@ -1,0 +1,136 @@
+"""The Hydra application behind ``grulab train``: a user's mistakes are found before Hydra makes a folder."""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from grulab.config.conf_dir import config_dir
+from grulab.config.hydra_errors import explain
+from grulab.config.overrides import key_of, quoted
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.internals.hydra import get_args_parser
+from grulab.kernels.backend import refuse_missing_kernels
+from grulab.run_folder import paths
+from grulab.run_folder.paths import make_unused
+from grulab.sweep.run_job import run_job
+
+# The precisions that every device has.
+_ANYWHERE = ("32-true", "bf16-mixed")
+
+
+def parse_arguments(words: Sequence[str]) -> Namespace:
+    """Return Hydra's flags and the overrides; unlike Hydra, take them in any order.
+
+    Raises:
+        ConfigError: if a flag is unknown.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; grulab train --help shows what there is")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(words)
+
+
+def refuse_flags(args: Namespace) -> None:
+    """Refuse Hydra's flags that would do harm here.
+
+    Raises:
+        ConfigError: naming the flag and a remedy.
+    """
+    if args.config_path is not None:
+        raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
+    if args.experimental_rerun is not None:
+        raise ConfigError(
+            f"--experimental-rerun {args.experimental_rerun}: a pickle may hold code; name the overrides"
+        )
+    if args.multirun and (args.cfg or args.info):
+        raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
+
+
+def with_config_dir(args: Namespace) -> list[str]:
+    """Return the overrides, with the folder of ``--config-dir`` as Hydra's search path."""
+    if not args.config_dir:
+        return list(args.overrides)
+    folder = quoted(f"file://{Path(args.config_dir).resolve()}")
+    return [*args.overrides, f"hydra.searchpath=[{folder}]"]
+
+
+def call_hydra(args: Namespace, words: Sequence[str]) -> None:
+    """Let Hydra run the job, or all jobs of a sweep.
+
+    Args:
+        args: the command line, parsed.
+        words: the command line as it goes to Hydra.
+
+    Raises:
+        ConfigError: for Hydra's own errors.
+    """
+    # Hydra wants flags before overrides, and all overrides in one stretch.
+    flags = [word for word in words if word not in args.overrides and not word.startswith("hydra.")]
+    overrides = [word for word in words if word not in flags]
+    sys.argv = ["grulab", *flags, *overrides]
+    show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra would print and exit with 1; our caller decides about both.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        if show_all:
+            raise
+        raise ConfigError(explain(error, args.overrides)) from None
+
+
+def check_machine(config: Config) -> None:
+    """Check, on the machine where the run will be, that it has the device, the precision and the kernels.
+
+    Raises:
+        ConfigError: if not.
+    """
+    refuse_missing_kernels(config)
+    trainer = config.trainer
+    # Only these need torch to be answered.
+    if trainer.accelerator not in ("auto", "cpu") or trainer.devices != 1 or trainer.precision not in _ANYWHERE:
+        from grulab.training.device import find_accelerator
+
+        find_accelerator(config)
+
+
+def make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
+    """Make the folder of a run or a sweep, a new one, and return it.
+
+    Args:
+        key: of the configuration, that says where it is.
+        folder: where it is.
+        overrides: of the user: a folder that they name is not renamed.
+
+    Raises:
+        ConfigError: if it cannot be made, or there is something in it.
+    """
+    try:
+        if key not in map(key_of, overrides):
+            return make_unused(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
+    # A lock file is left by a sweep that was killed before it had begun.
+    if any(path.name != paths.LOCK for path in folder.iterdir()):
+        raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
+    return folder
+
+
+def with_folder(words: Sequence[str], key: str, folder: Path) -> list[str]:
+    """Return the words with the folder as it is now: a time in its name would be another when Hydra comes to it."""
+    return [*(word for word in words if key_of(word) != key), f"{key}={quoted(str(folder))}"]

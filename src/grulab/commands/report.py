@@ -1,0 +1,19 @@
+"""``grulab report``: leaderboard and figures of a sweep, rebuilt from its folders at any time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from grulab.commands.argument_parser import ArgumentParser
+from grulab.report.sections import report_console
+from grulab.report.sweep_report import write_report
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab report ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = ArgumentParser(prog="grulab report", description=__doc__)
+    parser.add_argument("sweep_dir", metavar="DIR", help="the sweep's folder, outputs/sweeps/<name>/<date_time>")
+    write_report(Path(parser.parse_args(arguments).sweep_dir), report_console())

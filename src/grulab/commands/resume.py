@@ -1,0 +1,91 @@
+"""``grulab resume``: a run or a sweep goes on where it stopped, from its folder alone."""
+
+import logging.config
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from grulab.commands.argument_parser import ArgumentParser
+from grulab.config.conf_dir import config_dir
+from grulab.config.overrides import key_of, quoted
+from grulab.config.same_run import MAY_CHANGE
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.paths import display_path
+from grulab.run_folder.stored_config import resumed_config
+from grulab.system.quick_import import quick_import
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab resume ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = ArgumentParser(
+        prog="grulab resume",
+        description="Go on with a run or a sweep where it stopped, in the same folder and on the same curves.",
+        epilog=f"Overrides may change {', '.join(sorted(MAY_CHANGE))}: what else changes makes another run.",
+    )
+    parser.add_argument("run_dir", metavar="DIR", help="the folder of a run or a sweep")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
+    parser.add_argument("--plan", action="store_true", help="show where a sweep's jobs stand, and start nothing")
+    options = parser.parse_intermixed_args(arguments)
+    run_dir = Path(options.run_dir)
+    if (run_dir / paths.SWEEP).exists():
+        continue_sweep(run_dir, options.overrides, options.plan)
+        return
+    if options.plan:
+        raise ConfigError(f"--plan: shows the jobs of a sweep, and {run_dir} is no sweep's folder")
+    continue_run(run_dir, options.overrides)
+
+
+def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
+    """Go on with a stopped run, and log as ``grulab train`` does.
+
+    Raises:
+        As :func:`grulab.resume`.
+    """
+    config = resumed_config(run_dir, overrides)
+    try:
+        _log_to(run_dir)
+    except (OSError, ValueError) as error:
+        # A file handler's own error comes wrapped.
+        raise ConfigError(f"{run_dir}: run.log cannot be written ({error.__cause__ or error})") from None
+    with quick_import():
+        from grulab.training.resume import resume_run
+
+    resume_run(config, run_dir)
+
+
+def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False) -> None:
+    """Go on with a stopped sweep: its own command once more, in its folder.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        overrides: changes to its command.
+        plan: whether to show the jobs and stop.
+
+    Raises:
+        As :func:`grulab.commands.train.main`.
+    """
+    from grulab.commands import train
+    from grulab.sweep import manifest
+
+    before = manifest.read(sweep_dir)
+    assert before is not None
+    if folder := next((line for line in overrides if key_of(line) == "hydra.sweep.dir"), None):
+        raise ConfigError(f"{folder}: the sweep goes on in {display_path(sweep_dir)}; leave it out")
+    replaced = {key_of(line) for line in overrides}
+    kept = [word for word in before.arguments if key_of(word) not in replaced]
+    flags = ["--multirun", *([train.PLAN] if plan else [])]
+    train.main([*flags, *kept, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
+
+
+def _log_to(run_dir: Path) -> None:
+    """Log as ``grulab train`` does, to the same run.log."""
+    settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "grulab.yaml")
+    root = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}, "settings": settings})
+    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(root.settings, resolve=True)))

@@ -1,0 +1,108 @@
+"""``grulab train -m``: a sweep, from the check of its jobs to its report."""
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from grulab.commands.hydra_app import call_hydra, check_machine, make_folder, with_config_dir, with_folder
+from grulab.config.overrides import key_of
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.lock import lock
+from grulab.run_folder.paths import display_path
+from grulab.sweep import manifest
+from grulab.sweep.compose import EXCLUDE, Sweep, compose_sweep
+from grulab.sweep.plan import print_plan
+from grulab.system.quick_import import quick_import
+from grulab.system.signals import Interrupted
+
+_DIR = "hydra.sweep.dir"
+
+
+def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
+    """Run a sweep, or go on with it, in a folder that is locked meanwhile.
+
+    Args:
+        args: the command line, parsed.
+        words: the command line.
+        plan: whether to show the jobs and stop.
+
+    Raises:
+        As :func:`grulab.commands.train.main`.
+    """
+    sweep = compose_sweep(with_config_dir(args), args.config_name or "config")
+    _check_machine_of_jobs(sweep)
+    asked = {key_of(line) for line in args.overrides}
+    before = manifest.read(sweep.folder) if _DIR in asked else None
+    if before is not None and before.jobs and sweep.jobs:
+        manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs, asked)
+    if plan:
+        print_plan(sweep, Console())
+        return
+    if before is None and _DIR in asked and manifest.was_lost(sweep.folder, sweep.jobs):
+        print(f"note: {paths.SWEEP} is gone, but {display_path(sweep.folder)} holds this sweep's jobs; it goes on")
+        before = manifest.new_manifest(_arguments(args), sweep.jobs)
+    folder = sweep.folder if before else make_folder(_DIR, sweep.folder, args.overrides)
+    words = with_folder(words, _DIR, folder)
+    with lock(folder):
+        for line in manifest.what_changed(before) if before else []:
+            print(f"warning: {line}")
+        if before is None:
+            before = manifest.new_manifest(_arguments(args), sweep.jobs)
+        manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
+        if sweep.constant and EXCLUDE not in asked:
+            words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
+        try:
+            call_hydra(args, words)
+        except (Interrupted, KeyboardInterrupt, SystemExit):
+            print(f"interrupted; go on with  grulab resume {display_path(folder)}", flush=True)
+            raise
+        except ConfigError:
+            raise
+        except Exception:
+            # Jobs may have results although the sweep failed.
+            _report_on(folder)
+            raise
+        _report_on(folder)
+
+
+def _check_machine_of_jobs(sweep: Sweep) -> None:
+    """Check that this machine has what the jobs ask for, if our launcher runs them: with another, they may be
+    anywhere, and each checks the machine that it finds itself on.
+
+    Raises:
+        ConfigError: if not.
+    """
+    if sweep.settings is None:
+        return
+    for config in sweep.configs:
+        if config.trainer.devices != 1:
+            raise ConfigError(
+                f"trainer.devices={config.trainer.devices}: in a sweep each job sees one device; "
+                f"hydra.launcher.devices={config.trainer.devices} says which there are"
+            )
+        check_machine(config)
+    if sweep.settings.devices is not None:
+        with quick_import():
+            from grulab.sweep.slots import find_slots
+
+        find_slots(sweep.configs, sweep.settings)
+
+
+def _arguments(args: Namespace) -> list[str]:
+    """Return the words that make the same sweep again from any place, in any folder."""
+    flags = [f"--config-name={args.config_name}"] if args.config_name else []
+    flags += [f"--config-dir={Path(args.config_dir).resolve()}"] if args.config_dir else []
+    return flags + [line for line in args.overrides if key_of(line) != _DIR]
+
+
+def _report_on(sweep_dir: Path) -> None:
+    """Print the leaderboard of the results so far, also of a sweep with failures."""
+    known = manifest.read(sweep_dir)
+    if known and known.jobs:
+        from grulab.report.sections import report_console
+        from grulab.report.sweep_report import write_report
+
+        write_report(sweep_dir, report_console())

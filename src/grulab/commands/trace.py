@@ -1,0 +1,29 @@
+"""``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from grulab.commands.argument_parser import ArgumentParser
+from grulab.run_folder.paths import display_path
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``grulab trace ARGUMENTS``.
+
+    Raises:
+        ConfigError: for a user's mistake.
+    """
+    parser = ArgumentParser(prog="grulab trace", description=__doc__)
+    parser.add_argument(
+        "path", metavar="DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt"
+    )
+    parser.add_argument(
+        "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
+    )
+    options = parser.parse_args(arguments)
+    # It imports torch.
+    from grulab.report.trace import trace
+
+    folder = trace(options.path, options.sequence, Console())
+    print(f"\nfolder  {display_path(folder)}")

@@ -1,0 +1,33 @@
+"""The folder conf/: where it is, and the choices in it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from grulab.config.overrides import split_override
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def config_dir() -> Path:
+    """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
+    inside = _PACKAGE / "conf"
+    return inside if inside.is_dir() else _PACKAGE.parents[1] / "conf"
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the names of the groups in conf/, and the choices of each."""
+    folders = [path for path in sorted(config_dir().iterdir()) if path.is_dir() and path.name != "hydra"]
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def chosen_task(overrides: Sequence[str]) -> str | None:
+    """Return the task of the data that these overrides choose; None if conf/ does not have them."""
+    choice = next((value for key, value in map(split_override, overrides) if key == "data"), None)
+    if choice is None:
+        defaults = yaml.safe_load((config_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+        choice = next(entry["data"] for entry in defaults if "data" in entry)
+    path = config_dir() / "data" / f"{choice}.yaml"
+    task: str | None = yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else None
+    return task

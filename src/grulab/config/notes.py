@@ -1,0 +1,29 @@
+"""What a user should know of a configuration: options without effect, and devices not to be trusted."""
+
+from grulab.config.budget import parameters
+from grulab.config.schema import Config
+
+
+def notes(config: Config) -> list[str]:
+    """Return a line for every option that has no effect in this run, or that the user should know of."""
+    lines = []
+    if config.model.parameter_budget is not None:
+        lines.append(
+            f"model.parameter_budget={config.model.parameter_budget} makes model.hidden_size="
+            f"{config.model.hidden_size}: {parameters(config):,} parameters"
+        )
+    if config.model.dropout > 0 and config.model.num_layers == 1:
+        lines.append(
+            f"model.dropout={config.model.dropout} has no effect with model.num_layers=1: dropout acts between layers"
+        )
+    if config.checkpoint.every_n_epochs > config.trainer.max_epochs:
+        lines.append(
+            f"checkpoint.every_n_epochs={config.checkpoint.every_n_epochs} has no effect with "
+            f"trainer.max_epochs={config.trainer.max_epochs}: only the final epoch is kept"
+        )
+    if config.trainer.accelerator == "mps":
+        lines.append(
+            "trainer.accelerator=mps: packed GRUs lose gradients there in some versions of torch "
+            "(pytorch#102911); compare with trainer.accelerator=cpu before you trust a result"
+        )
+    return lines

@@ -1,0 +1,63 @@
+"""Overrides, ``key=value`` as the command line has them: how one is read, and what kind it is."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+
+from grulab.errors import ConfigError
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Return overrides as Hydra reads them.
+
+    Raises:
+        ConfigError: if one has no key.
+    """
+    parsed = [_parse(line) for line in overrides]
+    for override in parsed:
+        if not override.key_or_group:
+            raise ConfigError(f"{override.input_line}: has no key; write key=value")
+    return parsed
+
+
+def split_override(line: str) -> tuple[str, str]:
+    """Return an override's key and value as text: ``+data@pkg=x`` has the key ``data`` and the value ``x``."""
+    key, _, value = line.lstrip("+~").partition("=")
+    return key.partition("@")[0], value
+
+
+def key_of(line: str) -> str:
+    """Return an override's key; of a flag, the flag."""
+    return split_override(line)[0]
+
+
+def quoted(value: str) -> str:
+    """Return a value that Hydra takes as it is, whatever it holds."""
+    escaped = value.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides that do more than set a value; jobs that agree in them are composed alike."""
+    return tuple(str(override.input_line) for override in parse_overrides(overrides) if not sets_value(override))
+
+
+def is_about_hydra(line: str) -> bool:
+    """Return whether an override is of Hydra's own configuration, and not of the run's."""
+    return key_of(line).startswith(("hydra.", "hydra/"))
+
+
+def sets_value(override: Override) -> bool:
+    """Return whether the override changes a value that is there, and not what the configuration is made of."""
+    is_value = "." in override.key_or_group or override.key_or_group in ("name", "seed")
+    if is_about_hydra(override.key_or_group):
+        return False
+    return override.type == OverrideType.CHANGE and override.package is None and is_value
+
+
+@lru_cache(maxsize=10_000)
+def _parse(line: str) -> Override:
+    """Return an override; the jobs of a sweep are made of few different ones, and reading one takes a millisecond."""
+    return OverridesParser.create().parse_overrides([line])[0]

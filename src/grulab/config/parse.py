@@ -1,0 +1,92 @@
+"""Plain values become a checked configuration, or a line for each mistake in them."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from grulab.config.schema import Config
+from grulab.config.suggestions import unknown_key, valid_keys
+from grulab.config.validation_messages import dotted, remedy, shown_value
+from grulab.errors import ConfigError
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import find_task
+
+_SCHEMA: TypeAdapter[Config] = TypeAdapter(Config)
+_SECTIONS = [field.name for field in dataclasses.fields(Config)]
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Turn nested plain values into a checked :class:`Config`; the data themselves are not looked at.
+
+    Raises:
+        ConfigError: with one line for each mistake, naming the key, the value and the remedy.
+    """
+    lines: list[tuple[int, str]] = []
+    data = None
+    try:
+        if "data" in values:
+            data = _parse_data(values["data"], values)
+    except ConfigError as error:
+        lines += [(_SECTIONS.index("data"), line) for line in str(error).splitlines()]
+    try:
+        config = _SCHEMA.validate_python({**values, "data": data} if "data" in values else values)
+    except ValidationError as error:
+        mistakes = [dict(mistake) for mistake in error.errors()]
+        lines += [(_position(mistake), _explain(mistake, values)) for mistake in mistakes if _is_left(mistake)]
+    if lines:
+        lines.sort(key=lambda line: line[0])
+        raise ConfigError("\n".join(dict.fromkeys(line for _, line in lines)))
+    return config
+
+
+def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:
+    """Return the checked section ``data``, by the schema of the task that it names.
+
+    Raises:
+        ConfigError: with a line for each mistake.
+    """
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"data={shown_value(section)}: must be a group of keys")
+    if not isinstance(section.get("task"), str):
+        raise ConfigError("data.task: has no value; give it the name of a task")
+    schema = _data_schema(section["task"])
+    try:
+        return schema.validate_python(section)
+    except ValidationError as error:
+        mistakes = [{**mistake, "loc": ("data", *mistake["loc"])} for mistake in error.errors()]
+        raise ConfigError("\n".join(_explain(mistake, values) for mistake in mistakes)) from None
+
+
+@cache
+def _data_schema(task: str) -> TypeAdapter[DataConfig]:
+    return TypeAdapter(find_task(task).config_class)
+
+
+def _is_left(mistake: Mapping[str, Any]) -> bool:
+    """Return whether a mistake is not one of the section ``data``, which has been told already."""
+    return bool(mistake["loc"][0] != "data" or mistake["type"] == "missing")
+
+
+def _position(mistake: Mapping[str, Any]) -> int:
+    section = mistake["loc"][0]
+    return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
+
+
+def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    location = mistake["loc"]
+    key, value, kind = dotted(location), mistake["input"], mistake["type"]
+    if kind == "value_error":
+        # Our own rules name their key themselves, relative to the section they stand in.
+        return f"{location[0]}.{mistake['ctx']['error']}"
+    if key in ("experiment", "debug") and isinstance(value, Mapping):
+        return f"{key}: has keys of its own; begin the file that you chose for it with # @package _global_"
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        data = values.get("data")
+        task = data.get("task") if isinstance(data, Mapping) else None
+        return unknown_key(f"{key}={shown_value(value)}", valid_keys(task))
+    if kind == "missing":
+        return f"{key}: has no value; give it one"
+    return f"{key}={shown_value(value)}: {remedy(mistake)}"

@@ -1,0 +1,59 @@
+"""Did you mean ...? The nearest key to one that does not exist."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import find_task, task_names
+
+
+def unknown_key(override: str, valid: Sequence[str]) -> str:
+    """Return the line for a key that does not exist, with the nearest one that does.
+
+    Args:
+        override: as the user wrote it, ``key=value``.
+        valid: the keys that exist.
+    """
+    key = override.split("=", 1)[0]
+    alike = [name for name in valid if ("." in name) == ("." in key)]
+    near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
+    if not near:
+        # A bare name is often right but for its section: hidden_size for model.hidden_size.
+        near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    owner = None if key in valid else _task_with(key)
+    if owner:
+        hint = f"only data={owner} has it"
+    elif near and near[0] != key:
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = "grulab train --help lists the keys"
+    return f"{override}: no such key; {hint}"
+
+
+def valid_keys(task: str | None) -> list[str]:
+    """Return every dotted key of a configuration with this task; of an unknown task, the keys that all tasks have."""
+    try:
+        data = find_task(task).config_class if isinstance(task, str) else DataConfig
+    except ConfigError:
+        data = DataConfig
+    return list(_keys(Config, data))
+
+
+def _keys(section: type, data: type, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(section):
+        kind = data if field.name == "data" else field.type
+        if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from _keys(kind, data, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _task_with(key: str) -> str | None:
+    """Return the first task that has a key."""
+    if not key.startswith("data."):
+        return None
+    return next((task for task in task_names() if key in valid_keys(task)), None)

@@ -1,0 +1,18 @@
+"""Types of configuration values, shared by every schema: the run's, the tasks' and the launcher's."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, Strict
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Strict: "8" is not a number and 1 is not true.
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+# The upper bounds keep a typing error from asking the machine for more than any machine has.
+Count = Annotated[Integer, Field(ge=1, le=10**9)]
+# Lightning, NumPy and Python seed their generators with 32 bits.
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -1,0 +1,17 @@
+"""Private parts of Hydra, read in version 1.3.8."""
+
+from typing import Any
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.utils import get_args_parser
+from hydra.core.utils import JobReturn
+
+__all__ = ["BASIC_SWEEPER", "get_args_parser", "get_overrides_dirname", "value_or_error"]
+
+# Hydra's own sweeper, as hydra.sweeper names it.
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def value_or_error(job: JobReturn) -> Any:
+    """Return the value of a job, or its exception, which JobReturn's own property would print and raise."""
+    return job._return_value

@@ -1,0 +1,75 @@
+"""Private parts of Lightning, read in version 2.6.6."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.loops.fetchers import _DataFetcher as DataFetcher
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
+from lightning.pytorch.profilers import PassThroughProfiler
+
+__all__ = [
+    "DataFetcher",
+    "SilentProfiler",
+    "TrainingEpochLoop",
+    "finished_epochs_and_batches",
+    "next_epoch_and_batch",
+    "set_between_batches",
+]
+
+# The versions with which the fast training loop was tested; see grulab.training.fast_loop.
+TESTED_VERSIONS = ("2.6.6",)
+
+_NOTHING = nullcontext()
+
+
+class SilentProfiler(PassThroughProfiler):
+    """Lightning's profiler that does nothing, without a generator for each of the 80 actions of a step."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Return a context that does nothing."""
+        return _NOTHING
+
+
+def next_epoch_and_batch(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the epoch that the trainer is in, from 0, and the number of its batches that were fetched already."""
+    epoch, batches = _progress(trainer)
+    return epoch.processed, batches.ready if epoch.ready > epoch.processed else 0
+
+
+def finished_epochs_and_batches(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the number of finished epochs, and of finished batches of the next one."""
+    epoch, batches = _progress(trainer)
+    return epoch.processed, batches.processed if epoch.ready > epoch.processed else 0
+
+
+def set_between_batches(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let the counters in a checkpoint say that a batch is done and nothing after it has begun.
+
+    Inside ``on_train_batch_end`` Lightning still counts the batch as unfinished. When the epoch's last batch is done,
+    its whole validation comes next: begun, with no batch completed, is how Lightning spells that. Between two epochs
+    there is nothing to change.
+
+    Args:
+        trainer: that writes the checkpoint.
+        checkpoint: its content, which is changed.
+    """
+    epoch, _ = _progress(trainer)
+    if epoch.ready == epoch.processed:
+        return
+    fit_loop = checkpoint["loops"]["fit_loop"]
+    batches = fit_loop["epoch_loop.batch_progress"]
+    for counts in (batches["current"], batches["total"]):
+        counts["completed"] = counts["processed"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    started = int(batches["is_last_batch"])
+    for counts in (validation["current"], validation["total"]):
+        counts.update(ready=started, started=started, processed=0, completed=0)
+    validation["is_last_batch"] = False
+
+
+def _progress(trainer: L.Trainer) -> tuple[_ProcessedTracker, _ProcessedTracker]:
+    fit_loop = trainer.fit_loop
+    epoch = cast(_ProcessedTracker, fit_loop.epoch_progress.current)
+    return epoch, cast(_ProcessedTracker, fit_loop.epoch_loop.batch_progress.current)

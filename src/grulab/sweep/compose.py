@@ -1,0 +1,187 @@
+"""All jobs of a sweep, composed and checked before the first one starts. No torch."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from grulab.config.compose import checked, compose_values, hydra_ready, refuse_size_and_budget
+from grulab.config.hydra_errors import known_keys
+from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value, split_override, structure_of
+from grulab.config.same_run import name_of_run
+from grulab.config.schema import Config
+from grulab.config.suggestions import unknown_key, valid_keys
+from grulab.errors import ConfigError
+from grulab.internals.hydra import BASIC_SWEEPER
+from grulab.sweep.expand import expand
+from grulab.sweep.job import Job
+from grulab.sweep.job_folders import job_folder
+from grulab.sweep.launcher_settings import TARGET, LocalSettings, parse_settings
+
+# Hydra's key for the keys that a folder's name leaves out.
+EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
+_OUR_SWEEPER = "hydra_plugins.grulab.GridSweeper"
+# Of the jobs that make the same mistake.
+_JOBS_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A multirun.
+
+    Attributes:
+        folder: hydra.sweep.dir.
+        jobs: all of them; empty if only the sweeper knows, as it goes on.
+        base: the first job's configuration; of a sweep whose jobs are not known, what they have in common.
+        constant: keys that have the same value in every job.
+        settings: the launcher's, if it is ours.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    base: Config
+    constant: list[str]
+    settings: LocalSettings | None
+
+    @property
+    def configs(self) -> list[Config]:
+        """Each job's configuration, or what is known of it."""
+        return [job.config for job in self.jobs] or [self.base]
+
+
+def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Sweep:
+    """Return every job of ``grulab train -m OVERRIDES``.
+
+    Only our sweeper and Hydra's own name their jobs beforehand; with another, the part that all jobs share is
+    checked, and the result has no jobs.
+
+    Raises:
+        ConfigError: as :func:`compose`, for all jobs at once.
+    """
+    with hydra_ready(overrides):
+        parsed = parse_overrides(overrides)
+        fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        values, hydra = compose_values(fixed, config_name)
+        keys = valid_keys(values.data.get("task"))
+        for override in parsed:
+            if sets_value(override) and override.key_or_group not in keys:
+                raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
+        folder = Path(hydra.sweep_dir)
+        settings = parse_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
+        if hydra.sweeper["_target_"] not in (BASIC_SWEEPER, _OUR_SWEEPER):
+            return Sweep(folder, [], checked(values), [], settings)
+        batch_size = hydra.sweeper.get("max_batch_size")
+        if batch_size is not None and not (type(batch_size) is int and batch_size >= 1):
+            raise ConfigError(f"hydra.sweeper.max_batch_size={batch_size}: must be null or at least 1")
+        swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+        refuse_size_and_budget(OmegaConf.select(values, "model.parameter_budget"), [*swept, *overrides])
+        # Hydra's sweeper sees the job's overrides alone; overrides of Hydra's own keys hold for every job.
+        about_hydra = [line for line in fixed if is_about_hydra(line)]
+        arguments = [*swept, *(line for line in overrides if not is_about_hydra(line))]
+        points = expand(arguments, hydra.sweeper.get("zip"))
+        if not points:
+            raise ConfigError(f"{' '.join(arguments)}: has no values, so the sweep has no jobs")
+        configs = _compose_jobs(points, about_hydra, config_name)
+        constant = _constant(points)
+        if not any(EXCLUDE in line for line in about_hydra):
+            about_hydra.append(f"{EXCLUDE}=[{','.join(constant)}]")
+        if hydra.subdir.startswith("${grulab_job_folder:"):
+            names = [job_folder(number, point, constant) for number, point in enumerate(points)]
+        else:
+            names = [_subdir(number, point, about_hydra, config_name) for number, point in enumerate(points)]
+        _refuse_shared_folders(names, hydra.subdir)
+        _refuse_same_runs(configs, points)
+        jobs = [Job(*parts) for parts in zip(range(len(points)), names, points, configs, strict=True)]
+        return Sweep(folder, jobs, configs[0], constant, settings)
+
+
+def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str) -> list[Config]:
+    """Return each job's configuration.
+
+    Raises:
+        ConfigError: with the mistakes of all jobs.
+    """
+    configs = []
+    mistakes: dict[str, list[int]] = {}
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    for number, point in enumerate(points):
+        try:
+            configs.append(_compose_job(point, settings, config_name, bases))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                mistakes.setdefault(line, []).append(number)
+    if mistakes:
+        raise ConfigError("\n".join(_in_jobs(line, numbers, points) for line, numbers in mistakes.items()))
+    return configs
+
+
+def _in_jobs(mistake: str, numbers: list[int], points: list[list[str]]) -> str:
+    """Return a mistake and the jobs that make it, a line each."""
+    if len(numbers) == len(points):
+        return mistake
+    lines = [f"{mistake}, in {len(numbers)} of {len(points)} jobs:"]
+    lines += [f"  job {number}: {' '.join(points[number])}" for number in numbers[:_JOBS_LISTED]]
+    if len(numbers) > _JOBS_LISTED:
+        lines.append(f"  and {len(numbers) - _JOBS_LISTED} more")
+    return "\n".join(lines)
+
+
+def _compose_job(
+    job: list[str], settings: list[str], config_name: str, bases: dict[tuple[str, ...], DictConfig]
+) -> Config:
+    """Return one job's configuration.
+
+    Composing takes Hydra 60 ms. Jobs mostly differ in values alone, so their common part is composed once and kept
+    in ``bases``.
+    """
+    structure = structure_of(job)
+    if structure not in bases:
+        bases[structure] = hydra_compose(config_name, [*settings, *structure])
+    values = copy.deepcopy(bases[structure])
+    for override in parse_overrides(job):
+        if sets_value(override):
+            if OmegaConf.select(values, override.key_or_group, default=values) is values:
+                raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
+            OmegaConf.update(values, override.key_or_group, override.value())
+    return checked(values)
+
+
+def _subdir(number: int, point: list[str], settings: list[str], config_name: str) -> str:
+    """Return the folder of a job for a ``hydra.sweep.subdir`` of the user's own."""
+    values = hydra_compose(config_name, [*settings, *point], return_hydra_config=True)
+    OmegaConf.set_readonly(values.hydra, False)
+    with open_dict(values.hydra):
+        values.hydra.job.num = values.hydra.job.id = number
+        values.hydra.overrides.task = point
+    return str(values.hydra.sweep.subdir)
+
+
+def _constant(jobs: list[list[str]]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job:
+            key, value = split_override(override)
+            values.setdefault(key, set()).add(value)
+    return [key for key, different in values.items() if len(different) == 1]
+
+
+def _refuse_shared_folders(names: list[str], subdir: str) -> None:
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if number != numbers.setdefault(name, number):
+            raise ConfigError(
+                f"hydra.sweep.subdir={subdir}: jobs {numbers[name]} and {number} would share the folder {name}; "
+                "name what differs, or ${hydra.job.num}"
+            )
+
+
+def _refuse_same_runs(configs: list[Config], points: list[list[str]]) -> None:
+    """Refuse a run that is there twice: two seeds that are one would make every interval too narrow."""
+    numbers: dict[str, int] = {}
+    for number, config in enumerate(configs):
+        first = numbers.setdefault(name_of_run(config), number)
+        if first != number:
+            raise ConfigError(f"{' '.join(points[number])}: jobs {first} and {number} are the same run; name it once")

@@ -1,0 +1,24 @@
+"""The exceptions of a sweep."""
+
+from pathlib import Path
+
+from grulab.run_folder.paths import display_path
+
+
+class SweepFailedError(RuntimeError):
+    """The sweep is at its end, and some of its jobs failed."""
+
+    def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path) -> None:
+        stopped = f", and {not_run} were not started" if not_run else ""
+        super().__init__(
+            f"{failed} of {jobs} jobs failed{stopped}; grulab resume {display_path(sweep_dir)} "
+            "goes on with all that are left"
+        )
+
+
+class JobFailedError(RuntimeError):
+    """A job of the sweep failed; its summary.json has the traceback."""
+
+
+class JobNotRunError(JobFailedError):
+    """The sweep was stopped before it came to this job."""

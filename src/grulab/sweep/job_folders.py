@@ -1,0 +1,54 @@
+"""Names of a sweep's job folders: readable, safe for every file system, shell and override, and all different."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from grulab.config.overrides import split_override
+
+# Most file systems take 255 bytes; half of that leaves room for what others append.
+MAX_BYTES = 120
+
+
+def job_folder(number: int, overrides: Sequence[str], exclude: Sequence[str] = ()) -> str:
+    """Return a sweep job's folder name, such as ``007_hidden_size-16_bidirectional-true_seed-1``.
+
+    The number makes it unique in its sweep, the values readable.
+
+    Args:
+        number: of the job, from 0.
+        overrides: the job's, as ``key=value``.
+        exclude: keys that say nothing about this job, because every job of the sweep has the same.
+
+    Returns:
+        At most 120 bytes of letters, digits, ``_``, ``.`` and ``-``.
+    """
+    pairs = [(key, value) for key, value in map(split_override, overrides) if key not in exclude]
+    last_parts = Counter(_last_part(key) for key, _ in pairs)
+    words = [f"{number:03d}"]
+    for key, value in pairs:
+        name = _last_part(key) if last_parts[_last_part(key)] == 1 else key
+        words.append(f"{_safe(name)}-{_safe(value)}")
+    return "_".join(words)[:MAX_BYTES].rstrip("_.-")
+
+
+def _last_part(key: str) -> str:
+    return re.split(r"[./]", key)[-1]
+
+
+def _safe(text: str) -> str:
+    # Hydra writes a swept false as False, and 1e5 as 1e+5, which without its + must not become 1e-5.
+    text = text.lower() if text in ("True", "False") else text.replace("+", "")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+
+
+def _resolve_job_folder(number: Any, overrides: Any, exclude: Any) -> str:
+    # A job's number is not known before it is launched.
+    return job_folder(number, overrides, exclude) if isinstance(number, int) else "job"
+
+
+# conf/config.yaml names it in hydra.sweep.subdir.
+OmegaConf.register_new_resolver("grulab_job_folder", _resolve_job_folder, replace=True)

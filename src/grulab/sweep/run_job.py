@@ -1,0 +1,62 @@
+"""The function that Hydra calls for a single run, and for each job of a sweep whatever the launcher."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from grulab.config.compose import checked
+from grulab.run_folder import paths
+from grulab.run_folder.paths import display_path
+from grulab.run_folder.summary import read_summary
+from grulab.sweep import manifest
+from grulab.sweep.status import record_failure, result_of
+from grulab.system.quick_import import quick_import
+
+log = logging.getLogger(__name__)
+
+
+def run_job(values: DictConfig) -> float:
+    """Run one job in the folder that Hydra made for it; return the monitored metric of its best epoch.
+
+    A job of a sweep that is done already is not run again, and one that was begun goes on.
+
+    Raises:
+        Exception: the error that stopped the run.
+    """
+    settings = HydraConfig.get()
+    run_dir = Path(settings.runtime.output_dir)
+    config = checked(values)
+    if settings.mode != RunMode.MULTIRUN:
+        # Torch is imported here, after every check of the configuration.
+        with quick_import():
+            from grulab.training.run import train
+
+        return _score(train(config, run_dir))
+    if job := manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num):
+        config = job.config
+    score = result_of(run_dir, config)
+    if score is not None:
+        log.info("done before")
+        return score
+    try:
+        with quick_import():
+            from grulab.training.resume import resume_run
+            from grulab.training.run import train
+
+        has_begun = read_summary(run_dir) is not None or (run_dir / paths.CHECKPOINTS).is_dir()
+        return _score(resume_run(config, run_dir) if has_begun else train(config, run_dir))
+    except Exception as error:
+        # Most errors are in its summary already; not those from before it began, or that kept it from beginning.
+        if ((read_summary(run_dir) or {}).get("error") or {}).get("message") != str(error):
+            record_failure(run_dir, config, type(error).__name__, str(error))
+        # Hydra tells of the first failure alone, and only when all jobs are done.
+        log.error("failed  %s in %s: %s", type(error).__name__, display_path(run_dir), error)
+        raise
+
+
+def _score(summary: dict[str, Any]) -> float:
+    return float(summary["metrics"][summary["monitor"]])

@@ -1,0 +1,88 @@
+"""Tasks by name: the modules of this package, and the entry points ``grulab.tasks`` of other packages.
+
+A task is registered by the decorator :func:`register_task` when its module is imported, and its module is imported
+when a configuration asks for the name. So nothing here, or anywhere else, lists the tasks.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from grulab.errors import ConfigError
+from grulab.tasks.base import DataConfig, Task
+
+ENTRY_POINTS = "grulab.tasks"
+_PACKAGE = __name__.rpartition(".")[0]
+
+_TaskClass = TypeVar("_TaskClass", bound=type[Task])
+_REGISTERED: dict[str, type[Task]] = {}
+_BUILT: dict[str, Task] = {}
+
+
+def register_task(config_class: type[DataConfig]) -> Callable[[_TaskClass], _TaskClass]:
+    """Return a decorator for the task's class, which is made from a configuration of ``config_class``.
+
+    Args:
+        config_class: a dataclass with ``task: Literal["<name>"]``.
+    """
+    (name,) = get_args(get_type_hints(config_class)["task"])
+
+    def register(task_class: _TaskClass) -> _TaskClass:
+        task_class.config_class = config_class
+        _REGISTERED[name] = task_class
+        return task_class
+
+    return register
+
+
+def find_task(name: str) -> type[Task]:
+    """Return the class of a task.
+
+    Raises:
+        ConfigError: if there is no such task, or the package that offers it is broken.
+    """
+    if name not in _REGISTERED:
+        _import_task(name)
+    return _REGISTERED[name]
+
+
+def build_task(config: DataConfig) -> Task:
+    """Return the task of a configuration; the same object each time, so that it computes its ceiling once."""
+    key = repr(config)
+    if key not in _BUILT:
+        task_class: Any = find_task(config.task)
+        _BUILT[key] = task_class(config)
+    return _BUILT[key]
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks that can be asked for, in alphabetical order."""
+    for module in iter_modules(import_module(_PACKAGE).__path__, f"{_PACKAGE}."):
+        import_module(module.name)
+    return sorted({*_REGISTERED, *entry_points(group=ENTRY_POINTS).names})
+
+
+def _import_task(name: str) -> None:
+    """Import the module that registers a task."""
+    if name.isidentifier() and find_spec(f"{_PACKAGE}.{name}"):
+        import_module(f"{_PACKAGE}.{name}")
+    elif found := [*entry_points(group=ENTRY_POINTS, name=name)]:
+        try:
+            found[0].load()
+        # A stranger's module may fail in any way.
+        except Exception as error:
+            cause = " ".join(str(error).split())
+            raise ConfigError(
+                f"data.task={name}: {found[0].value} cannot be imported ({type(error).__name__}: {cause}); "
+                f"mend or remove the package that has it as an entry point of {ENTRY_POINTS}"
+            ) from None
+        if name not in _REGISTERED:
+            raise ConfigError(
+                f"data.task={name}: {found[0].value} does not register it; "
+                f'decorate its class with register_task, and its configuration has task: Literal["{name}"]'
+            )
+    if name not in _REGISTERED:
+        raise ConfigError(f"data.task={name}: choose from {', '.join(task_names())}")

@@ -1,0 +1,62 @@
+"""A trained model, read from a checkpoint with everything that its use needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from grulab.config.schema import Config
+from grulab.errors import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, UnsafeCheckpointError, load
+from grulab.run_folder.stored_config import parse_stored
+from grulab.tasks.base import Task
+from grulab.tasks.registry import build_task
+from grulab.training.module import SequenceClassifier
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The content of a checkpoint."""
+
+    path: Path
+    config: Config
+    task: Task
+    module: SequenceClassifier
+    epoch: int
+    step: int
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a person means by a path.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    best = path / paths.CHECKPOINTS / paths.BEST
+    if not best.is_file():
+        raise ConfigError(f"{path}: holds no {paths.CHECKPOINTS}/{paths.BEST}; name a run's folder or a .ckpt")
+    return best
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a checkpoint with everything that its use needs.
+
+    Raises:
+        ConfigError: if it is no checkpoint of grulab, or of another version.
+    """
+    try:
+        content = load(path)
+        config = parse_stored(content[KEY]["config"], path)
+        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
+        module.load_state_dict(content["state_dict"])
+    except UnsafeCheckpointError as error:
+        raise ConfigError(str(error)) from None
+    except (DamagedCheckpointError, RuntimeError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path}: is not a checkpoint of grulab, or damaged; name a run's folder or its .ckpt"
+        ) from None
+    epoch, step = content["epoch"] + 1, content["global_step"]
+    return Trained(path, config, build_task(config.data), module.eval(), epoch, step)
