@@ -31,14 +31,15 @@ board: $(STAMP)  ## TensorBoard over everything in outputs/
 test: $(STAMP)  ## the test suite
 	$(VENV)/bin/python -m pytest -n auto $(ARGS)
 
-check: $(STAMP)  ## lint and types
+check: $(STAMP)  ## lint, types, and which room may import which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(STAMP)  ## put the code into shape
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:  ## remove the environment and caches; outputs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,8 +15,8 @@ from grulab.config.notes import notes
 from grulab.config.parse import parse
 from grulab.config.same_run import flatten
 from grulab.config.suggestions import valid_keys
-from grulab.errors import ConfigError
-from grulab.sweep.compose import compose_sweep
+from grulab.config_error import ConfigError
+from grulab.sweep.compose_jobs import compose_sweep
 from grulab.tasks.registry import task_names
 
 MISTAKES = {

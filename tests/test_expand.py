@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from grulab.config.budget import parameters
 from grulab.config.compose import compose
-from grulab.errors import ConfigError
-from grulab.sweep.compose import compose_sweep
+from grulab.config.parameter_budget import parameters
+from grulab.config_error import ConfigError
+from grulab.sweep.compose_jobs import compose_sweep
 from grulab.sweep.expand import expand
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module

@@ -1,24 +1,24 @@
-"""A step of our loop is a step of Lightning's: the same weights, the same checkpoints, the same hooks."""
+"""trainer.loop=fast and trainer.loop=lightning: the same weights, the same checkpoints, the same hooks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from grulab import SequenceClassifier, SequenceDataModule, resume
 from grulab.config.compose import compose
 from grulab.run_folder.checkpoint_file import load
+from grulab.system.signals import Interrupted
+from grulab.training.build import build_module
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
-from grulab.training.fast_loop import FastEpochLoop
+from grulab.training.fast_loop import FastEpochLoop, use_fast_loop
 from grulab.training.metrics import LossAndAccuracy
 from grulab.training.run import train
-from tests.conftest import SMALL
-
-
-def by_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FastEpochLoop, "advance", _TrainingEpochLoop.advance)
+from tests.conftest import SMALL, Start, interrupt_after
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -35,6 +35,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
         ["trainer.gradient_clip_val=0.1", "optimizer.algorithm=adamw", "optimizer.schedule=cosine"],
         ["trainer.precision=64-true"],
         ["trainer.precision=bf16-mixed"],
+        ["model.backend=torch"],
     ],
 )
 def test_a_run_is_the_same_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,16 +43,50 @@ def test_a_run_is_the_same_bit_for_bit(overrides: list[str], tmp_path: Path, mon
     """In other precisions than 32-true it is Lightning's own step."""
     optimize, steps = FastEpochLoop._optimize, []
     monkeypatch.setattr(FastEpochLoop, "_optimize", lambda *given: steps.append(given) or optimize(*given))
-    train(config, tmp_path / "ours")
+    assert train(config, tmp_path / "ours")["loop"] == "fast"
     assert bool(steps) == (config.trainer.precision == "32-true")
-    by_lightning(monkeypatch)
-    train(config, tmp_path / "lightning")
-    ours, theirs = (flat(load(tmp_path / name / "checkpoints" / "last.ckpt")) for name in ("ours", "lightning"))
+    steps.clear()
+    lightnings = replace(config, trainer=replace(config.trainer, loop="lightning"))
+    assert train(lightnings, tmp_path / "lightning")["loop"] == "lightning"
+    assert not steps
+    assert_same_checkpoints(tmp_path / "ours", tmp_path / "lightning")
+    rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("ours", "lightning")]
+    assert [row.rsplit(",", 1)[0] for row in rows[0]] == [row.rsplit(",", 1)[0] for row in rows[1]]
+
+
+def assert_same_checkpoints(one: Path, other: Path) -> None:
+    ours, theirs = (flat(load(run / "checkpoints" / "last.ckpt")) for run in (one, other))
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
-        if not key.endswith("/seconds"):
+        if not key.endswith(("/seconds", "/trainer/loop")):
             same = torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value
             assert same, key
+
+
+@pytest.mark.parametrize(("first", "then"), [("fast", "lightning"), ("lightning", "fast")])
+def test_a_run_goes_on_exactly_with_the_other_loop(
+    first: str, then: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(Interrupted):
+            start("stopped", f"trainer.loop={first}")
+    resume(tmp_path / "stopped", [f"trainer.loop={then}"])
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_version_that_was_not_tested_keeps_its_own_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FastEpochLoop, "advance", lambda *_: pytest.fail("the fast loop ran"))
+    monkeypatch.setattr("grulab.training.fast_loop.TESTED_VERSIONS", ("2.6.4", "2.6.5"))
+    assert train(compose(SMALL), tmp_path / "fast")["loop"] == "lightning"
+    (line,) = [record.message for record in caplog.records if "trainer.loop" in record.message]
+    assert line.startswith(f"trainer.loop=fast was tested with Lightning 2.6.4, 2.6.5 and not with {L.__version__}: ")
+    caplog.clear()
+    train(compose([*SMALL, "trainer.loop=lightning"]), tmp_path / "lightning")
+    assert not [record for record in caplog.records if "trainer.loop" in record.message]
 
 
 class Listener(L.Callback):
@@ -90,23 +125,45 @@ class Listener(L.Callback):
 
 def test_every_hook_of_a_callback_is_called_as_by_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = []
-    for name in ("ours", "lightning"):
+    for name in ("fast", "lightning"):
         listener = Listener()
         # In the place of one that every run has.
         with monkeypatch.context() as patch:
             patch.setattr("grulab.training.run.TerminateOnNaN", lambda listener=listener: listener)
-            if name == "lightning":
-                by_lightning(patch)
-            train(compose([*SMALL, "trainer.accelerator=cpu"]), tmp_path / name)
+            train(compose([*SMALL, "trainer.accelerator=cpu", f"trainer.loop={name}"]), tmp_path / name)
         heard.append(listener.heard)
     assert len(heard[0]) > 20
     assert heard[0] == heard[1]
 
 
 def test_hooks_that_do_nothing_are_not_called() -> None:
-    assert TerminateOnNaN.on_train_batch_end is None
-    assert callable(TerminateOnNaN.on_before_backward)
-    assert callable(TerminateOnNaN.on_validation_end)
+    callback = TerminateOnNaN()
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", callbacks=[callback])
+    use_fast_loop(trainer, SequenceClassifier(5, 4, 1, 3))
+    assert callback.on_train_batch_end is None
+    assert callable(callback.on_before_backward)
+    assert callable(callback.on_validation_end)
+    # Other trainers' callbacks keep theirs.
+    assert callable(TerminateOnNaN().on_train_batch_end)
+
+
+def test_without_the_fast_loop_callbacks_find_the_metrics(tmp_path: Path) -> None:
+    """A plain Trainer of one's own, with Lightning's callbacks: they read what the module logs."""
+    config = compose(SMALL)
+    datamodule = SequenceDataModule(config.data, 0)
+    module = build_module(config, datamodule.task)
+    best = ModelCheckpoint(tmp_path, monitor="val/loss")
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[best],
+        logger=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule=datamodule)
+    assert best.best_model_score == pytest.approx(module.val_metrics.compute()["loss"])
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy"} <= trainer.callback_metrics.keys()
 
 
 def test_means_are_those_of_all_batches_also_when_asked_for_in_between() -> None:

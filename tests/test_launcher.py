@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leaderboard
 
 from grulab.config.compose import compose
+from grulab.kernels import library
 from grulab.sweep.status import record_failure
 from grulab.training.run import train
 from tests.conftest import FAULTS, SMALL, grulab, statuses
@@ -171,3 +173,48 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     assert statuses(tmp_path / "sweep") == ["done"] * 3
     assert done.items() <= done_jobs(tmp_path / "sweep").items()
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
+
+
+# What this machine lacks, and how each is told.
+MISSING = {
+    "trainer=gpu": "trainer.accelerator=cuda: this machine has no cuda device",
+    "trainer.precision=16-mixed": "trainer.precision=16-mixed: the cpu has no 16-bit floats of that kind",
+    "model.backend=fused": "model.backend=fused: the fused kernels are not built",
+}
+# Where the kernels are not built, and there is no GPU.
+BARE_MACHINE = """
+import sys
+from grulab.cli import main
+from grulab.kernels import library
+library.problem = lambda: "are not built"
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("override", MISSING)
+def test_the_local_launcher_checks_this_machine_before_it_starts(tmp_path: Path, override: str) -> None:
+    overrides = [line for line in SMALL if not override.startswith("trainer=") or "accelerator" not in line]
+    arguments = ["train", "-m", *overrides, override, "seed=0,1", "hydra.sweep.dir=sweep"]
+    process = grulab(tmp_path, *arguments, program=BARE_MACHINE)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"grulab: {MISSING[override]}")
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("override", MISSING)
+def test_with_other_launchers_the_job_checks_the_machine_that_it_is_on(tmp_path: Path, override: str) -> None:
+    """A login node has no GPU, though the jobs that are sent from it will."""
+    overrides = [line for line in SMALL if not override.startswith("trainer=") or "accelerator" not in line]
+    arguments = ["train", "-m", *overrides, override, "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=sweep"]
+    process = grulab(tmp_path, *arguments, program=BARE_MACHINE)
+    assert process.returncode == 1, process.stderr
+    assert statuses(tmp_path / "sweep") == ["failed"] * 2
+    for path in (tmp_path / "sweep").glob("0*/summary.json"):
+        error = json.loads(path.read_text())["error"]
+        assert (error["type"], error["message"].partition(";")[0]) == ("ConfigError", MISSING[override])
+    # On a machine that has it, the sweep goes on.
+    if override == "model.backend=fused" and library.is_built():
+        assert grulab(tmp_path, "resume", "sweep").returncode == 0
+        assert statuses(tmp_path / "sweep") == ["done"] * 2

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from grulab.config.compose import compose
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
 from grulab.report.sweep_report import write_report
 from grulab.sweep import manifest

@@ -17,7 +17,7 @@ import torch
 from experiments.exact_resume.harness import SMALL, Moment, differences, random_moments, run_until_done
 
 from grulab import compose, resume, train
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder.checkpoint_file import load
 from grulab.run_folder.stored_config import resumed_config
 from grulab.system.signals import _SECONDS_OF_ONE_SIGNAL, Interrupted

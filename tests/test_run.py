@@ -19,8 +19,8 @@ from experiments.exact_resume.harness import differences
 
 from grulab import SequenceClassifier, SequenceDataModule
 from grulab.config.compose import compose
+from grulab.config_error import ConfigError
 from grulab.data.sampler import ResumableBatchSampler, training_batches
-from grulab.errors import ConfigError
 from grulab.run_folder.metrics_csv import COLUMNS
 from grulab.run_folder.summary import git_state
 from grulab.training.callbacks.terminate_on_nan import NonFiniteLossError, TerminateOnNaN

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from grulab import compose, resume, train
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import checkpoint_folder
 from grulab.run_folder.checkpoint_file import DamagedCheckpointError, UnsafeCheckpointError, add_checksum, load
 from grulab.run_folder.lock import lock

@@ -10,7 +10,7 @@ import pytest
 from experiments.sweeps.harness import done_jobs, leaderboard
 
 from grulab.sweep import manifest
-from grulab.sweep.compose import compose_sweep
+from grulab.sweep.compose_jobs import compose_sweep
 from tests.conftest import FAULTS, SMALL, grulab
 
 LAUNCHERS = ["local", "basic", "joblib"]

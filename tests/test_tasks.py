@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from grulab.config.compose import compose
-from grulab.fields import Split
+from grulab.field_types import Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import Sequences, Task
 from grulab.tasks.registry import build_task

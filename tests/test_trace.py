@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from grulab import SequenceClassifier, SequenceDataModule, trace
 from grulab.config.compose import compose
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.report.training_trace import observe
 from tests.conftest import Run
 

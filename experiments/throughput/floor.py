@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from grulab.data.datamodule import SequenceDataModule
 from grulab.kernels import fused
-from grulab.sweep.compose import compose_sweep
+from grulab.sweep.compose_jobs import compose_sweep
 from grulab.training.build import build_module
 
 

@@ -5,7 +5,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
@@ -19,6 +20,8 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
   Tab completion: eval "$(grulab -sc install=bash)"
 """
+# Each is a module of grulab.commands.
+VERBS = ("train", "resume", "report", "trace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean grulab {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
         return _refuse(f"{verb}: no such command; {hint}")
-    return _guarded(VERBS[verb], rest)
+    return _guarded(verb, rest)
 
 
-def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
+def _guarded(verb: str, arguments: list[str]) -> int:
     try:
         return _run(verb, arguments)
     except KeyboardInterrupt:
@@ -49,24 +52,26 @@ def _guarded(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
 
 
-def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
-    from grulab.errors import ConfigError
-    from grulab.system.quick_import import import_numpy_with_one_thread
+def _run(verb: str, arguments: list[str]) -> int:
+    from grulab.config_error import ConfigError
+    from grulab.system.quick_import import import_numpy_with_one_thread, quick_import
     from grulab.system.signals import Interrupted, handle_defaults
 
     # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
     logging.raiseExceptions = False
     # Until a run has handlers of its own: the exit code of a termination.
     handle_defaults(lambda *_: sys.exit(128 + signal.SIGTERM))
-    import_numpy_with_one_thread()
+    with quick_import():
+        import_numpy_with_one_thread()
+        command = import_module(f"grulab.commands.{verb}")
     try:
-        verb(arguments)
+        command.main(arguments)
     except ConfigError as error:
         return _refuse(str(error))
     except Interrupted as error:
         return error.exit_code
     except Exception as error:
-        # The last resort: a line for everybody, the traceback in run.log or for who asks.
+        # The last resort: a line for everybody; the traceback is in run.log, or here for those who ask for it.
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         # Some of torch's have a stack of C++ below their first line.
@@ -74,38 +79,6 @@ def _run(verb: Callable[[list[str]], None], arguments: list[str]) -> int:
         _refuse(f"{type(error).__name__}: " + "\n".join(lines))
         return 1
     return 0
-
-
-def _train(arguments: list[str]) -> None:
-    from grulab.commands.train import main as run_train
-
-    run_train(arguments)
-
-
-def _trace(arguments: list[str]) -> None:
-    from grulab.commands.trace import main as run_trace
-
-    run_trace(arguments)
-
-
-def _resume(arguments: list[str]) -> None:
-    from grulab.commands.resume import main as run_resume
-
-    run_resume(arguments)
-
-
-def _report(arguments: list[str]) -> None:
-    from grulab.commands.report import main as run_report
-
-    run_report(arguments)
-
-
-VERBS: dict[str, Callable[[list[str]], None]] = {
-    "train": _train,
-    "resume": _resume,
-    "report": _report,
-    "trace": _trace,
-}
 
 
 def _completion(arguments: list[str]) -> list[str]:

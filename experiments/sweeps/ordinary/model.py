@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from grulab.fields import SPLITS, Split
+from grulab.field_types import SPLITS, Split
 from grulab.tasks.registry import build_task
 from grulab.tasks.sinusoids import SinusoidsConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from grulab.fields import SPLITS
+from grulab.field_types import SPLITS
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import build_task
 

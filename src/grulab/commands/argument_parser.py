@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ from grulab.config.conf_dir import config_dir
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, quoted
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.internals.hydra import get_args_parser
 from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths

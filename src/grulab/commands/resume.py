@@ -11,7 +11,7 @@ from grulab.commands.argument_parser import ArgumentParser
 from grulab.config.conf_dir import config_dir
 from grulab.config.overrides import key_of, quoted
 from grulab.config.same_run import MAY_CHANGE
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.stored_config import resumed_config

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from grulab.commands.hydra_app import call_hydra, check_machine, make_folder, with_config_dir, with_folder
 from grulab.config.overrides import key_of
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
-from grulab.sweep.compose import EXCLUDE, Sweep, compose_sweep
-from grulab.sweep.plan import print_plan
+from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
+from grulab.sweep.plan_table import print_plan
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted
 

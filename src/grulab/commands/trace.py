@@ -6,6 +6,7 @@ from rich.console import Console
 
 from grulab.commands.argument_parser import ArgumentParser
 from grulab.run_folder.paths import display_path
+from grulab.system.quick_import import quick_import
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     # It imports torch.
-    from grulab.report.trace import trace
+    with quick_import():
+        from grulab.report.trace import trace
 
     folder = trace(options.path, options.sequence, Console())
     print(f"\nfolder  {display_path(folder)}")

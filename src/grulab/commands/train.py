@@ -13,7 +13,7 @@ from grulab.commands.hydra_app import (
     with_folder,
 )
 from grulab.config.compose import compose_run
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 PLAN = "--plan"
 

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from grulab.config.budget import within_budget
 from grulab.config.conf_dir import config_dir
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, parse_overrides, split_override
+from grulab.config.parameter_budget import within_budget
 from grulab.config.parse import parse
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ def groups() -> dict[str, list[str]]:
     return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 
-def chosen_task(overrides: Sequence[str]) -> str | None:
-    """Return the task of the data that these overrides choose; None if conf/ does not have them."""
+def chosen_task(overrides: Sequence[str]) -> str:
+    """Return the task of the data that these overrides choose."""
     choice = next((value for key, value in map(split_override, overrides) if key == "data"), None)
     if choice is None:
         defaults = yaml.safe_load((config_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
         choice = next(entry["data"] for entry in defaults if "data" in entry)
     path = config_dir() / "data" / f"{choice}.yaml"
-    task: str | None = yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else None
-    return task
+    # A file of the user's own is likely to be named after its task.
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else choice)

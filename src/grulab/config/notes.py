@@ -1,6 +1,6 @@
 """What a user should know of a configuration: options without effect, and devices not to be trusted."""
 
-from grulab.config.budget import parameters
+from grulab.config.parameter_budget import parameters
 from grulab.config.schema import Config
 
 

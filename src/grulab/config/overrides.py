@@ -6,7 +6,7 @@ from functools import lru_cache
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:

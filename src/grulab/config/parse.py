@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config.validation_messages import dotted, remedy, shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import find_task
 

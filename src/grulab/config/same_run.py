@@ -6,7 +6,7 @@ from typing import Any
 
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 # How long a run goes on, and where: the numbers depend on these keys in their last bits at most.
 MAY_CHANGE = frozenset(

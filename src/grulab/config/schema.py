@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from grulab.fields import STRICT, Count, Flag, Number, Seed
+from grulab.field_types import STRICT, Count, Flag, Number, Seed
 from grulab.tasks.base import DataConfig
 
 MAX_HIDDEN_SIZE = 2**16

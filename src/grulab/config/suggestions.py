@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import find_task, task_names
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from grulab.data.batch import PaddedBatch
 from grulab.data.dataset import SplitDataset
 from grulab.data.sampler import WINDOW, ResumableBatchSampler, count_batches, evaluation_batches, training_batches
-from grulab.fields import Split
+from grulab.field_types import Split
 from grulab.internals.lightning import next_epoch_and_batch
 from grulab.internals.torch import shut_down_workers
 from grulab.system.parent_death import end_with_parent

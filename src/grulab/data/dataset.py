@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from grulab.data.batch import PaddedBatch
-from grulab.fields import SPLITS, Split
+from grulab.field_types import SPLITS, Split
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import build_task
 

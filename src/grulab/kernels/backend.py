@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
 from grulab.config.schema import Backend, Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.kernels import library
 
 if TYPE_CHECKING:

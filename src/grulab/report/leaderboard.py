@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from grulab.config.same_run import flatten, name_of_run
 from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.report.statistics import difference, interval
 from grulab.run_folder import paths
 from grulab.run_folder.stored_config import parse_stored

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.tensorboard import SummaryWriter
 
+from grulab.config_error import ConfigError
 from grulab.data.batch import PaddedBatch
-from grulab.errors import ConfigError
 from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training_trace import training_section
 from grulab.run_folder import paths
-from grulab.training.trained import Trained, find_checkpoint, load_trained
+from grulab.training.trained_model import Trained, find_checkpoint, load_trained
 
 FOLDER = "trace"
 PICTURE = "hidden_states.png"

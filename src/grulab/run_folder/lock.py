@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 
 # Long enough for a process that was killed to be gone.

@@ -15,7 +15,7 @@ from grulab.config.parse import parse
 from grulab.config.same_run import refuse_another_run
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import read_summary

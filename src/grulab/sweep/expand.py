@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from grulab.config.validation_messages import shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 
 
 def expand(arguments: Sequence[str], side_by_side: Any = None) -> list[list[str]]:

@@ -15,7 +15,7 @@ from types import FrameType
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.sweep import manifest
 from grulab.sweep.failures import JobFailedError, JobNotRunError
 from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job

@@ -7,8 +7,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from grulab.config.validation_messages import dotted, remedy, shown_value
-from grulab.errors import ConfigError
-from grulab.fields import STRICT, Count, Integer, Number
+from grulab.config_error import ConfigError
+from grulab.field_types import STRICT, Count, Integer, Number
 
 TARGET = "hydra_plugins.grulab.LocalLauncher"
 

@@ -10,7 +10,7 @@ from typing import Any
 from grulab.config.parse import parse
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
 from grulab.config.validation_messages import shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores

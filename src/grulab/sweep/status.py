@@ -5,7 +5,7 @@ from typing import Any
 
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.lock import is_locked, lock
 from grulab.run_folder.paths import display_path

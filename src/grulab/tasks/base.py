@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from grulab.fields import STRICT, Count, Integer, Seed, Split
+from grulab.field_types import STRICT, Count, Integer, Seed, Split
 from grulab.tasks import counter_rng
 
 

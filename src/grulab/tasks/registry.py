@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig, Task
 
 ENTRY_POINTS = "grulab.tasks"

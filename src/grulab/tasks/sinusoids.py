@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from grulab.fields import STRICT, Count, Number, Split
+from grulab.field_types import STRICT, Count, Number, Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
 from grulab.tasks.registry import register_task

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from grulab.fields import STRICT, Split
+from grulab.field_types import STRICT, Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
 from grulab.tasks.registry import register_task

@@ -5,7 +5,7 @@ import os
 import torch
 
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.kernels.backend import refuse_missing_kernels
 
 

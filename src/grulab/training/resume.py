@@ -7,7 +7,7 @@ from typing import Any
 
 from grulab.config.same_run import refuse_another_run
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.checkpoint_file import KEY
 from grulab.run_folder.checkpoint_folder import check_best, newest_good

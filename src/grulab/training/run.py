@@ -13,8 +13,8 @@ import torch
 
 from grulab.config.notes import notes
 from grulab.config.schema import Config
+from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
-from grulab.errors import ConfigError
 from grulab.kernels.backend import backend_notes, find_backend
 from grulab.run_folder import event_file, metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY

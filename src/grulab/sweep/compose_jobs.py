@@ -14,7 +14,7 @@ from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value,
 from grulab.config.same_run import name_of_run
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep.expand import expand
 from grulab.sweep.job import Job

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grulab.config.schema import Config
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, UnsafeCheckpointError, load
 from grulab.run_folder.stored_config import parse_stored

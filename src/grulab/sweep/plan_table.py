@@ -3,10 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from grulab.config.budget import parameters
 from grulab.config.overrides import key_of
+from grulab.config.parameter_budget import parameters
 from grulab.run_folder.paths import display_path
-from grulab.sweep.compose import Sweep
+from grulab.sweep.compose_jobs import Sweep
 from grulab.sweep.job import Job
 from grulab.sweep.status import planned_status_of
 

@@ -5,7 +5,7 @@ from bisect import bisect_right
 
 from grulab.config.schema import MAX_HIDDEN_SIZE, Config
 from grulab.config.validation_messages import shown_value
-from grulab.errors import ConfigError
+from grulab.config_error import ConfigError
 from grulab.tasks.registry import build_task
 
 
