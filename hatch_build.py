@@ -1,4 +1,4 @@
-"""Compiles the kernels when grulab is installed. Without a C compiler it goes on: nn.GRU runs then."""
+"""Compiles the kernels when grulab is installed. Without a C compiler the installation continues; nn.GRU runs."""
 
 import importlib.util
 import sysconfig
@@ -17,13 +17,13 @@ class KernelsHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; say in one line if that is not possible."""
+        """Compile the kernels; warn in one line if that fails."""
         spec = importlib.util.spec_from_file_location("library", Path(self.root) / _LIBRARY)
         assert spec
         assert spec.loader
         library = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(library)
-        # A wheel is made without a trace in the checkout, whose own library may be in use.
+        # Building a wheel must not write to the checkout, whose own library may be in use.
         self._folder = tempfile.TemporaryDirectory()
         path = library.PATH if version == "editable" else Path(self._folder.name) / library.PATH.name
         if failure := library.try_to_build(path):
@@ -33,6 +33,6 @@ class KernelsHook(BuildHookInterface[Any]):
             return
         build_data["force_include"][str(path)] = f"grulab/kernels/{path.name}"
         build_data["pure_python"] = False
-        # It is called by ctypes: any Python of this platform can.
+        # ctypes loads the library, so one wheel serves every Python version on this platform.
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"

@@ -1,4 +1,4 @@
-"""What the tests share: the configurations users run, made small, and no state left behind."""
+"""Shared fixtures: small versions of the configurations users run, and cleanup of process-wide state."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from grulab.system.signals import Interrupted
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
-# Enough to exercise everything: two full batches, and a last batch of one.
+# Enough to exercise every code path: two full training batches and a last batch of one sequence.
 SMALL = [
     "data.train_size=65",
     "data.val_size=33",
@@ -33,7 +33,7 @@ Start = Callable[..., Path]
 
 
 def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command; with a program, that instead of grulab's."""
+    """Run the grulab command; if ``program`` is given, run that Python source instead."""
     environment = {k: v for k, v in os.environ.items() if k not in ("GRULAB_TRACEBACK", "HYDRA_FULL_ERROR")}
     command = [sys.executable, "-c", program] if program else [str(Path(sys.executable).with_name("grulab"))]
     return subprocess.run(
@@ -41,7 +41,7 @@ def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.Compl
     )
 
 
-# grulab, with a fault in some jobs when their first epoch ends: {number: what}.
+# The grulab program with faults injected at the end of a job's first epoch, as {job number: kind of fault}.
 FAULTS = """
 import os, signal, sys, time
 from grulab.cli import main
@@ -85,7 +85,7 @@ def statuses(sweep_dir: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace() -> Iterator[None]:
-    """Put back what Lightning sets for the whole process."""
+    """Restore the environment variables and torch settings that Lightning changes for the whole process."""
     environment = dict(os.environ)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -98,7 +98,7 @@ def _leave_no_trace() -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Return a function that trains a small run in a folder of the test's own: run("name", *overrides)."""
+    """Return a function that trains a small run in tmp_path/<name>: run("name", *overrides)."""
 
     def start(name: str, *overrides: str) -> dict[str, Any]:
         return train(compose([*SMALL, *overrides]), tmp_path / name)
@@ -108,7 +108,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def accelerator(request: pytest.FixtureRequest) -> str:
-    """Return the override that chooses where tests of exact resume run."""
+    """Return the override that sets the accelerator for the tests of exact resume."""
     return f"trainer.accelerator={request.config.getoption('--accelerator')}"
 
 
@@ -124,7 +124,7 @@ def start(tmp_path: Path, accelerator: str) -> Start:
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epoch: int, signum: int = signal.SIGTERM) -> None:
-    """Send this process a signal when an epoch's row is written."""
+    """Send this process a signal after the row of the given epoch is written."""
     original = EpochLog.on_train_epoch_end
 
     def stop(self: EpochLog, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -146,5 +146,5 @@ def stopped(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of exact resume run elsewhere: pytest tests/test_resume.py --accelerator cuda."""
+    """Add the accelerator for the tests of exact resume: pytest tests/test_resume.py --accelerator cuda."""
     parser.addoption("--accelerator", default="cpu", help="cpu or cuda")

@@ -1,5 +1,5 @@
-/* Runs the kernels over layers of many shapes, every array as long as it must be and no longer: the address sanitizer
- * stops at the first byte read or written beyond one, and at the end it counts what was not freed. */
+/* Runs the kernels over layers of many shapes, with arrays of exactly the required length: the address sanitizer
+ * stops at the first byte read or written out of bounds, and reports leaks at the end. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ int main(void)
     srand(0);
     for (int lanes = 4; lanes <= gru_lanes(); lanes *= 2)
         for (int i = 0; i < 150; i++) {
-            /* Every tenth has more rows than are summed in a block. */
+            /* Every tenth layer may have more rows than the kernels sum in one block. */
             int64_t steps = 1 + rand() % (i % 10 ? 6 : 40), batch = 1 + rand() % (i % 10 ? 12 : 40);
             check(1 + rand() % 40, 1 + rand() % 70, 1 + rand() % 2, steps, batch, rand() % 2, lanes);
         }

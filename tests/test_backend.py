@@ -1,4 +1,4 @@
-"""model.backend, and the library behind it: built or not, stale, broken."""
+"""model.backend and the compiled kernel library: built, missing, stale or broken."""
 
 import subprocess
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_library_that_is_none_of_ours_is_not_used(
 ) -> None:
     path = tmp_path / "libgru.so"
     if content is None:
-        # Another library.
+        # A valid shared library without the kernels' functions.
         source = tmp_path / "other.c"
         source.write_text("int other(void) { return 1; }")
         subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
@@ -84,7 +84,7 @@ def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.Capture
     assert main(["train", *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     line = "model.backend=fused has no effect with trainer.precision=64-true: nn.GRU runs"
     assert line in capsys.readouterr().out
-    # What insisted was the run: its weights are for everybody.
+    # model.backend=fused binds the run, not its checkpoint, which must load without the kernels.
     checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
     assert SequenceClassifier.load_from_checkpoint(checkpoint).hparams["backend"] == "auto"
 

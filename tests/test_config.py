@@ -1,4 +1,4 @@
-"""Every mistake is found at the door: one line, the key, the value, the remedy; nothing imported, nothing made."""
+"""Configuration errors: one line with key, value and remedy, before torch is imported or a folder is made."""
 
 import json
 import subprocess
@@ -19,12 +19,13 @@ from grulab.config_error import ConfigError
 from grulab.sweep.compose_jobs import compose_sweep
 from grulab.tasks.registry import task_names
 
+TASKS = ", ".join(task_names())
 MISTAKES = {
     "model.hiden_size=8": "did you mean model.hidden_size?",
     "hidden_size=8": "did you mean model.hidden_size?",
     "see=1": "did you mean seed?",
     "dat=sinusoids": "did you mean data?",
-    "data=sinusoid": "choose from sinusoids, temporal_order",
+    "data=sinusoid": f"choose from {TASKS}",
     "experiment=architectur": "choose from architecture",
     "model.hidden_size=abc": "must be a whole number",
     "model.hidden_size=8.5": "must be a whole number",
@@ -48,7 +49,7 @@ MISTAKES = {
     "data.frequencies=[0.1,0.9]": "must be at most 0.5",
     "data.frequencies=[0.1,0.1]": "each class needs its own",
     "data.level=easy": "only data=temporal_order has it",
-    "data.task=parity": "choose from sinusoids, temporal_order",
+    "data.task=parity": f"choose from {TASKS}",
     "trainer.max_epochs=0": "must be at least 1",
     "trainer.accelerator=tpux": "choose from auto, cpu, cuda, gpu or mps",
     "trainer.devices=64": "one device",
@@ -100,7 +101,7 @@ print(json.dumps(results))
 
 
 def cli(folder: Path, *commands: list[str]) -> list[tuple[int, str, str, bool]]:
-    """Run commands; return of each its exit code, output, errors, and whether torch had been imported."""
+    """Run commands; return the exit code, stdout and stderr of each, and whether torch was imported by then."""
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(commands)],
         cwd=folder,
@@ -124,7 +125,7 @@ def test_every_mistake_is_one_line_without_torch_or_a_folder(tmp_path: Path) -> 
         assert remedy in err, context
         key = mistake.lstrip("+~-").partition("=")[0]
         assert key in err, context
-        # Of a list, the element that is wrong.
+        # For a list, the message may show only the wrong element.
         value = mistake.partition("=")[2]
         assert value in err or value.strip("[]").split(",")[-1].lower() in err.lower(), context
         assert not torch_imported, context
@@ -154,7 +155,7 @@ def test_mistakes_in_a_sweep_are_found_before_its_first_job(tmp_path: Path) -> N
         "grulab:   job 7: model.hidden_size=0 seed=-1 model.num_layers=2",
     ]
     assert [other[0] for other in others] == [2, 2, 2, 2]
-    assert "choose from sinusoids, temporal_order" in others[0][2]
+    assert f"choose from {TASKS}" in others[0][2]
     assert others[1][2] == "grulab: model.hiden_size=8,16: no such key; did you mean model.hidden_size?\n"
     assert "has no values" in others[2][2]
     assert "--multirun: does not go with --cfg" in others[3][2]
@@ -200,7 +201,7 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     [
         ("grulab tr", "train resume report trace"),
         ("grulab train model.hid", "model.hidden_size="),
-        ("grulab train data=", "data=sinusoids data=temporal_order"),
+        ("grulab train data=", " ".join(f"data={task}" for task in task_names())),
     ],
 )
 def test_tab_completion_knows_the_verbs(
@@ -230,7 +231,7 @@ def test_what_the_machine_lacks_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_experiments_of_ones_own(tmp_path: Path) -> None:
-    """A folder of one's own configurations works for a run and for a sweep, and beginner's slips are named."""
+    """A user's --config-dir works for runs and sweeps, and common mistakes in its files get a clear message."""
     folder = tmp_path / "my 'own'" / "experiment"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\nname: mine\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
@@ -257,7 +258,7 @@ def test_yaml_and_schema_hold_the_same_keys(task: str) -> None:
     config = compose([f"data={task}"])
     assert config.data.task == task  # type: ignore[attr-defined]
     assert sorted(flatten(config.to_dict())) == sorted(valid_keys(task))
-    # And every task has its file.
+    # Every task has a YAML file, and every YAML file a task.
     assert {path.stem for path in (config_dir() / "data").glob("*.yaml")} == set(task_names())
 
 
@@ -292,7 +293,7 @@ def test_the_architecture_experiment_is_the_sweep_it_says() -> None:
 
 
 def test_a_sweep_composes_each_job_as_hydra_would() -> None:
-    """The quick way (values set on what jobs share) equals the slow one (every job composed by itself)."""
+    """Setting swept values on the shared configuration gives the same jobs as composing each job by itself."""
     arguments = [
         "data=sinusoids,temporal_order",
         "model.hidden_size=8,16",

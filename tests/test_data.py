@@ -1,4 +1,4 @@
-"""Every sequence once an epoch, in batches that depend on seed and epoch alone."""
+"""Each epoch has every sequence once, in batches that depend only on seed and epoch."""
 
 import hashlib
 import tracemalloc
@@ -58,7 +58,7 @@ def test_going_on_in_the_middle_is_the_rest_of_the_plan(
 
 
 def test_the_plan_looks_at_one_window_at_a_time() -> None:
-    """Of ten million batches: going on in the middle asks for the lengths of what comes next alone."""
+    """Resuming in the middle of ten million batches reads the lengths of the next window only."""
     asked = []
 
     def lengths_of(indices: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_seeds_and_epochs_give_different_orders() -> None:
     lengths = np.random.default_rng(0).integers(5, 11, 3000)
     plans = {np.concatenate(training(lengths, 32, seed, epoch)).tobytes() for seed in (0, 1) for epoch in (0, 1)}
     assert len(plans) == 4
-    # Not only the order of batches changes: their members do.
+    # The batches have other members, not only another order.
     members = [{frozenset(batch) for batch in training(lengths, 32, 0, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 3
 
@@ -97,12 +97,12 @@ def test_long_and_short_batches_are_mixed_in_every_window() -> None:
     assert len(windows) == 3
     for window in windows:
         assert window not in (sorted(window), sorted(window, reverse=True))
-    # And no two windows in the same way.
+    # Each window is shuffled differently.
     assert len({tuple(np.argsort(window[:29], kind="stable")) for window in windows}) == 3
 
 
 def test_the_smaller_last_batch_is_of_all_lengths() -> None:
-    """It counts more in its step than others do, so it must not always hold the longest sequences."""
+    """A sequence in a smaller batch weighs more in its step, so the last batch must not always hold the longest."""
     lengths = np.random.default_rng(0).integers(5, 11, 1000)
     seen = {int(length) for epoch in range(20) for length in lengths[training(lengths, 32, 0, epoch)[-1]]}
     assert seen == set(range(5, 11))
@@ -152,7 +152,7 @@ def test_a_batch_holds_its_sequences() -> None:
 
 
 def parts(module: SequenceDataModule) -> list[torch.Tensor]:
-    """Return every tensor of an epoch's batches, of all three splits."""
+    """Return every tensor in the batches of one epoch, for all three splits."""
     loaders = [module.train_dataloader(), module.val_dataloader(), module.test_dataloader()]
     tensors = [part for loader in loaders for batch in loader for part in batch]
     module.close()
@@ -162,7 +162,7 @@ def parts(module: SequenceDataModule) -> list[torch.Tensor]:
 @pytest.mark.parametrize("task", ["sinusoids", "temporal_order"])
 def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = {}
-    # However short the sequences are: several batches.
+    # Several evaluation batches, although the sequences are short.
     monkeypatch.setattr(datamodule, "_EVALUATION_STEPS", 0)
     overrides = [f"data={task}", "data.train_size=1100", "data.val_size=300"]
     for limit in (dataset.IN_MEMORY, 0):
@@ -180,7 +180,7 @@ def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch:
 
 
 def test_what_is_fetched_together_is_small() -> None:
-    """Eight batches where they are small; long sequences, and the larger batches of an evaluation, one by one."""
+    """Small batches are fetched eight at a time, batches of long sequences one at a time."""
     module = SequenceDataModule(compose().data, 0)
     assert (module.train_dataloader().batch_size, module.val_dataloader().batch_size) == (8, 8)
     module = SequenceDataModule(compose(["data.max_length=5000", "data.train_size=10", "data.val_size=10"]).data, 0)
@@ -207,12 +207,12 @@ def test_what_is_remembered_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         held = [split.x for split in dataset._remembered.values()]
         assert sum(x.nbytes for x in held) <= dataset._REMEMBERED
     assert len(held) == 4
-    # The newest three, and one of those before.
+    # The three splits of the newest data, and one split of the data before.
     assert [name for _, name in dataset._remembered] == ["test", "train", "val", "test"]
 
 
 def test_any_number_of_sequences_takes_the_same_memory() -> None:
-    """What setting up, a window of batches and an evaluation's beginning allocate, of a billion sequences each."""
+    """Peak memory of setup and of the first two windows of each loader, with a billion sequences in each split."""
     huge = [f"data.{name}_size={10**9}" for name in ("train", "val", "test")]
     module = SequenceDataModule(compose([*huge, "data.max_length=100"]).data, seed=0)
     tracemalloc.start()
@@ -265,7 +265,7 @@ def test_lengths_never_leave_the_cpu() -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Notes every operation that makes the processor wait for a device (played by meta, which has no values)."""
+    """Records every operation that makes the CPU wait for the device; the meta device stands in for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ def test_a_step_never_waits_for_the_device(step: str) -> None:
         if loss is not None:
             loss.backward()
     assert waits.found == []
-    # The check sees what it is for: a batch in another order sends that order.
+    # Counter-check: a batch that is not sorted by length copies its order to the device, and that is recorded.
     with Waits() as waits:
         module(torch.zeros(2, 3, 5, device="meta"), torch.tensor([1, 3]))
     assert waits.found != []
@@ -302,7 +302,7 @@ def test_a_step_never_waits_for_the_device(step: str) -> None:
 def test_no_synchronisation_under_cuda() -> None:
     model = GRUClassifier(5, 8, 2, 3, bidirectional=True).cuda()
     batch = PaddedBatch(torch.zeros(2, 3, 5), torch.tensor([3, 1]), torch.tensor([0, 1])).pin_memory().to("cuda")
-    model(batch.x, batch.lengths).sum().backward()  # cuDNN sets itself up once
+    model(batch.x, batch.lengths).sum().backward()  # cuDNN initializes at the first call
     torch.cuda.set_sync_debug_mode("error")
     try:
         model(batch.x, batch.lengths).sum().backward()

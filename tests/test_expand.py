@@ -1,4 +1,4 @@
-"""Which jobs a sweep has, and what is refused before it begins."""
+"""Expansion of a sweep into jobs, and the sweeps that are refused before they start."""
 
 from pathlib import Path
 
@@ -93,6 +93,6 @@ def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_keys_that_only_go_together_may_be_swept_together() -> None:
-    """The shortest length is over the default of the longest, which every job changes."""
+    """min_length=20 is over the default max_length, but every job overrides max_length."""
     sweep = compose_sweep(["data.min_length=20", "data.max_length=30,40"])
     assert [job.config.data.max_length for job in sweep.jobs] == [30, 40]  # type: ignore[attr-defined]

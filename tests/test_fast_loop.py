@@ -1,4 +1,4 @@
-"""trainer.loop=fast and trainer.loop=lightning: the same weights, the same checkpoints, the same hooks."""
+"""trainer.loop=fast and trainer.loop=lightning give the same weights, checkpoints and hook calls."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +39,8 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     ],
 )
 def test_a_run_is_the_same_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = compose([*SMALL, "checkpoint.every_n_steps=3", "trainer.accelerator=cpu", *overrides])
     """In other precisions than 32-true it is Lightning's own step."""
+    config = compose([*SMALL, "checkpoint.every_n_steps=3", "trainer.accelerator=cpu", *overrides])
     optimize, steps = FastEpochLoop._optimize, []
     monkeypatch.setattr(FastEpochLoop, "_optimize", lambda *given: steps.append(given) or optimize(*given))
     assert train(config, tmp_path / "ours")["loop"] == "fast"
@@ -90,7 +90,7 @@ def test_a_version_that_was_not_tested_keeps_its_own_loop(
 
 
 class Listener(L.Callback):
-    """Notes every hook of a step that is called, and the counters that a callback can see there."""
+    """Records every hook call of a training step, with the trainer's counters at that moment."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -127,7 +127,7 @@ def test_every_hook_of_a_callback_is_called_as_by_lightning(tmp_path: Path, monk
     heard = []
     for name in ("fast", "lightning"):
         listener = Listener()
-        # In the place of one that every run has.
+        # The listener replaces a callback that every run has.
         with monkeypatch.context() as patch:
             patch.setattr("grulab.training.run.TerminateOnNaN", lambda listener=listener: listener)
             train(compose([*SMALL, "trainer.accelerator=cpu", f"trainer.loop={name}"]), tmp_path / name)
@@ -143,12 +143,12 @@ def test_hooks_that_do_nothing_are_not_called() -> None:
     assert callback.on_train_batch_end is None
     assert callable(callback.on_before_backward)
     assert callable(callback.on_validation_end)
-    # Other trainers' callbacks keep theirs.
+    # Callbacks of other trainers keep their hooks.
     assert callable(TerminateOnNaN().on_train_batch_end)
 
 
 def test_without_the_fast_loop_callbacks_find_the_metrics(tmp_path: Path) -> None:
-    """A plain Trainer of one's own, with Lightning's callbacks: they read what the module logs."""
+    """Under a plain Trainer, Lightning's callbacks read the metrics that the module logs."""
     config = compose(SMALL)
     datamodule = SequenceDataModule(config.data, 0)
     module = build_module(config, datamodule.task)

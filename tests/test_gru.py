@@ -1,4 +1,4 @@
-"""The five facts that the seed example teaches, and what packing must never change."""
+"""The five facts about nn.GRU that the seed example shows, and the invariants of packed batches."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_without_batch_first_axis_0_is_time() -> None:
     output, h_n = gru(x)
     assert output.shape == (5, 10, 4)
     torch.testing.assert_close(output[-1], h_n[0])
-    # A sequence of the batch, alone, gives the same: axis 1 is not time.
+    # One sequence of the batch, run alone, gives the same output: axis 1 is not time.
     torch.testing.assert_close(gru(x[:, 3:4])[0], output[:, 3:4])
 
 
@@ -49,7 +49,7 @@ def test_variable_lengths_are_padded_then_packed() -> None:
     lengths = torch.tensor([7, 3, 5])
     x = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    assert packed.data.shape == (15, 5)  # valid steps alone
+    assert packed.data.shape == (15, 5)  # valid steps only
     output, h_n = gru(packed)
     states, back = pad_packed_sequence(output, batch_first=True)
     assert states.shape == (3, 7, 8)
@@ -60,7 +60,7 @@ def test_variable_lengths_are_padded_then_packed() -> None:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[GRUClassifier, Tensor, Tensor, int]:
-    """Draw a model, a batch of valid steps and zeros, its lengths, and how much padding is added."""
+    """Draw a model, a batch, its lengths, and the number of padding steps to add."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
     model = GRUClassifier(
         FEATURES, draw(st.sampled_from([1, 3, 8])), draw(st.integers(1, 3)), CLASSES, draw(st.booleans())
@@ -72,7 +72,7 @@ def cases(draw: st.DrawFn) -> tuple[GRUClassifier, Tensor, Tensor, int]:
 
 
 def loss_and_gradients(model: GRUClassifier, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits, and the gradients of the weights for a loss that tells sequences and classes apart."""
+    """Return the logits, and the gradients of the weights for a loss that weights each class differently."""
     model.zero_grad()
     logits = model(x, lengths)
     logits.softmax(1).log().mul(torch.arange(1.0, 1 + CLASSES)).sum().backward()
@@ -80,7 +80,7 @@ def loss_and_gradients(model: GRUClassifier, x: Tensor, lengths: Tensor) -> tupl
 
 
 def pad(x: Tensor, lengths: Tensor, extra: int, value: float) -> Tensor:
-    """Return the batch with every step outside the sequences, and ``extra`` more, holding a value."""
+    """Return the batch with ``extra`` more steps, and ``value`` in every step outside the sequences."""
     padded = torch.full((x.shape[0], x.shape[1] + extra, x.shape[2]), value)
     for row, length in enumerate(lengths):
         padded[row, :length] = x[row, :length]

@@ -1,4 +1,4 @@
-"""The private parts of other libraries stand in grulab.internals, and each that a new version drops is named here."""
+"""Only grulab.internals uses private parts of other libraries; a part that a new version drops fails here by name."""
 
 import ast
 import importlib
@@ -58,7 +58,7 @@ def test_a_private_part_is_there(part: str) -> None:
 
 
 def test_the_counters_of_a_trainer_are_there() -> None:
-    """Those that grulab.internals.lightning reads, and those that grulab.training.fast_loop moves."""
+    """The counters that grulab.internals.lightning reads, and those that grulab.training.fast_loop increments."""
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True)
     assert lightning.next_epoch_and_batch(trainer) == lightning.finished_epochs_and_batches(trainer) == (0, 0)
     loop: Any = trainer.fit_loop.epoch_loop
@@ -128,7 +128,7 @@ def test_the_error_of_a_job_is_not_raised() -> None:
 
 
 def names_of_private_parts(path: Path) -> list[str]:
-    """Return the imports of a module that lean on a private part of another library."""
+    """Return a module's imports of private parts of other libraries."""
     tensorboards = ("tensorboard.backend", "tensorboard.compat", "tensorboard.plugins", "tensorboard.summary")
     found = []
     for node in ast.walk(ast.parse(path.read_text())):

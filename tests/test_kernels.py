@@ -1,4 +1,4 @@
-"""The fused kernels compute what nn.GRU computes; nn.GRU in 64 bits says what is right."""
+"""The fused kernels against nn.GRU; nn.GRU in float64 is the reference."""
 
 import copy
 import os
@@ -49,7 +49,7 @@ def twins(*sizes: int, **options: Any) -> tuple[nn.GRU, FusedGRU]:
 
 
 def everything(gru: nn.GRU, sequences: PackedSequence, h_0: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-    """Return what a GRU answers, and the gradients by all that it was given, of a random function of the answers."""
+    """Return a GRU's outputs, and the gradients of a random weighted sum of them by all inputs and weights."""
     dtype = gru.weight_ih_l0.dtype
     x = sequences.data.to(dtype, copy=True).requires_grad_()
     state = None if h_0 is None else h_0.to(dtype, copy=True).requires_grad_()
@@ -93,9 +93,9 @@ def test_it_computes_what_nn_gru_computes_in_64_bits(
     true_answers, true_gradients = everything(plain.double(), sequences, h_0)
     answers, gradients = everything(quick, sequences, h_0)
     for answer, as_torch, truth in zip(answers, plain_answers, true_answers, strict=True):
-        # With many features and few units the sums are large, and 32 bits of them are not enough, for nn.GRU neither.
+        # With many features and few units the sums are large, and float32 is not enough for nn.GRU either.
         assert (answer - truth).abs().max() < max(1e-6, 3 * (as_torch - truth).abs().max())
-    # Where units saturate or terms cancel, little is left of the gradients that came in, and of their last digits.
+    # Saturated units and cancelling terms shrink the gradients, but not the rounding errors of incoming gradients.
     came_in = sum(answer.numel() for answer in answers) ** 0.5
     for gradient, truth in zip(gradients, true_gradients, strict=True):
         assert (gradient - truth).norm() <= 1e-5 * truth.norm() + 5e-7 * came_in
@@ -124,7 +124,7 @@ def test_large_numbers_saturate_and_nan_stays() -> None:
 
 
 def test_small_numbers_keep_their_digits() -> None:
-    """The error is relative, however small the numbers are: without biases the states are as small as the inputs."""
+    """The relative error stays small for tiny numbers: without biases the states are as small as the inputs."""
     for scale in (1e-2, 1e-4, 1e-8):
         plain, quick = twins(4, 20)
         for gru in (plain, quick):
@@ -141,7 +141,7 @@ def test_small_numbers_keep_their_digits() -> None:
 def test_what_does_not_lie_in_one_piece_is_read_rightly() -> None:
     plain, quick = twins(4, 6, 2, bidirectional=True)
     for gru in (plain, quick):
-        # As after a transposition, and as a gradient that was expanded.
+        # Weights with the strides of a transposed matrix; the sums below add expanded (stride 0) gradients.
         for name in ("weight_ih_l0", "weight_hh_l1_reverse"):
             weight = getattr(gru, name)
             setattr(gru, name, nn.Parameter(weight.detach().t().contiguous().t()))
@@ -291,7 +291,7 @@ def test_a_second_derivative_is_refused() -> None:
 
 
 def test_weights_that_are_computed_get_gradients() -> None:
-    """nn.GRU looks each time whether a parametrization has made new weights."""
+    """A parametrization computes new weights at each call; nn.GRU notices them, and so must FusedGRU."""
     gradients = []
     for gru in twins(4, 6):
         torch.nn.utils.parametrizations.weight_norm(gru, "weight_hh_l0")

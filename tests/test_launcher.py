@@ -1,4 +1,4 @@
-"""Whatever happens to a job, to the launcher or to the terminal: the sweep finishes or goes on."""
+"""A sweep finishes or can be resumed after any failure of a job, the launcher or the terminal."""
 
 import json
 import random
@@ -21,7 +21,7 @@ from tests.conftest import FAULTS, SMALL, grulab, statuses
 
 
 def test_whatever_happens_to_a_job_the_others_finish(tmp_path: Path) -> None:
-    """Killed, crashed, hanging, diverged, and one that cannot import: each cause is told, and resume mends it."""
+    """Jobs are killed, crash, hang or fail to import: the report names each cause, and resume runs them again."""
     faults = {0: "killed", 1: "crashed", 2: "hanging", 3: "import"}
     arguments = ["train", "-m", *SMALL, "seed=0,1,2,3,4", "hydra.launcher.time_limit=8", "hydra.sweep.dir=sweep"]
     process = grulab(tmp_path, *arguments, program=FAULTS % faults)
@@ -42,7 +42,7 @@ def test_whatever_happens_to_a_job_the_others_finish(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "1 done before, 4 to do" in again.stdout
     assert statuses(sweep) == ["done"] * 5
-    # The same as if nothing had happened.
+    # The leaderboard equals that of an undisturbed sweep.
     assert grulab(tmp_path, *arguments[:-1], "hydra.sweep.dir=alone").returncode == 0
     assert leaderboard(sweep) == leaderboard(tmp_path / "alone")
 
@@ -109,7 +109,7 @@ def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int,
 
 
 def test_a_killed_sweep_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
-    """The small version of experiments/sweeps/survival.py."""
+    """A small version of experiments/sweeps/survival.py."""
     arguments = [*SMALL, "data.num_workers=1", "model.hidden_size=4,8", "seed=0,1,2", "trainer.max_epochs=8"]
     assert grulab(tmp_path, "train", "-m", *arguments, "hydra.sweep.dir=alone").returncode == 0
     counts = kill_until_done(arguments, tmp_path / "killed", 6, seconds=1.0, generator=random.Random(3))
@@ -161,7 +161,7 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", "hydra.sweep.dir=alone").returncode == 0
     assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
-    # One job gone, and one failed.
+    # Delete one job's folder, and mark another job as failed.
     jobs = sorted((tmp_path / "sweep").glob("0*"))
     for path in sorted(jobs[0].rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -175,13 +175,13 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone")
 
 
-# What this machine lacks, and how each is told.
+# Overrides that a machine without GPU and kernels cannot satisfy, and the error message of each.
 MISSING = {
     "trainer=gpu": "trainer.accelerator=cuda: this machine has no cuda device",
     "trainer.precision=16-mixed": "trainer.precision=16-mixed: the cpu has no 16-bit floats of that kind",
     "model.backend=fused": "model.backend=fused: the fused kernels are not built",
 }
-# Where the kernels are not built, and there is no GPU.
+# The grulab program on a machine without kernels; the tests that run it are skipped where there is a GPU.
 BARE_MACHINE = """
 import sys
 from grulab.cli import main
@@ -205,7 +205,7 @@ def test_the_local_launcher_checks_this_machine_before_it_starts(tmp_path: Path,
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("override", MISSING)
 def test_with_other_launchers_the_job_checks_the_machine_that_it_is_on(tmp_path: Path, override: str) -> None:
-    """A login node has no GPU, though the jobs that are sent from it will."""
+    """A login node has no GPU, but the nodes that run its jobs may have one."""
     overrides = [line for line in SMALL if not override.startswith("trainer=") or "accelerator" not in line]
     arguments = ["train", "-m", *overrides, override, "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=sweep"]
     process = grulab(tmp_path, *arguments, program=BARE_MACHINE)
@@ -214,7 +214,7 @@ def test_with_other_launchers_the_job_checks_the_machine_that_it_is_on(tmp_path:
     for path in (tmp_path / "sweep").glob("0*/summary.json"):
         error = json.loads(path.read_text())["error"]
         assert (error["type"], error["message"].partition(";")[0]) == ("ConfigError", MISSING[override])
-    # On a machine that has it, the sweep goes on.
+    # On a machine with kernels, the sweep can be resumed.
     if override == "model.backend=fused" and library.is_built():
         assert grulab(tmp_path, "resume", "sweep").returncode == 0
         assert statuses(tmp_path / "sweep") == ["done"] * 2

@@ -1,4 +1,4 @@
-"""Folder names are safe for anything a person may write, and never the same twice."""
+"""Folder names are safe for any override text, and never collide."""
 
 import re
 from pathlib import Path
@@ -25,14 +25,14 @@ def test_a_name_is_short_and_safe(number: int, job: list[str]) -> None:
 @given(st.lists(overrides, min_size=2, max_size=8))
 def test_jobs_of_a_sweep_never_collide(jobs: list[list[str]]) -> None:
     names = [job_folder(number, job) for number, job in enumerate(jobs)]
-    # Also on file systems that do not tell upper from lower case.
+    # Names differ on case-insensitive file systems too.
     assert len({name.lower() for name in names}) == len(jobs)
 
 
 def test_a_name_is_readable() -> None:
     job = ["model.hidden_size=16", "model.bidirectional=True", "seed=1", "experiment=architecture"]
     assert job_folder(7, job, exclude=["experiment"]) == "007_hidden_size-16_bidirectional-true_seed-1"
-    # Two keys of the same last part keep what tells them apart.
+    # Keys with the same last part keep the prefix that tells them apart.
     assert job_folder(0, ["seed=1", "data.seed=2"]) == "000_seed-1_data.seed-2"
     assert job_folder(1, ["optimizer.lr=1e-3", "data.frequencies=[0.1,0.2]"]) == "001_lr-1e-3_frequencies--0.1-0.2"
 

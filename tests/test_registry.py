@@ -1,4 +1,4 @@
-"""Tasks are plug-ins: one of another package works everywhere, and a missing or broken one costs a line."""
+"""Tasks are plug-ins: a task from another package works everywhere; a missing or broken task is a one-line error."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from grulab.tasks.registry import build_task, find_task, task_names
 from grulab.training.accuracy_by_length import accuracy_by_length, quantile_starts, uniform_starts
 from tests.conftest import SMALL, grulab
 
-# A task of somebody else's: the sign of the sum, with an unknown ceiling and mostly short sequences.
+# A task from another package: the sign of the sum, with an unknown ceiling and mostly short sequences.
 OUTSIDE = """
 from typing import Literal
 
@@ -67,7 +67,7 @@ YAML = "task: sign\nseed: 0\ntrain_size: 65\nval_size: 33\ntest_size: 600\nwidth
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install a package with a task, and one with a broken task; return the folder of its YAML files."""
+    """Install a package with one working and three faulty tasks; return the folder of its YAML files."""
     site = tmp_path / "site"
     metadata = site / "others-1.0.dist-info"
     metadata.mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_a_task_of_another_package_trains_sweeps_and_is_reported(outside: Path, 
     summary = read_summary(tmp_path / "run")
     assert summary is not None
     assert (summary["ceiling"], summary["chance"]) == (None, 0.5)
-    # Quantiles of the test lengths: all ranges hold some of the sequences, and about equally many where they can.
+    # The ranges are quantiles of the test lengths, so every range holds sequences.
     counts = summary["sequences_by_length"]
     assert sum(counts.values()) == 600
     assert len(counts) >= 3
@@ -181,7 +181,7 @@ def test_nothing_but_its_file_knows_a_task() -> None:
 
 
 def test_a_configuration_is_parsed_without_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes are known when a task is built, and a stored configuration is read where the data are not."""
+    """Parsing must not build the task, because a stored configuration may be read where the data are missing."""
     values = compose().to_dict()
     for name in task_names():
         monkeypatch.setattr(find_task(name), "__init__", lambda *_: pytest.fail("the task was built"))
@@ -189,7 +189,7 @@ def test_a_configuration_is_parsed_without_its_task(monkeypatch: pytest.MonkeyPa
 
 
 class Lengths(GeneratedTask):
-    """A task of which only the range of lengths matters."""
+    """A stub of a task with a range of lengths only."""
 
     def __init__(self, shortest: int, longest: int, are_uniform: bool) -> None:
         self.length_range = (shortest, longest)
@@ -227,7 +227,7 @@ def test_ranges_of_other_lengths_hold_equally_many_sequences() -> None:
     assert len(table) == 6
     assert table["sequences"].sum() == 6000
     assert (table["sequences"] / 1000 - 1).abs().max() < 0.15
-    # Each sequence is in the range that its length says.
+    # Each range counts exactly the sequences with a length inside it.
     for name, accuracy, count in table.itertuples(index=False):
         low, high = map(int, name.split("-"))
         inside = lengths[(low <= lengths) & (lengths <= high)]
@@ -262,7 +262,7 @@ def test_a_task_is_what_its_base_says() -> None:
     assert issubclass(find_task("sinusoids").config_class, DataConfig)
     with pytest.raises(ConfigError, match="choose from"):
         find_task("os")
-    # To ask for a task imports no other, and no torch.
+    # Finding a task imports neither another task nor torch nor pandas.
     program = (
         "import sys; from grulab.tasks.registry import find_task; find_task('sinusoids'); print(sorted(sys.modules))"
     )

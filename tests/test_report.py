@@ -1,4 +1,4 @@
-"""The leaderboard says what the jobs' folders say, with honest intervals."""
+"""The leaderboard agrees with the jobs' folders, and its intervals have the stated coverage."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ Score = Callable[[int, bool, int], float]
 
 
 def write_job(folder: Path, overrides: list[str], score: float | None, **summary: Any) -> None:
-    """Write a job's folder as a run leaves it; without a score, as one that was never begun."""
+    """Add a job to sweep.json and write its folder as a run leaves it; without a score, the job never started."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     known = manifest.read(folder.parent) or manifest.new_manifest([], [])
     job = Job(len(known.jobs), folder.name, overrides, compose(overrides))
@@ -60,7 +60,7 @@ def write_sweep(folder: Path, score: Score, *common: str) -> Path:
 
 
 def plain(hidden_size: int, bidirectional: bool, seed: int) -> float:
-    """Return a score with a large effect of the size, a small one of the direction, and seeds that differ."""
+    """Return a score with a large effect of hidden size, a small effect of direction, and an effect of the seed."""
     return 0.5 + 0.02 * hidden_size + 0.004 * bidirectional + 0.01 * seed
 
 
@@ -87,7 +87,7 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_paired_over_seeds(tmp_path: Path) -> None:
-    """Seeds differ more than the directions do, but always alike: paired, the small difference is real."""
+    """Seeds differ more than directions, but equally in both directions: pairing over seeds shows the difference."""
     wobble = {0: 1e-4, 1: -1e-4, 2: 0.0}
     board = read_sweep(write_sweep(tmp_path, lambda h, b, s: plain(h, b, s) + wobble[s] * b))
     first, second = (board.members(board.ranking.iloc[place]) for place in (0, 1))
@@ -138,7 +138,7 @@ def test_effects_are_over_pairs_that_agree_in_the_rest(tmp_path: Path) -> None:
 
 
 def test_the_interval_of_the_mean_holds_its_level() -> None:
-    """Of many samples of three, about 95 % have the true mean in their interval."""
+    """For about 95 % of many samples of three, the interval contains the true mean."""
     generator = np.random.default_rng(0)
     samples = generator.normal(0.8, 0.05, (2000, 3))
     held = [abs(sample.mean() - 0.8) <= interval(pd.Series(sample)) for sample in samples]
@@ -177,7 +177,7 @@ def test_runs_in_one_folder_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_parameters_is_compared_by_what_was_swept(tmp_path: Path) -> None:
-    """The hidden size that follows from direction and depth is no axis: pairs may differ in it."""
+    """The hidden size follows from budget, direction and depth, so it is no axis, and pairs may differ in it."""
     for number, (bidirectional, seed) in enumerate(itertools.product((False, True), (0, 1))):
         overrides = ["model.parameter_budget=5000", f"model.bidirectional={bidirectional}", f"seed={seed}"]
         write_job(tmp_path / f"{number:03d}", overrides, 0.9 + 0.01 * bidirectional + 0.001 * seed)
@@ -189,7 +189,7 @@ def test_a_budget_of_parameters_is_compared_by_what_was_swept(tmp_path: Path) ->
 
 
 def test_keys_that_change_together_are_one_axis(tmp_path: Path) -> None:
-    """Side by side, or with another task: what cannot be told apart is compared once, and pairs are found."""
+    """Keys that always change together (zipped, or with the task) are one axis, and jobs still form pairs."""
     tasks = (["data=sinusoids", "model.num_layers=1"], ["data=temporal_order", "model.num_layers=2"])
     for number, (task, patience, seed) in enumerate(itertools.product(tasks, ("null", "3"), (0, 1))):
         overrides = [*task, f"trainer.early_stopping_patience={patience}", f"seed={seed}", f"data.seed={seed}"]
@@ -238,7 +238,7 @@ def test_the_report_is_whole(tmp_path: Path) -> None:
     text = (sweep / "leaderboard.md").read_text()
     assert "grulab train name=mine model.hidden_size=16 model.bidirectional=True seed=2" in text
     assert "011_job/checkpoints/best.ckpt" in text
-    # Again: the same, byte for byte.
+    # A second report is the same, byte for byte.
     before = {path.name: path.read_bytes() for path in sweep.glob("*.*")}
     write_report(sweep)
     assert {path.name: path.read_bytes() for path in sweep.glob("*.*")} == before

@@ -1,4 +1,4 @@
-"""An interrupted run that is resumed is the run that was never interrupted."""
+"""An interrupted and resumed run equals the uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -219,7 +219,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, acceler
             calls.append(0)
             if len(calls) == 9:
                 os.kill(os.getpid(), INT)
-                # The same one, passed on by somebody.
+                # A duplicate of the first signal, as forwarded by a parent process.
                 os.kill(os.getpid(), INT)
                 time.sleep(1.5 * _SECONDS_OF_ONE_SIGNAL)
                 os.kill(os.getpid(), INT)
@@ -238,7 +238,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, acceler
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
-    """The whole way: a signal, its exit code, the command that is printed, and what that does."""
+    """End to end: a signal, its exit code, the printed resume command, and the result of that command."""
     grulab = [str(Path(sys.executable).with_name("grulab"))]
     command = [*grulab, "train", *SMALL, "trainer.max_epochs=2000", "hydra.run.dir=run"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
@@ -266,7 +266,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [TERM, INT, signal.SIGUSR1])
 def test_a_signal_to_the_whole_group_ends_the_workers_too(tmp_path: Path, signum: int) -> None:
-    """As a terminal and SLURM send it: every process of the group gets it, loaders' workers included."""
+    """A terminal and SLURM signal every process of the group, loader workers included."""
     command = [str(Path(sys.executable).with_name("grulab")), "train", *SMALL, "trainer.max_epochs=2000"]
     with subprocess.Popen(
         [*command, "data.num_workers=2", "hydra.run.dir=run"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
@@ -280,11 +280,11 @@ def test_a_signal_to_the_whole_group_ends_the_workers_too(tmp_path: Path, signum
         assert process.wait(timeout=60) == (130 if signum == INT else 143)
     assert "go on with  grulab resume run" in output
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
+        os.killpg(process.pid, 0)  # no process is left
 
 
 def test_an_ignored_signal_stays_ignored(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell makes what it puts in the background deaf to Ctrl-C, which is for the foreground."""
+    """A shell starts background jobs with SIGINT ignored, because Ctrl-C is for the foreground job."""
     interrupt_after(monkeypatch, 2, INT)
     before = signal.signal(INT, signal.SIG_IGN)
     try:
@@ -298,7 +298,7 @@ def test_random_states_come_back_to_the_bit() -> None:
     def draw() -> list[Any]:
         return [random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()]  # noqa: NPY002
 
-    np.random.randn()  # noqa: NPY002  (an odd number of draws leaves one in NumPy's pocket)
+    np.random.randn()  # noqa: NPY002  (after an odd number of draws NumPy caches one value)
     state = RNGState().state_dict()
     first = draw()
     restored = RNGState()
@@ -308,7 +308,7 @@ def test_random_states_come_back_to_the_bit() -> None:
 
 
 def test_a_checkpoint_is_the_same_run_elsewhere(stopped: Path, start: Start, tmp_path: Path) -> None:
-    """A run's folder can be moved: nothing in it knows where it is."""
+    """A run's folder can be moved: no file in it stores its path."""
     elsewhere = tmp_path / "moved" / "here"
     elsewhere.parent.mkdir()
     stopped.rename(elsewhere)

@@ -1,4 +1,4 @@
-"""One run: what it leaves in its folder, and that the numbers there are true."""
+"""A single run: the files in its folder, and the correctness of the numbers in them."""
 
 import csv
 import io
@@ -67,7 +67,7 @@ def test_the_folder_holds_what_the_contract_says(run: Run, tmp_path: Path) -> No
     assert summary["seed"] == 0
     assert summary["config_hash"] == compose(SMALL).hash()
     assert summary["parameters"] == 3 * 8 * (5 + 8) + 6 * 8 + 3 * (8 + 1)
-    # A build's own suffix may be missing.
+    # The recorded version may lack a local suffix such as +cpu.
     assert torch.__version__.startswith(summary["versions"]["torch"].partition("+")[0])
     assert summary["seconds"] > 0
     table = rows(tmp_path / "run")
@@ -77,7 +77,7 @@ def test_the_folder_holds_what_the_contract_says(run: Run, tmp_path: Path) -> No
 
 
 def test_the_same_seed_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
-    """Weights, optimizer, metrics.csv, TensorBoard and summary; loader processes or not."""
+    """Weights, optimizer, metrics.csv, TensorBoard and summary are equal, with and without loader processes."""
     stochastic = ["model.num_layers=2", "model.dropout=0.3"]
     for name, overrides in {"a": [], "b": [], "workers": ["data.num_workers=2"], "other": ["seed=1"]}.items():
         run(name, *stochastic, *overrides)
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_epoch_has_the_plan_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    """Not one epoch's order again and again, and none skipped, whether batches are fetched ahead or not."""
+    """No epoch's order is repeated or skipped, with or without prefetching."""
     original, drawn = ResumableBatchSampler.__iter__, []
 
     def noting(self: ResumableBatchSampler) -> Iterator[np.ndarray]:
@@ -103,7 +103,7 @@ def test_every_epoch_has_the_plan_of_its_own(run: Run, monkeypatch: pytest.Monke
     run("run", "trainer.max_epochs=4", f"data.num_workers={workers}", "seed=3")
     lengths_of = SequenceDataModule(compose(SMALL).data, 3).split("train").lengths_of
     expected = [[tuple(batch) for batch in training_batches(lengths_of, 65, 32, 3, epoch)] for epoch in range(4)]
-    # Lightning asks once more before the first epoch begins; what counts is what the epochs got.
+    # Lightning may create an extra iterator before the first epoch, so only the last four count.
     assert drawn[-4:] == expected
     assert drawn[:-4] in ([], [expected[0]])
 
@@ -116,7 +116,7 @@ def test_seed_0_is_a_seed(run: Run) -> None:
 
 
 def test_epoch_means_are_exact(run: Run, tmp_path: Path) -> None:
-    """One pass over the whole split in 64 bits, sequence by sequence, gives the same means: a last batch of 1."""
+    """The means equal those of a float64 pass, sequence by sequence, although the last batch holds one sequence."""
     summary = run("run", "trainer.max_epochs=1", "checkpoint.monitor=val/loss")
     config = compose(SMALL)
     assert config.data.val_size % config.data.batch_size == 1
@@ -134,7 +134,7 @@ def test_epoch_means_are_exact(run: Run, tmp_path: Path) -> None:
 
 
 def test_every_epoch_has_means_of_its_own(run: Run, tmp_path: Path) -> None:
-    """With a learning rate too small to move anything, every epoch's mean is the untrained model's over the split."""
+    """With a learning rate too small to change a weight, every epoch's means equal those of the untrained model."""
     run("run", "trainer.max_epochs=3", "optimizer.lr=1e-30")
     config = compose(SMALL)
     torch.manual_seed(config.seed)
@@ -180,7 +180,7 @@ def test_checkpoints_hold_plain_types_and_stand_alone(run: Run, tmp_path: Path) 
         assert (module.model.gru.num_layers, module.model.gru.bidirectional) == (2, True)
         assert all(map(torch.equal, module.state_dict().values(), content["state_dict"].values()))
         assert content["grulab"]["config"] == compose([*SMALL, *overrides]).to_dict()
-        # The recurrent part is nn.GRU's own.
+        # The recurrent weights load into a plain nn.GRU.
         gru = {k.removeprefix("model.gru."): v for k, v in content["state_dict"].items() if ".gru." in k}
         torch.nn.GRU(5, 8, 2, bidirectional=True).load_state_dict(gru)
 
@@ -233,7 +233,7 @@ def test_the_guard_stops_before_the_weights_change(run: Run, monkeypatch: pytest
 
 
 class OnAnAccelerator:
-    """A loss that is not on the CPU, as far as the guard can see."""
+    """A stub of a loss tensor whose device is cuda, for TerminateOnNaN."""
 
     device = torch.device("cuda")
 
@@ -264,7 +264,7 @@ def test_on_an_accelerator_the_right_step_is_named_later(reader: str) -> None:
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
 def test_weights_spoilt_by_an_epochs_last_step_are_not_kept(run: Run, tmp_path: Path, monitor: str) -> None:
-    """That step's own loss was fine, and no other follows; the validation tells."""
+    """The last step's own loss is finite and no step follows, so the validation loss must stop the run."""
     with pytest.raises(NonFiniteLossError, match=r"the validation loss is (nan|inf) after step 0"):
         run("run", "data.train_size=32", "trainer.max_epochs=1", "optimizer.lr=2e37", f"checkpoint.monitor={monitor}")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

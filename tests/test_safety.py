@@ -1,4 +1,4 @@
-"""Nothing that was saved is lost, and nothing foreign is trusted: damage, owners, full disks, hostile files."""
+"""Saved state survives damage and full disks, hostile files are refused, and a run's folder has one owner."""
 
 import os
 import random
@@ -43,7 +43,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
 def test_a_flipped_byte_is_found_wherever_it_is(stopped: Path, tmp_path: Path) -> None:
     content = (stopped / "checkpoints" / "last.ckpt").read_bytes()
     path = tmp_path / "flipped.ckpt"
-    # Anywhere, and in the directory at the archive's end, where a zip has no checksum of its own.
+    # Random positions, and the directory at the end of the archive, which the zip's own checksums do not cover.
     start = content.rindex(b"archive/data/0") - 46
     positions = random.Random(0).sample(range(len(content)), 150) + list(range(start, start + 100))
     for position in [*positions, len(content) - 1]:
@@ -55,7 +55,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(stopped: Path, tmp_path: Path) -
 
 
 def test_a_flipped_bit_is_damage_and_no_attack(start: Start, stopped: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One bit can turn the name of a harmless class into another's: the state before is used all the same."""
+    """A flipped bit can change the name of a harmless class into an unknown one; the previous checkpoint is used."""
     last = stopped / "checkpoints" / "last.ckpt"
     content = bytearray(last.read_bytes())
     content[content.index(b"ccollections") + 1] ^= 1  # bollections
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_another_run_does_not_take_the_place_of_last(start: Star
 
 
 def test_weights_and_the_epoch_they_are_said_to_be_of_agree(tmp_path: Path, accelerator: str) -> None:
-    """A crash leaves best.ckpt newer than last.ckpt; an end before that epoch is refused, not mixed up."""
+    """A crash can leave best.ckpt newer than last.ckpt; a max_epochs below the epoch of best.ckpt is then refused."""
     overrides = [*SMALL, accelerator, "checkpoint.every_n_epochs=3", "optimizer.lr=0.05"]
     run_until_done(overrides, tmp_path / "alone", [])
     folder = tmp_path / "killed"
@@ -240,7 +240,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
     torch.save(content, last, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(UnsafeCheckpointError, match=r"last.ckpt: refused: it asks for posix.system"):
         resume(stopped)
-    # Also where the checksum is right, by whoever knows how to compute it.
+    # Refused with a valid checksum too, because an attacker can compute it.
     if form == "zip":
         last.write_bytes(add_checksum(last.read_bytes()))
         with pytest.raises(UnsafeCheckpointError):
@@ -249,7 +249,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
 
 
 def test_a_folder_has_one_owner(stopped: Path) -> None:
-    """Another process is refused and told who holds the folder; when the holder dies, the folder is free."""
+    """A second process gets an error that names the lock's owner; when the owner dies, the lock is free."""
     script = f"import time; from pathlib import Path; from grulab.run_folder.lock import lock\nwith lock(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -271,7 +271,7 @@ def test_a_folder_has_one_owner_among_threads_too(stopped: Path) -> None:
 
 
 def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
-    """A loader's worker that outlives a killed run by some seconds does not keep its folder."""
+    """A loader worker that outlives a killed run by some seconds does not hold the lock on its folder."""
     with lock(tmp_path):
         worker = os.fork()
         if worker == 0:

@@ -1,4 +1,4 @@
-"""Sweeps as users start them: they finish, they are continued after anything, and nothing is done twice."""
+"""Sweeps from the command line: they finish, can be resumed, and never run a finished job again."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_a_sweep_gives_each_job_its_folder(finished: Path) -> None:
         log = (job / "run.log").read_text()
         assert log.count("result  test accuracy") == 1
         assert {path.name for path in (job / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
-    # It ends with what it has found.
+    # The sweep's output ends with its leaderboard.
     output = (finished.parent / "output").read_text()
     assert "4 jobs: 4 to do, " in output
     assert "4 jobs: 4 done" in output
@@ -54,7 +54,7 @@ def test_a_sweep_gives_each_job_its_folder(finished: Path) -> None:
 
 
 def test_a_job_of_a_sweep_is_the_run_that_its_overrides_make(finished: Path, tmp_path: Path) -> None:
-    """Forked, with its share of the cores, it computes what grulab train computes, bit for bit."""
+    """A forked job with its share of the cores computes the same bits as grulab train."""
     folder = "002_hidden_size-8_seed-0"
     job = next(job for job in manifest.read(finished).jobs if job.folder == folder)  # type: ignore[union-attr]
     process = grulab(tmp_path, "train", *job.overrides, "hydra.run.dir=alone")
@@ -143,7 +143,7 @@ def test_a_bad_last_job_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_folders_of_ones_own_making(tmp_path: Path) -> None:
-    """A time in the sweep's folder is one time, and a job may be several folders deep: the report finds them all."""
+    """${now:} in hydra.sweep.dir is resolved once for a sweep, and the report finds jobs in nested folders."""
     process = grulab(
         tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=at/${now:%H-%M-%S-%f}",
         "hydra.sweep.subdir=seeds/${seed}",
@@ -184,7 +184,7 @@ def test_a_lost_manifest_is_written_again(finished: Path, tmp_path: Path) -> Non
 
 
 def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
-    """What a job does is decided when the sweep begins; a sweep is only continued as what it was."""
+    """The configuration of every job is fixed when the sweep starts; resuming with another one is refused."""
     mine = tmp_path / "mine" / "experiment"
     mine.mkdir(parents=True)
     (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
@@ -202,7 +202,7 @@ def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
     again = grulab(tmp_path, "resume", "sweep")
     assert again.returncode == 2
     assert "model.hidden_size=5: the sweep in sweep has 4 (in every job)" in again.stderr
-    # Neither is it made longer without a word.
+    # A change that resume would accept on the command line is refused when it comes from a file.
     (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ntrainer: {gradient_clip_val: null}\n")
     assert grulab(tmp_path, "resume", "sweep").returncode == 0
     (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ndata: {num_workers: 1}\n")
@@ -234,10 +234,10 @@ def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
     assert longer.returncode == 0, longer.stderr
     assert grulab(tmp_path, *arguments, "trainer.max_epochs=4", "hydra.sweep.dir=long").returncode == 0
     assert leaderboard(tmp_path / "short") == leaderboard(tmp_path / "long")
-    # From now on that is what it is.
+    # The manifest now holds the longer jobs.
     again = grulab(tmp_path, "resume", "short", "--plan")
     assert "2 jobs: 2 done" in again.stdout
-    # What is short of its end is no result, and what is at its end by another rule is done.
+    # A job short of max_epochs has no result; a job at max_epochs stays done with another early stopping.
     plan = grulab(tmp_path, "resume", "short", "--plan", "trainer.max_epochs=9")
     assert "2 jobs: 2 to extend" in plan.stdout
     known = manifest.read(tmp_path / "short")

@@ -1,4 +1,4 @@
-"""Sequences are what the task says, the same everywhere, and their bounds are true."""
+"""Tasks generate the specified sequences, the same on every machine, and their chance and ceiling are correct."""
 
 import hashlib
 import math
@@ -135,7 +135,7 @@ def test_every_small_size_has_its_permutations() -> None:
 
 @pytest.mark.parametrize("size", [5, 33])
 def test_permutations_are_uniform(size: int) -> None:
-    """What stands at a place, and how far it is from there to what stands next, over many orders: chi-square."""
+    """Chi-square tests over many permutations: the value at each position, and the step between the first two."""
     orders = np.array([order(seed, epoch, size) for seed in range(20) for epoch in range(100)])
     places = np.array([np.bincount(column, minlength=size) for column in orders.T])
     expected = len(orders) / size
@@ -147,7 +147,7 @@ def test_permutations_are_uniform(size: int) -> None:
 
 
 def assert_plausible(statistic: float, freedom: int) -> None:
-    """A chi-square statistic has its degrees of freedom as mean, and the root of twice as many as deviation."""
+    """A chi-square statistic has mean ``freedom`` and standard deviation ``sqrt(2 * freedom)``."""
     assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
 
 
@@ -187,7 +187,7 @@ def test_sinusoids_need_order_and_can_be_solved() -> None:
     order_free.fit(statistics_without_order(learn), learn.classes)
     assert order_free.score(statistics_without_order(judge), judge.classes) <= 0.50
     assert task.ceiling() >= 0.97
-    # The best classifier, run, is as good as the ceiling says.
+    # The best possible classifier reaches the computed ceiling.
     answers = task.posterior(judge.features, judge.lengths).argmax(1)
     assert abs((answers == judge.classes).mean() - task.ceiling()) < 0.003
 
@@ -224,7 +224,7 @@ def test_the_ceiling_holds_where_the_likelihood_is_a_sharp_peak(overrides: tuple
     assert isinstance(task, Sinusoids)
     judge = task.generate(0, "test", np.arange(4000))
     right = task.posterior(judge.features, judge.lengths).argmax(1) == judge.classes
-    # Four standard errors of either mean.
+    # Four standard errors of the difference: both means are over 4000 sequences.
     assert abs(right.mean() - task.ceiling()) < 4 * np.sqrt(2 * task.ceiling() * (1 - task.ceiling()) / 4000)
 
 

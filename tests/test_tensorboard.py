@@ -1,4 +1,4 @@
-"""What TensorBoard's own readers find in a run's folder."""
+"""The contents of a run's folder as TensorBoard's own readers see them."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def test_every_tag_of_the_contract_is_there(run: Run, tmp_path: Path) -> None:
     assert by_length
     expected = {*CURVES, "test/loss", "test/accuracy", "task/chance", "task/ceiling", *by_length}
     assert set(found.Tags()["scalars"]) == expected
-    # One file: nothing else of Lightning's is left in the folder.
+    # One event file: Lightning's logger leaves no other file in the folder.
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
 
@@ -91,12 +91,12 @@ def test_hyper_parameters_are_typed_and_the_status_is_true(
         plugin_data(found, hparams_metadata.SESSION_END_INFO_TAG)
     )
     assert end.status == {"done": 1, "failed": 2}[outcome]
-    # No experiment record: TensorBoard would take one run's for everybody's (tensorboard#6965).
+    # No experiment record: TensorBoard would apply the record of one run to all runs (tensorboard#6965).
     assert hparams_metadata.EXPERIMENT_TAG not in found.Tags()["tensors"]
 
 
 def hparams_tab(logdir: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the type of each column, and the sessions by name, as TensorBoard's own backend has them."""
+    """Return the type of each column, and the sessions by name, from TensorBoard's own backend."""
     multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
     backend = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(logdir))))
@@ -125,7 +125,7 @@ def metrics_of(group: Any) -> dict[str, float]:
 
 
 def test_the_hparams_tab_of_the_default_sweep(tmp_path: Path) -> None:
-    """36 sessions, every swept key with its type, every metric with the value that summary.json has."""
+    """36 sessions, every swept key with its type, every metric with its value in summary.json."""
     process = grulab(
         tmp_path, "train", "-m", "experiment=architecture", *SMALL, "trainer.max_epochs=1", "hydra.sweep.dir=sweep"
     )
@@ -161,7 +161,7 @@ def test_the_hparams_tab_is_right_for_jobs_that_failed_were_resumed_or_differ_in
         "002": api_pb2.STATUS_SUCCESS,
         "003": api_pb2.STATUS_FAILURE,
     }
-    # What failed after its first epoch has that epoch's metrics and no test.
+    # A job that failed after its first epoch has the metrics of that epoch and no test metrics.
     failed = metrics_of(next(group for name, group in sessions.items() if name.startswith("000")))
     assert "val/accuracy" in failed
     assert "test/accuracy" not in failed

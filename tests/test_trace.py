@@ -1,4 +1,4 @@
-"""The trace says what the model does, and what the numbers say."""
+"""The trace agrees with the model's computation and with the metrics."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_a_run_is_traced(run: Run, tmp_path: Path, overrides: list[str]) -> None
     found = EventAccumulator(str(folder))
     found.Reload()
     assert found.Tags()["images"] == ["trace/hidden_states"]
-    # Once more: the same, not twice.
+    # A second trace replaces the first one and is the same.
     trace(tmp_path / "run", sequence=2)
     assert (folder / "trace.md").read_text() == text
     assert len(list(folder.glob("events*"))) == 1

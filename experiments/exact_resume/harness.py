@@ -1,4 +1,4 @@
-"""Kill runs at chosen moments, resume them until they are done, and compare with a run that was left alone."""
+"""Kill runs at chosen moments, resume them until they are done, and compare them with an uninterrupted run."""
 
 import json
 import logging
@@ -34,18 +34,18 @@ SMALL = [
     "trainer.max_epochs=6",
 ]
 
-# Of summary.json: wall times, how often the run was resumed, and the code it was resumed with.
+# Keys of summary.json: wall times, the number of resumes, and the commit of the code.
 _MAY_DIFFER = ("seconds", "sequences_per_second", "started", "resumed", "git")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is stopped: at the n-th call of something, or so many seconds after its beginning.
+    """The moment at which a run is stopped: the n-th call of a method, or a number of seconds after the start.
 
     Attributes:
         place: a key of ``PLACES``, or "time".
-        when: which call, from 1; or seconds.
-        signum: what the process is sent.
+        when: number of the call, from 1; or seconds.
+        signum: signal sent to the process.
     """
 
     place: str
@@ -84,7 +84,7 @@ def _after(stop: Callable[[], None], original: Callable[..., Any]) -> Callable[.
     return stop_then
 
 
-# Where a run can be hit: owner, attribute, and how the stop is put in.
+# Places where a run can be stopped: owner, attribute, and the wrapper that inserts the stop.
 PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "start-up": (RunLogger, "begin", _before),
     "batch": (SequenceClassifier, "training_step", _before),
@@ -100,12 +100,12 @@ PLACES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
 
 
 def random_moments(generator: random.Random, count: int) -> list[Moment]:
-    """Return random moments, of as many kinds as there is room for; those at a run's end come last."""
+    """Return random moments at as many places as ``count`` allows; moments at a run's end come last."""
     places = [*PLACES, "time"]
     chosen = [place for _ in range(count // len(places) + 1) for place in generator.sample(places, len(places))]
     moments = []
     for place in chosen[:count]:
-        # Few enough calls for a process to come that far in what is left of the run.
+        # Low enough that the rest of the run still makes that many calls.
         limit = {"batch": 8, "start-up": 1, "test": 1, "summary": 1}.get(place, 2)
         when = generator.uniform(0.0, 0.4) if place == "time" else generator.randint(1, limit)
         moments.append(Moment(place, when, generator.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])))
@@ -113,12 +113,12 @@ def random_moments(generator: random.Random, count: int) -> list[Moment]:
 
 
 def run_until_done(overrides: list[str], run_dir: Path, moments: list[Moment]) -> int:
-    """Start a run and resume it until it is done, stopping it once at each moment that comes.
+    """Start a run and resume it until it is done, stopping it at each of the moments that it reaches.
 
-    Each attempt is a process of its own, forked from this one, which has torch imported already.
+    Each attempt is a fork of this process, which has already imported torch.
 
     Returns:
-        How many attempts were stopped.
+        The number of attempts that were stopped.
     """
     stopped = 0
     for moment in [*moments, None]:
@@ -162,7 +162,7 @@ def _attempt(overrides: list[str], run_dir: Path, moment: Moment | None) -> NoRe
     except Interrupted as interrupted:
         os._exit(interrupted.exit_code)
     except KeyboardInterrupt:
-        # The signal came before anything was begun.
+        # The signal came before grulab installed its handlers.
         os._exit(130)
     except BaseException:
         logging.exception("failed")
@@ -186,7 +186,7 @@ def _arm(moment: Moment) -> None:
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
-    """Return what is not the same in two runs' folders, apart from wall times; an empty list is the claim."""
+    """Return the differences between two runs' folders, apart from wall times; the study expects none."""
     found = []
     for name in (paths.LAST, paths.BEST):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (expected, actual))
@@ -214,7 +214,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two nested values are equal to the bit."""
+    """Return whether two nested values are equal, tensors bit for bit."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""Kill runs of many configurations, resume them, compare; write results.md beside this file. Takes some minutes.
+"""Kill and resume runs of many configurations, compare them, and write results.md. Takes some minutes.
 
 Run from the top of the checkout: python -m experiments.exact_resume.measure [--accelerator cuda]
 """
@@ -38,7 +38,7 @@ AXES = {
 
 
 def kills(folder: Path, accelerator: str) -> Section:
-    """Return, for each configuration, how often it was killed and what differed in the end."""
+    """Return, for each configuration, the number of stops and the differences from the uninterrupted run."""
     generator = random.Random(0)
     rows = []
     for number, values in enumerate(track(list(itertools.product(*AXES.values())))):
@@ -64,7 +64,7 @@ def kills(folder: Path, accelerator: str) -> Section:
 
 
 def _loader_differences(folder: Path, loader: str) -> list[str]:
-    """Return what TensorBoard's own server shows differently for each pair of runs."""
+    """Return, for each pair of runs, the differences between their curves in TensorBoard's own server."""
     port = 6200 + random.SystemRandom().randrange(500)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
     command += ["--load_fast", "true" if loader == "fast" else "false", "--samples_per_plugin", "scalars=0"]
@@ -91,7 +91,7 @@ def _loader_differences(folder: Path, loader: str) -> list[str]:
 
 
 def _settled(url: str, runs: int) -> dict[str, dict[str, object]]:
-    """Return the server's answer when it has read every run and nothing more comes."""
+    """Return the server's tags once it has read every run and two answers in a row agree."""
     before: dict[str, dict[str, object]] = {}
     for _ in range(60):
         time.sleep(2)
@@ -107,7 +107,7 @@ def _settled(url: str, runs: int) -> dict[str, dict[str, object]]:
 
 
 def costs(folder: Path, accelerator: str) -> Section:
-    """Return what a checkpoint and a resumed start cost."""
+    """Return the times of writing a checkpoint and of starting a resumed run."""
     config = compose([f"trainer.accelerator={accelerator}", "model.hidden_size=64"])
     writes: list[float] = []
     original = checkpointing.Checkpointer._write
@@ -117,7 +117,7 @@ def costs(folder: Path, accelerator: str) -> Section:
         original(*args)  # type: ignore[arg-type]
         writes.append(1000 * (time.perf_counter() - began))
 
-    # In place of the method while these runs are timed; mypy does not like a class changed so.
+    # Replaced while these runs are timed; mypy rejects assigning to a method.
     checkpointing.Checkpointer._write = timed  # type: ignore[method-assign,assignment]
     for repeat in range(5):
         train(config, folder / f"write-{repeat}")
@@ -143,7 +143,7 @@ def costs(folder: Path, accelerator: str) -> Section:
     return Section("What it costs", "", pd.DataFrame(rows, columns=["what", "median", "range"]))
 
 
-# The command line, in a process that ends when it comes to its first training step.
+# The grulab program, which exits at its first training step.
 _TO_FIRST_STEP = """
 import os, sys
 from grulab.training.module import SequenceClassifier

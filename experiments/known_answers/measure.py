@@ -1,4 +1,4 @@
-"""Measure how far default runs get, and write results.md beside this file. Takes half a minute.
+"""Measure the accuracy of default runs, and write results.md beside this file. Takes half a minute.
 
 Run: python experiments/known_answers/measure.py
 """
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def summaries(*overrides: str) -> list[dict[Any, Any]]:
-    """Train once for each seed, in a folder that is thrown away; return the summaries with the last epoch's row."""
+    """Train once for each seed in a temporary folder; return the summaries with the last epoch's row."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
@@ -38,7 +38,7 @@ def seed_example() -> Section:
 
 
 def temporal_order() -> Section:
-    """Return the test accuracy of the default model on task 6a after more and more sequences, each seen once."""
+    """Return the test accuracy of the default model on task 6a against the number of sequences, each seen once."""
     table = []
     for size in (2500, 5000, 7500, 10_000):
         rows = summaries("data=temporal_order", "trainer.max_epochs=1", f"data.train_size={size}")

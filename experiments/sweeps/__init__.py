@@ -1,1 +1,1 @@
-"""Does a sweep always finish, and how fast?"""
+"""Does a sweep always finish, and with how much overhead?"""

@@ -1,4 +1,4 @@
-"""Start sweeps as users do, kill what belongs to them, and look at what is left."""
+"""Start sweeps as users do, kill their processes, and check what is left behind."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-# What a second run of the same sweep cannot have the same.
+# Columns of leaderboard.csv that differ between two runs of the same sweep.
 WALL_TIMES = ["seconds", "sequences_per_second"]
 _MARK = "GRULAB_STUDY"
 _SECONDS_TO_DIE = 2.0
@@ -22,13 +22,13 @@ _SECONDS_OF_START_UP = 5.0
 
 
 class Sweep:
-    """A ``grulab`` command and everything it starts, all of it marked in the environment.
+    """A ``grulab`` command and all processes it starts, marked by an environment variable.
 
     Args:
-        arguments: of ``grulab``.
-        cwd: where it runs.
-        log: where its output goes, at the end.
-        program: instead of ``grulab``.
+        arguments: arguments of ``grulab``.
+        cwd: working directory.
+        log: file to which the output is appended.
+        program: command to run instead of ``grulab``.
     """
 
     def __init__(self, arguments: Sequence[str], cwd: Path, log: Path, program: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class Sweep:
             )
 
     def members(self) -> list[int]:
-        """Return the process ids of everything alive that this command has started, orphans included."""
+        """Return the ids of all living processes of this command, orphans included."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
@@ -51,7 +51,7 @@ class Sweep:
         return found
 
     def orphans(self) -> list[int]:
-        """Return what is still alive a moment after the command has ended."""
+        """Return the processes that are still alive two seconds after the command has ended."""
         deadline = time.monotonic() + _SECONDS_TO_DIE
         while (left := self.members()) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -59,7 +59,7 @@ class Sweep:
 
 
 def done_jobs(sweep_dir: Path) -> dict[str, bytes]:
-    """Return the summary.json of each job that is done: a job that is run again gets another."""
+    """Return the summary.json of each finished job; it changes if the job runs again."""
     found = {}
     for path in sweep_dir.glob("*/summary.json"):
         content = path.read_bytes()
@@ -81,23 +81,23 @@ def kill_until_done(
     """Run a sweep to its end, killing it and its jobs with -9 at random moments and resuming it.
 
     Args:
-        arguments: of ``grulab train -m``, without the folder.
+        arguments: arguments of ``grulab train -m``, without the folder.
         sweep_dir: the sweep's folder.
-        kills: how many, if the sweep does not end before.
-        seconds: the longest time from when jobs run, or from the last kill, to a kill; every fifth start is killed
-            earlier, before or while the first jobs begin.
-        generator: of the moments and the victims.
+        kills: number of kills, if the sweep does not end before.
+        seconds: longest time to a kill, from the first running job or the last kill; at every fifth start the time
+            counts from the start of the command instead, so that kills hit the start-up too.
+        generator: draws the moments and the victims.
 
     Returns:
-        How many kills hit the parent and how many a job, how often the sweep was started, how many orphans were left,
-        and how many jobs ran again after they had been done.
+        The numbers of kills of the parent, of kills of a job, of starts, of orphans, and of jobs that ran again after
+        they were done.
     """
     counts = {"parent": 0, "job": 0, "starts": 0, "orphans": 0, "jobs run again": 0}
     done: dict[str, bytes] = {}
     log = sweep_dir.with_suffix(".log")
     code: int | None = None
     while code != 0:
-        # Killed before it could write down what it is, a sweep has to be begun again.
+        # A sweep that was killed before it wrote sweep.json has to be started again.
         known = (sweep_dir / "sweep.json").exists()
         words = (
             ["resume", sweep_dir.name] if known else ["train", "-m", *arguments, f"hydra.sweep.dir={sweep_dir.name}"]

@@ -1,4 +1,4 @@
-"""Kill the default sweep at random, again and again, and compare its leaderboard with one that was left alone.
+"""Kill the default sweep at random moments, and compare its leaderboard with an undisturbed sweep's.
 
 python -m experiments.sweeps.survival
 """

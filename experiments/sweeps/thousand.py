@@ -1,4 +1,4 @@
-"""A sweep of 1000 short jobs: what a job costs beside its run, and what going on and reporting take.
+"""A sweep of 1000 short jobs: the overhead of a job, and the time of resume and report.
 
 python -m experiments.sweeps.thousand
 """

@@ -1,1 +1,1 @@
-"""How fast it is, beside what a person could use instead."""
+"""Speed of grulab's kernels, runs and sweeps against the alternatives."""

@@ -1,9 +1,9 @@
-"""What no sweep can do without: the work of the 36 jobs in loops of PyTorch alone.
+"""The lower bound for a sweep: the work of the default sweep's 36 jobs in plain PyTorch loops.
 
 python -m experiments.throughput.floor
 
-Prints the seconds in which one process trains, validates each epoch and tests the default sweep's 36 models, one
-after the other, and how many of them are spent in the kernels.
+Prints the seconds that one process takes to train the 36 models one after the other, with validation after each epoch
+and the test, and how many of these seconds are spent in the kernels.
 """
 
 import json
@@ -32,7 +32,7 @@ def main() -> None:
         run_kernel(*args)  # type: ignore[arg-type]
         in_kernels += time.perf_counter() - began
 
-    # In its place while this process runs; mypy does not like a module changed so.
+    # Replaced for the lifetime of this process; mypy rejects assigning to a function of a module.
     fused._run = timed  # type: ignore[assignment]
     configs = compose_sweep(["experiment=architecture"]).configs
     datamodule = SequenceDataModule(configs[0].data, 0)
@@ -56,7 +56,7 @@ def main() -> None:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, datamodule: SequenceDataModule, split: str) -> float:
-    """Return the accuracy."""
+    """Return the accuracy on a split."""
     loader = datamodule.val_dataloader() if split == "val" else datamodule.test_dataloader()
     outcomes = [model(x, lengths).argmax(dim=1) == y for x, lengths, y in loader]
     return float(torch.cat(outcomes).float().mean())

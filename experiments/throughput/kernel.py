@@ -25,17 +25,17 @@ SHAPES: list[Shape] = [
 SIZES: list[Shape] = [
     (20, size, 32, 1, False) for size in (1, 2, 3, 5, 8, 13, 16, 24, 32, 48, 64, 100, 128, 200, 256, 384, 512)
 ]
-# A turn takes so long, so that the clock and the first calls do not matter.
+# Long enough that the clock's resolution and the first calls do not matter.
 _SECONDS_OF_A_TURN = 0.2
 
 
 def measure(shapes: list[Shape], repeats: int) -> pd.DataFrame:
-    """Time both in turn.
+    """Time nn.GRU and FusedGRU alternately.
 
     Returns:
         A row for each shape: ``steps``, ``hidden_size``, ``batch``, ``num_layers``, ``bidirectional``; the medians
-        ``torch`` and ``fused`` in milliseconds; ``ratio``, the median of the ratios of neighbouring turns, and
-        ``lowest`` and ``highest`` of them.
+        ``torch`` and ``fused`` in milliseconds; ``ratio``, ``lowest`` and ``highest``, the median, minimum and
+        maximum of the ratios of neighbouring turns.
     """
     torch.set_num_threads(1)
     rows = []
@@ -43,7 +43,7 @@ def measure(shapes: list[Shape], repeats: int) -> pd.DataFrame:
         steps, hidden_size, batch, num_layers, bidirectional = shape
         torch.manual_seed(0)
         x = torch.randn(batch, steps, FEATURES)
-        # Ragged as in a training set, the longest first.
+        # Lengths vary as in a training set, longest first.
         lengths = torch.linspace(steps, (steps + 1) // 2, batch).long()
         packed = pack_padded_sequence(x, lengths, batch_first=True)
         turns = [
@@ -60,7 +60,7 @@ def measure(shapes: list[Shape], repeats: int) -> pd.DataFrame:
 
 
 def _turn(gru: nn.GRU, packed: PackedSequence) -> Callable[[], float]:
-    """Return a function that returns the seconds of a step."""
+    """Return a function that runs a turn of many steps and returns the mean seconds of a step."""
 
     def step() -> None:
         gru.zero_grad()

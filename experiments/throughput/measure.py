@@ -1,8 +1,8 @@
-"""How fast it is, side by side with what a person could use instead, in one go.
+"""Measures kernels, runs and sweeps side by side with the alternatives.
 
 python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale]
 
-It installs Keras and JAX in an environment of their own under outputs/, and takes about half an hour.
+It installs Keras and JAX in a separate environment under outputs/, and takes about half an hour.
 """
 
 import argparse
@@ -54,11 +54,11 @@ _IMPORTS = (
 
 
 def measure_runs(repeats: int) -> pd.DataFrame:
-    """Make the same run with each contender in turn, on one core.
+    """Train the same run with each contender in turn, on one core.
 
     Returns:
-        A row for each shape, contender and repeat: ``epoch``, the median training epoch in seconds, the first left
-        out, and ``run``, the seconds of everything but imports.
+        A row for each shape, contender and repeat: ``epoch``, the median seconds of a training epoch without the
+        first, and ``run``, the seconds of the whole run without imports.
     """
     rows: list[tuple[str, str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -82,10 +82,10 @@ def measure_runs(repeats: int) -> pd.DataFrame:
 
 
 def measure_sweep(repeats: int) -> pd.DataFrame:
-    """Make the default sweep with each contender in turn, on all cores.
+    """Run the default sweep with each contender in turn, on all cores.
 
     Returns:
-        A row for each contender and repeat, and one for each part of the floor: ``seconds``.
+        A row with ``seconds`` for each repeat of each contender and of each part of the floor.
     """
     cores = available_cores()
     rows = []
@@ -126,7 +126,7 @@ def _sweep(command: list[str], folder: Path) -> None:
 
 
 def report_kernel(repeats: int) -> list[Section]:
-    """Measure the kernels, draw them against the hidden size, and return what to say."""
+    """Measure the kernels, draw the speedup against the hidden size, and return the sections of kernel.md."""
     shapes, sizes = kernel.measure(kernel.SHAPES, repeats), kernel.measure(kernel.SIZES, repeats)
     pictures.draw_kernel(sizes, HERE / "figures" / "kernel.png")
     cells = pd.DataFrame(
@@ -153,7 +153,7 @@ def report_kernel(repeats: int) -> list[Section]:
 
 
 def report_runs(repeats: int) -> list[Section]:
-    """Measure single runs and return what to say."""
+    """Measure single runs, and return the sections of runs.md."""
     table = measure_runs(repeats)
     pictures.draw_runs(table, HERE / "figures" / "runs.png")
     sections: list[Section] = []
@@ -186,7 +186,7 @@ _RUNS = (
 
 
 def report_sweep(repeats: int) -> list[Section]:
-    """Measure the default sweep and return what to say."""
+    """Measure the default sweep, and return the sections of sweep.md."""
     table = measure_sweep(repeats)
     pictures.draw_sweep(table, HERE / "figures" / "sweep.png")
     wide = table.pivot(index="repeat", columns="contender", values="seconds")
@@ -224,7 +224,7 @@ def _spread(values: "pd.Series[float]", form: str) -> str:
 
 
 def describe_machine() -> str:
-    """Return what it was measured on."""
+    """Return the machine, the versions and the date of the measurement."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

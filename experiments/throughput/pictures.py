@@ -1,4 +1,4 @@
-"""The pictures of the throughput study."""
+"""The figures of the throughput study."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ _OURS, _OTHERS, _FLOOR = "C0", "0.7", "0.5"
 
 
 def draw_kernel(table: pd.DataFrame, path: Path) -> None:
-    """Draw how many times as fast the kernels are against the hidden size.
+    """Draw the speedup of the kernels over nn.GRU against the hidden size.
 
     Args:
-        table: what :func:`kernel.measure` returns of shapes that differ in their hidden size alone.
-        path: of the PNG.
+        table: result of :func:`kernel.measure` for shapes that differ only in hidden size.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axis = figure.subplots()
@@ -33,11 +33,11 @@ def draw_kernel(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_runs(table: pd.DataFrame, path: Path) -> None:
-    """Draw the training epochs of each contender, a panel for each shape.
+    """Draw the time of a training epoch for each contender, with a panel for each shape.
 
     Args:
-        table: what :func:`measure.measure_runs` returns.
-        path: of the PNG.
+        table: result of :func:`measure.measure_runs`.
+        path: PNG file to write.
     """
     shapes = list(table["shape"].unique())
     figure = Figure(figsize=(9, 2.9), layout="constrained")
@@ -51,11 +51,11 @@ def draw_runs(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_sweep(table: pd.DataFrame, path: Path) -> None:
-    """Draw the seconds of the default sweep, and its floor.
+    """Draw the time of the default sweep for each contender, and its floor.
 
     Args:
-        table: what :func:`measure.measure_sweep` returns.
-        path: of the PNG.
+        table: result of :func:`measure.measure_sweep`.
+        path: PNG file to write.
     """
     medians = table.groupby("contender", sort=False)["seconds"].median()
     floor = medians["imports"] + medians["loops"]

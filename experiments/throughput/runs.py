@@ -1,9 +1,9 @@
-"""One run, five ways: each in a process of its own, which prints what it took.
+"""Trains one run with one of five contenders, and prints its times.
 
 python -m experiments.throughput.runs CONTENDER [OVERRIDES]
 
 The time of a training epoch runs from the module's ``on_train_epoch_start`` to its ``on_validation_start``: all
-steps and what is between them. The whole run is everything but imports.
+steps and the work between them. The whole run is everything but imports.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _BAREBONES_WARNINGS = (".*barebones.*", ".*does not have many workers", ".*isins
 
 
 class Stopwatch:
-    """Takes the time of every training epoch of a LightningModule."""
+    """Measures the time of every training epoch of a LightningModule."""
 
     def __init__(self, module: type[L.LightningModule]) -> None:
         self.epochs: list[float] = []
@@ -46,7 +46,7 @@ class Stopwatch:
         self._began = time.perf_counter()
 
     def _stop(self) -> None:
-        # Lightning's sanity check validates before there is an epoch.
+        # Lightning's sanity check runs validation before the first epoch.
         if self._began:
             self.epochs.append(time.perf_counter() - self._began)
 
@@ -62,14 +62,14 @@ class Stopwatch:
 
 
 def run_grulab(config: Config, folder: Path) -> list[float]:
-    """Everything on: TensorBoard, metrics.csv, progress, checkpoints, validation, the test, a summary."""
+    """Run grulab with everything on: TensorBoard, metrics.csv, progress, checkpoints, validation, test, summary."""
     watch = Stopwatch(SequenceClassifier)
     train(config, folder)
     return watch.epochs
 
 
 def run_barebones(config: Config, folder: Path) -> list[float]:
-    """Lightning's own loop with everything off: the same module, kernel, batches and validation."""
+    """Run Lightning's own loop with everything off, with the same module, kernels, batches and validation."""
     for message in _BAREBONES_WARNINGS:
         warnings.filterwarnings("ignore", message)
     watch = Stopwatch(SequenceClassifier)
@@ -81,7 +81,7 @@ def run_barebones(config: Config, folder: Path) -> list[float]:
 
 
 def run_bare(config: Config, folder: Path) -> list[float]:
-    """A loop of PyTorch alone over the same batches: forward, loss, backward, optimizer; no validation."""
+    """Run a plain PyTorch loop over the same batches: forward, loss, backward, optimizer; no validation."""
     torch.manual_seed(config.seed)
     datamodule = SequenceDataModule(config.data, config.seed)
     module = build_module(config, datamodule.task)
@@ -100,7 +100,7 @@ def run_bare(config: Config, folder: Path) -> list[float]:
 
 
 def run_ordinary(config: Config, folder: Path) -> list[float]:
-    """An ordinary LightningModule under a Trainer as it comes; see ``experiments/sweeps/ordinary/``."""
+    """Run an ordinary LightningModule under a default Trainer; see ``experiments/sweeps/ordinary/``."""
     from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 
     warnings.filterwarnings("ignore")

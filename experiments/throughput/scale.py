@@ -1,4 +1,4 @@
-"""Peak memory and time of a run against the number of its training sequences.
+"""Peak memory and time of a run against the number of training sequences.
 
 python -m experiments.throughput.scale
 """
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from grulab.report.sections import Section, to_markdown
 
-# 300,000 is nearly the most that is kept in memory.
+# 300,000 sequences are just under the limit for keeping a split in memory.
 SIZES = (1_000, 10_000, 100_000, 300_000, 1_000_000)
 HERE = Path(__file__).parent
 PICTURE = "figures/scale.png"
@@ -29,11 +29,11 @@ _STEPS = 300
 
 
 def measure(sizes: Sequence[int] = SIZES) -> pd.DataFrame:
-    """Train one epoch of each number of sequences with the default run, each in a process of its own.
+    """Train one epoch of the default run for each number of sequences, each in its own process.
 
     Returns:
-        A row for each: ``train_size`` (sequences), ``peak`` (MiB of resident memory, start-up to test),
-        ``seconds`` (of the epoch, its validation included) and ``sequences_per_second``.
+        A row for each size: ``train_size`` (sequences), ``peak`` (MiB of resident memory, start-up to test),
+        ``seconds`` (of the epoch, including validation) and ``sequences_per_second``.
     """
     rows = []
     for size in sizes:
@@ -46,11 +46,11 @@ def measure(sizes: Sequence[int] = SIZES) -> pd.DataFrame:
 
 
 def measure_start(overrides: Sequence[str] = _LARGE) -> dict[str, float]:
-    """Start a large run twice: until its first step is done, and until some hundred are.
+    """Start a large run twice, and interrupt it after its first step and after 300 steps.
 
     Returns:
-        ``seconds`` from the command to the checkpoint that the first step writes, and ``peak`` (MiB of resident
-        memory) of a run that was interrupted after 300 steps.
+        ``seconds`` from the command to the checkpoint after the first step, and ``peak`` (MiB of resident memory) of
+        the run that was interrupted after 300 steps.
     """
     found = []
     for steps in (1, _STEPS):
@@ -65,8 +65,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw memory and time against the number of sequences.
 
     Args:
-        table: what :func:`measure` returns.
-        path: of the PNG.
+        table: result of :func:`measure`.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     memory, time_taken = figure.subplots(1, 2)
@@ -93,7 +93,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def _train(
     folder: Path, overrides: Sequence[str], is_enough: Callable[[], bool] | None = None
 ) -> tuple[float, float]:
-    """Train an epoch in folder/run, or until ``is_enough``; return the seconds until then and the peak in MiB."""
+    """Train an epoch in folder/run, or interrupt it when ``is_enough()``; return the seconds and the peak in MiB."""
     command = [str(Path(sys.executable).with_name("grulab")), "train", *overrides]
     command += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run"]
     began = time.perf_counter()
@@ -110,7 +110,7 @@ def _train(
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == expected, (folder / "output.log").read_text()
-    # Until a child becomes another program, the memory of the process that started it counts as its own.
+    # Before exec, the memory of the parent process counts as the child's.
     assert usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "the measuring process is the larger"
     return seconds, usage.ru_maxrss * 1024 / _MIB
 

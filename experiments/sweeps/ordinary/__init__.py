@@ -1,1 +1,1 @@
-"""The reference that grulab is compared with."""
+"""The reference script that grulab is compared with."""

@@ -1,4 +1,4 @@
-"""The reference's dataset and module."""
+"""Dataset and LightningModule of the reference script."""
 
 import lightning as L
 import numpy as np
@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class SequenceDataset(Dataset[tuple[Tensor, int]]):
-    """One sequence at a time."""
+    """A dataset of single sequences."""
 
     def __init__(self, data: SinusoidsConfig, split: Split, size: int) -> None:
         self.sequences = build_task(data).generate(data.seed, split, np.arange(size))
@@ -31,7 +31,7 @@ class SequenceDataset(Dataset[tuple[Tensor, int]]):
 
 
 def collate(samples: list[tuple[Tensor, int]]) -> Batch:
-    """Pad sequences to the longest."""
+    """Pad sequences to the longest one."""
     sequences = [sequence for sequence, _ in samples]
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return pad_sequence(sequences, batch_first=True), lengths, torch.tensor([label for _, label in samples])

@@ -1,7 +1,7 @@
-"""The reference: what one writes with Hydra and Lightning without thinking about speed or about failures.
+"""The reference script: ordinary use of Hydra and Lightning, without regard to speed or failures.
 
-A dataset of single sequences and a collate function, a metric object that is updated and logged in each step, the
-Trainer as it comes. The same task, model, optimizer and number of epochs as grulab's default sweep.
+It has a dataset of single sequences and a collate function, a metric object that is updated and logged in each step,
+and a default Trainer. Task, model, optimizer and number of epochs are the same as in grulab's default sweep.
 
     python -m experiments.sweeps.ordinary.train -m hidden_size=8,16,32 num_layers=1,2 \\
         bidirectional=false,true seed=0,1,2

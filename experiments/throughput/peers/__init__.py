@@ -1,4 +1,4 @@
-"""Keras 3 on JAX in an environment of its own, which is made when it is first asked for."""
+"""Keras 3 on JAX in a separate virtual environment, which is created on first use."""
 
 import json
 import os
@@ -22,12 +22,12 @@ def keras(arguments: Sequence[str], data: Path, xla_flags: str | None = None) ->
     """Run keras_jax.py.
 
     Args:
-        arguments: its command and options.
-        data: what :func:`export` wrote.
-        xla_flags: instead of those that the script chooses.
+        arguments: command and options of the script.
+        data: file written by :func:`export`.
+        xla_flags: replacement for the flags that the script chooses.
 
     Returns:
-        What it measured.
+        The JSON that the script printed.
     """
     environment = os.environ | ({} if xla_flags is None else {"XLA_FLAGS": xla_flags})
     command, *options = arguments
@@ -39,12 +39,12 @@ def keras(arguments: Sequence[str], data: Path, xla_flags: str | None = None) ->
 
 
 def export(config: DataConfig, path: Path) -> None:
-    """Write the three splits of a task where a process without grulab can read them."""
+    """Write the three splits of a task to a file that a process without grulab can read."""
     task = build_task(config)
     arrays: dict[str, Any] = {}
     for split in SPLITS:
         sequences = task.generate(config.seed, split, np.arange(task.size(split)))
-        # One length for all: each shape would be a compilation of its own.
+        # Pad all splits to one length, because JAX compiles again for each shape.
         longest = task.length_range[1] - sequences.features.shape[1]
         arrays[f"{split}_x"] = np.pad(sequences.features, ((0, 0), (0, longest), (0, 0)))
         arrays[f"{split}_lengths"], arrays[f"{split}_y"] = sequences.lengths, sequences.classes

@@ -1,12 +1,12 @@
-"""The same GRU in Keras 3 on JAX, written as a good Keras user would and set up to be as fast as Keras gets.
+"""The same GRU in Keras 3 on JAX, in idiomatic Keras and with the fastest settings found.
 
     python3 -m venv PEER && PEER/bin/pip install -r requirements.txt
     PEER/bin/python keras_jax.py run DATA.npz --hidden-size 8 --num-layers 1 --threads 1
     PEER/bin/python keras_jax.py sweep DATA.npz --threads 1
 
-The environment has neither grulab nor torch. Each command prints one line of JSON. Keras does less than grulab does
-meanwhile: it writes no checkpoints, curves or tables, and tests the last weights, not the best ones. On the other
-hand it pads to the longest sequence of all, for each shape is a compilation of its own.
+The environment has neither grulab nor torch. Each command prints one line of JSON. Keras does less work than grulab:
+it writes no checkpoints, curves or tables, and tests the last weights, not the best ones. On the other hand, all
+batches are padded to the longest sequence of the task, because JAX compiles again for each shape.
 """
 
 import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
 
-# A sweep of short runs waits for the compiler above all, so quick compilation wins over fast code.
+# Compilation dominates a sweep of short runs, so quick compilation wins over fast code.
 QUICK_COMPILATION = (
     "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
@@ -34,13 +34,13 @@ QUICK_COMPILATION = (
 def main() -> None:
     began = time.perf_counter()
     arguments = _parse()
-    # JAX and numpy start their threads when they are imported, and read the rest: hence imports inside functions.
+    # JAX and numpy start threads and read the environment at import: hence the imports inside functions.
     if arguments.threads is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     os.environ["KERAS_BACKEND"] = "jax"
     if arguments.command == "sweep":
         os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
-    # In the environment of this script, not where types are checked.
+    # Installed in the environment of this script, not in the one where mypy runs.
     import jax  # type: ignore[import-not-found]
     import keras  # type: ignore[import-not-found]
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def load(path: Path) -> "Splits":
-    """Read the splits, and make sure that a step is padding just if all its features are 0, which `Masking` needs."""
+    """Read the splits, and check that a step is all zeros exactly if it is padding, as `Masking` requires."""
     import numpy as np
 
     with np.load(path) as file:
@@ -73,10 +73,10 @@ def load(path: Path) -> "Splits":
 def build(
     splits: "Splits", hidden_size: int, num_layers: int, bidirectional: bool, lr: float, batch_size: int, masked: bool
 ) -> Any:
-    """Return the compiled model. `reset_after=True`, the default, makes the cell torch's.
+    """Return the compiled model. `reset_after=True`, the default, gives the same cell as torch's.
 
-    The last batch of an epoch is smaller and is kept, as grulab keeps it: a second compilation of the training step.
-    Callbacks of single steps, of which there are none here, are asked once an epoch (`steps_per_execution`).
+    The smaller last batch of an epoch is kept, as in grulab, which costs a second compilation of the training step.
+    With this `steps_per_execution`, batch callbacks would run once per epoch; there are none here.
     """
     import keras
 
@@ -99,7 +99,7 @@ def build(
 
 
 def fit(model: Any, arguments: argparse.Namespace, splits: "Splits", *callbacks: Any) -> float:
-    """Train with a validation after each epoch, and return the accuracy on the test split."""
+    """Train with validation after each epoch, and return the accuracy on the test split."""
     model.fit(
         *splits["train"],
         batch_size=arguments.batch_size,
@@ -116,12 +116,12 @@ def fit(model: Any, arguments: argparse.Namespace, splits: "Splits", *callbacks:
 def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     """Train one model and return the times of its parts.
 
-    What was tried, in milliseconds of an epoch (training and validation) after the first one, on one core, in batches
-    of 32 from 1000 sequences, 10 % either way. What makes no difference is not listed: implicit or explicit mask,
-    arrays that JAX holds already, dispatch that is not asynchronous, labels of 32 bits, other flags of XLA.
+    Variants that were measured, in milliseconds per epoch (training and validation) after the first one, on one core,
+    1000 sequences in batches of 32, within 10 %. Variants without effect are not listed: implicit or explicit mask,
+    arrays that JAX already holds, synchronous dispatch, 32-bit labels, other XLA flags.
 
                                               8 units, 10 steps    64 units, 100 steps
-        as it is here                                        7                    150
+        as in this script                                    7                    150
         no mask (--unmasked)                                 6                    280
         evaluation in batches of 32                          8.5                  160
         steps_per_execution=1                                9                    155
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     ends: list[float] = []
 
     def after_training(logs: Any = None) -> None:
-        # So far the last steps were dispatched, not done.
+        # JAX dispatches asynchronously: the last steps may not have finished yet.
         jax.block_until_ready([variable.value for variable in model.trainable_variables])
         trained.append(time.perf_counter())
 
@@ -180,19 +180,19 @@ def run(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
 def sweep(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
     """Train the 36 models of grulab's default sweep one after the other.
 
-    In 5 epochs nearly all of it is compilation, so the three seeds share a model, whose weights are drawn anew. The
-    whole in seconds on one core:
+    With 5 epochs nearly all of the time is compilation, so the three seeds share a compiled model with newly drawn
+    weights. Seconds for the whole sweep on one core:
 
         a new model for each seed                                                         167
         a new model for each seed, JAX's persistent cache, and no fusion emitters          62
-        a shared one                                                                       57
+        a shared model                                                                     57
         and --xla_cpu_use_fusion_emitters=false                                            45
         and --xla_backend_optimization_level=1                                             40
         and --xla_cpu_parallel_codegen_split_count=1                                       34
-        with level 0 instead of 1, whose code takes two to four times as long (as here)    24
-        a shared one, and JAX's persistent cache filled by the same sweep before           14
+        level 0 instead of 1 (this script); its code takes two to four times as long       24
+        a shared model, and JAX's persistent cache filled by the same sweep before         14
 
-    For many more epochs the faster code wins; what the environment says in XLA_FLAGS goes first.
+    With many more epochs the faster code wins; XLA_FLAGS in the environment takes precedence.
     """
     import keras
 
@@ -208,7 +208,7 @@ def sweep(arguments: argparse.Namespace, splits: "Splits") -> dict[str, Any]:
                 )
                 untrained = [variable.numpy() for variable in model.optimizer.variables]
             else:
-                # New weights, and an optimizer that remembers nothing; what is compiled stays.
+                # New weights and a reset optimizer; the compiled functions are kept.
                 model.set_weights(keras.models.clone_model(model).get_weights())
                 for variable, value in zip(model.optimizer.variables, untrained, strict=True):
                     variable.assign(value)
