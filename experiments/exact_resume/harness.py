@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from grulab.config.compose import compose
 from grulab.run_folder import checkpoint_folder, paths
-from grulab.run_folder.tensorboard import RunLogger
+from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted
 from grulab.training.callbacks.checkpointing import Checkpointer
 from grulab.training.callbacks.epoch_log import EpochLog

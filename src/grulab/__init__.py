@@ -1,7 +1,7 @@
-"""What do hidden size, depth and direction buy a GRU on variable-length sequences?
+"""Measure how hidden size, depth and direction affect a GRU on variable-length sequences.
 
-The public names are imported when they are first used, so that ``import grulab`` and the command line
-answer without waiting for torch.
+The public names are imported on first use, so that ``import grulab`` and the command line start without
+importing torch.
 """
 
 from importlib import import_module

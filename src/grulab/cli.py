@@ -1,4 +1,4 @@
-"""The command line: from verbs to commands, and the exit codes. Nothing heavy is imported before a verb needs it."""
+"""The command line: its subcommands and exit codes. A subcommand imports large libraries only when it needs them."""
 
 import difflib
 import logging
@@ -20,12 +20,12 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
   Tab completion: eval "$(grulab -sc install=bash)"
 """
-# Each is a module of grulab.commands.
+# The subcommands; each is a module of grulab.commands.
 VERBS = ("train", "resume", "report", "trace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 failed, 2 the user's mistake, 130 or 143 interrupted."""
+    """Run the command line; return the exit code: 0 done, 1 failed, 2 invalid input, 130 or 143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -57,9 +57,9 @@ def _run(verb: str, arguments: list[str]) -> int:
     from grulab.system.quick_import import import_numpy_with_one_thread, quick_import
     from grulab.system.signals import Interrupted, handle_defaults
 
-    # A log line that nobody reads any more (head has gone, the disk is full) is no reason for a traceback.
+    # No traceback if a log line cannot be written: the reader of the pipe (head) has exited, or the disk is full.
     logging.raiseExceptions = False
-    # Until a run has handlers of its own: the exit code of a termination.
+    # Until the run installs its own handlers, a termination signal exits with 143.
     handle_defaults(lambda *_: sys.exit(128 + signal.SIGTERM))
     with quick_import():
         import_numpy_with_one_thread()
@@ -71,10 +71,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     except Interrupted as error:
         return error.exit_code
     except Exception as error:
-        # The last resort: a line for everybody; the traceback is in run.log, or here for those who ask for it.
+        # Print one line. The traceback is in run.log; GRULAB_TRACEBACK=1 shows it in the terminal.
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
-        # Some of torch's have a stack of C++ below their first line.
+        # Some error messages of torch have a C++ stack below their first line.
         lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
         _refuse(f"{type(error).__name__}: " + "\n".join(lines))
         return 1
@@ -82,7 +82,7 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 
 def _completion(arguments: list[str]) -> list[str]:
-    """Answer the shell's question about verbs; return the arguments for Hydra's about the rest."""
+    """Print the completions of a subcommand; return the arguments for Hydra's completion, or [] if there are none."""
     words = os.environ.get("COMP_LINE", "").split(" ")
     if not any(word.startswith("query=") for word in arguments):
         return arguments
@@ -91,7 +91,7 @@ def _completion(arguments: list[str]) -> list[str]:
         return []
     if words[1] != "train":
         return []
-    # Hydra does not know of verbs.
+    # Hydra does not know the subcommands.
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     return arguments
 

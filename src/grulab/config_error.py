@@ -1,5 +1,5 @@
-"""The exception for a user's mistake."""
+"""The exception for invalid input."""
 
 
 class ConfigError(ValueError):
-    """A user's mistake: each line names the key, the value and the remedy. The command line exits with 2."""
+    """Invalid input: each line of the message names key, value and remedy. The command line exits with 2."""

@@ -1,4 +1,4 @@
-"""Types of configuration values, shared by every schema: the run's, the tasks' and the launcher's."""
+"""Types of configuration values, shared by the schemas of the run, the tasks and the launcher."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
-# The upper bounds keep a typing error from asking the machine for more than any machine has.
+# The upper bound rejects a mistyped number that would exceed the memory of any machine.
 Count = Annotated[Integer, Field(ge=1, le=10**9)]
 # Lightning, NumPy and Python seed their generators with 32 bits.
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]

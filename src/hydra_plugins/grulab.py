@@ -1,4 +1,4 @@
-"""The plugins that Hydra finds: they have to be in this package. The work is done in grulab.sweep."""
+"""The Hydra plugins of grulab, in the package where Hydra looks for plugins; grulab.sweep implements them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from grulab.internals.hydra import value_or_error
 
 
 class GridSweeper(Sweeper):
-    """Hydra's own sweeper, with keys that can go side by side, and with failures that stop no batch.
+    """Hydra's basic sweeper with zipped keys; a failed job does not stop the other jobs of a launch.
 
     Args:
-        max_batch_size: jobs launched together; None launches all.
-        params: what is swept, ``key: values``.
-        zip: keys whose values go side by side instead of each with each; a list of such lists.
+        max_batch_size: number of jobs launched together; None launches all.
+        params: the swept values, ``key: values``.
+        zip: keys whose values are paired by position instead of combined, or a list of lists of such keys.
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class GridSweeper(Sweeper):
         self.max_batch_size, self.params, self.zip = max_batch_size, params or {}, zip
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
+        """Create the launcher."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the jobs, up to the end or to the first failure, as the launcher's ``on_failure`` says.
+        """Launch all jobs; with ``on_failure: stop`` in the launcher, start no further jobs after a failure.
 
         Raises:
-            SweepFailedError: when all are done and some failed.
+            SweepFailedError: after the last launch, if a job failed.
         """
         from grulab.sweep.expand import expand
         from grulab.sweep.failures import JobNotRunError, SweepFailedError
@@ -52,7 +52,7 @@ class GridSweeper(Sweeper):
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-        # No check here that the jobs compose, which takes Hydra 60 ms a job: the command line has made it.
+        # The jobs are not composed here, which takes Hydra 60 ms per job: the command line has checked them.
         jobs = expand([*(f"{key}={values}" for key, values in self.params.items()), *arguments], self.zip)
         returned: list[JobReturn] = []
         size = self.max_batch_size or len(jobs)
@@ -75,11 +75,11 @@ class LocalLauncher(Launcher):
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the arguments that a job needs from Hydra."""
+        """Store the arguments of Hydra that a job needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; return how each ended."""
+        """Run the jobs; return the result of each job."""
         from grulab.sweep.hydra_jobs import HydraParts
         from grulab.sweep.launcher import launch
         from grulab.sweep.launcher_settings import parse_settings

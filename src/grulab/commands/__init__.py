@@ -1,1 +1,1 @@
-"""What each verb of the command line does."""
+"""The implementation of the command line's subcommands."""

@@ -1,4 +1,4 @@
-"""The parser of the arguments of the verbs that are no Hydra applications."""
+"""The argument parser of the subcommands that are not Hydra applications."""
 
 import argparse
 from typing import NoReturn
@@ -7,8 +7,8 @@ from grulab.config_error import ConfigError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argument parser that raises its mistakes instead of printing them."""
+    """An argument parser that raises ConfigError instead of printing the error and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError with the message and where to find help."""
+        """Raise a ConfigError with the message and a pointer to ``--help``."""
         raise ConfigError(f"{message}; {self.prog} --help shows how")

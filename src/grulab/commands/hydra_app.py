@@ -1,4 +1,4 @@
-"""The Hydra application behind ``grulab train``: a user's mistakes are found before Hydra makes a folder."""
+"""The Hydra application behind ``grulab train``, with checks of the input before Hydra creates a folder."""
 
 import os
 import sys
@@ -23,12 +23,12 @@ from grulab.run_folder import paths
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
 
-# The precisions that every device has.
+# The precisions that every device supports.
 _ANYWHERE = ("32-true", "bf16-mixed")
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
-    """Return Hydra's flags and the overrides; unlike Hydra, take them in any order.
+    """Parse Hydra's flags and the overrides; unlike Hydra, accept them in any order.
 
     Raises:
         ConfigError: if a flag is unknown.
@@ -43,10 +43,10 @@ def parse_arguments(words: Sequence[str]) -> Namespace:
 
 
 def refuse_flags(args: Namespace) -> None:
-    """Refuse Hydra's flags that would do harm here.
+    """Reject the flags of Hydra that grulab does not support.
 
     Raises:
-        ConfigError: naming the flag and a remedy.
+        ConfigError: if there is such a flag; the message names the flag and a remedy.
     """
     if args.config_path is not None:
         raise ConfigError(f"--config-path {args.config_path}: would replace conf/; --config-dir adds to it")
@@ -69,21 +69,21 @@ def with_config_dir(args: Namespace) -> list[str]:
 
 
 def call_hydra(args: Namespace, words: Sequence[str]) -> None:
-    """Let Hydra run the job, or all jobs of a sweep.
+    """Run the job, or all jobs of a sweep, with Hydra.
 
     Args:
-        args: the command line, parsed.
-        words: the command line as it goes to Hydra.
+        args: the parsed command line.
+        words: the words of the command line to pass to Hydra.
 
     Raises:
         ConfigError: for Hydra's own errors.
     """
-    # Hydra wants flags before overrides, and all overrides in one stretch.
+    # Hydra requires the flags before the overrides, and the overrides in one block.
     flags = [word for word in words if word not in args.overrides and not word.startswith("hydra.")]
     overrides = [word for word in words if word not in flags]
     sys.argv = ["grulab", *flags, *overrides]
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Hydra would print and exit with 1; our caller decides about both.
+    # Without this Hydra prints the error and exits with 1; the caller of this function handles both.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
@@ -94,14 +94,14 @@ def call_hydra(args: Namespace, words: Sequence[str]) -> None:
 
 
 def check_machine(config: Config) -> None:
-    """Check, on the machine where the run will be, that it has the device, the precision and the kernels.
+    """Check that this machine, which executes the run, has the device, the precision and the kernels of the run.
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if one of them is missing.
     """
     refuse_missing_kernels(config)
     trainer = config.trainer
-    # Only these need torch to be answered.
+    # Only these settings need torch for the check.
     if trainer.accelerator not in ("auto", "cpu") or trainer.devices != 1 or trainer.precision not in _ANYWHERE:
         from grulab.training.device import find_accelerator
 
@@ -109,15 +109,15 @@ def check_machine(config: Config) -> None:
 
 
 def make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
-    """Make the folder of a run or a sweep, a new one, and return it.
+    """Create the folder of a new run or sweep and return its path.
 
     Args:
-        key: of the configuration, that says where it is.
-        folder: where it is.
-        overrides: of the user: a folder that they name is not renamed.
+        key: the configuration key of the folder, such as ``hydra.run.dir``.
+        folder: the path; ``-2``, ``-3`` ... is appended if it exists.
+        overrides: the user's overrides; a folder that they set is not renamed.
 
     Raises:
-        ConfigError: if it cannot be made, or there is something in it.
+        ConfigError: if the folder cannot be created or is not empty.
     """
     try:
         if key not in map(key_of, overrides):
@@ -125,12 +125,12 @@ def make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
-    # A lock file is left by a sweep that was killed before it had begun.
+    # A sweep that was killed before it began leaves a lock file.
     if any(path.name != paths.LOCK for path in folder.iterdir()):
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
     return folder
 
 
 def with_folder(words: Sequence[str], key: str, folder: Path) -> list[str]:
-    """Return the words with the folder as it is now: a time in its name would be another when Hydra comes to it."""
+    """Return the words with a fixed folder: Hydra would resolve a time in the folder's name again, to a later one."""
     return [*(word for word in words if key_of(word) != key), f"{key}={quoted(str(folder))}"]

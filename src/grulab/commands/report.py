@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run ``grulab report ARGUMENTS``.
 
     Raises:
-        ConfigError: for a user's mistake.
+        ConfigError: if an argument is invalid.
     """
     parser = ArgumentParser(prog="grulab report", description=__doc__)
     parser.add_argument("sweep_dir", metavar="DIR", help="the sweep's folder, outputs/sweeps/<name>/<date_time>")

@@ -1,4 +1,4 @@
-"""``grulab resume``: a run or a sweep goes on where it stopped, from its folder alone."""
+"""``grulab resume``: continue a stopped run or sweep from the contents of its folder."""
 
 import logging.config
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run ``grulab resume ARGUMENTS``.
 
     Raises:
-        ConfigError: for a user's mistake.
+        ConfigError: if an argument is invalid.
     """
     parser = ArgumentParser(
         prog="grulab resume",
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
-    """Go on with a stopped run, and log as ``grulab train`` does.
+    """Resume a stopped run, with the same logging as ``grulab train``.
 
     Raises:
         As :func:`grulab.resume`.
@@ -52,7 +52,7 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
     try:
         _log_to(run_dir)
     except (OSError, ValueError) as error:
-        # A file handler's own error comes wrapped.
+        # logging.config wraps the error of the file handler.
         raise ConfigError(f"{run_dir}: run.log cannot be written ({error.__cause__ or error})") from None
     with quick_import():
         from grulab.training.resume import resume_run
@@ -61,11 +61,11 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
 
 
 def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False) -> None:
-    """Go on with a stopped sweep: its own command once more, in its folder.
+    """Resume a stopped sweep: run its stored command again in its folder.
 
     Args:
         sweep_dir: the sweep's folder.
-        overrides: changes to its command.
+        overrides: changes to the stored command.
         plan: whether to show the jobs and stop.
 
     Raises:
@@ -85,7 +85,7 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False
 
 
 def _log_to(run_dir: Path) -> None:
-    """Log as ``grulab train`` does, to the same run.log."""
+    """Configure logging as in ``grulab train``, to the run.log in this folder."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "grulab.yaml")
     root = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}, "settings": settings})
     logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(root.settings, resolve=True)))

@@ -1,4 +1,4 @@
-"""``grulab train -m``: a sweep, from the check of its jobs to its report."""
+"""``grulab train -m``: check the jobs of a sweep, run them and write the report."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -22,11 +22,11 @@ _DIR = "hydra.sweep.dir"
 
 
 def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
-    """Run a sweep, or go on with it, in a folder that is locked meanwhile.
+    """Run or resume a sweep, with its folder locked.
 
     Args:
-        args: the command line, parsed.
-        words: the command line.
+        args: the parsed command line.
+        words: the words of the command line.
         plan: whether to show the jobs and stop.
 
     Raises:
@@ -69,11 +69,12 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
 
 
 def _check_machine_of_jobs(sweep: Sweep) -> None:
-    """Check that this machine has what the jobs ask for, if our launcher runs them: with another, they may be
-    anywhere, and each checks the machine that it finds itself on.
+    """Check that this machine has what the jobs need, if grulab's launcher runs them.
+
+    Another launcher may run the jobs on other machines, so there each job checks its own machine.
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if something is missing, or a job's ``trainer.devices`` is not 1.
     """
     if sweep.settings is None:
         return
@@ -92,14 +93,14 @@ def _check_machine_of_jobs(sweep: Sweep) -> None:
 
 
 def _arguments(args: Namespace) -> list[str]:
-    """Return the words that make the same sweep again from any place, in any folder."""
+    """Return the words that start the same sweep from any working directory, without the sweep's folder."""
     flags = [f"--config-name={args.config_name}"] if args.config_name else []
     flags += [f"--config-dir={Path(args.config_dir).resolve()}"] if args.config_dir else []
     return flags + [line for line in args.overrides if key_of(line) != _DIR]
 
 
 def _report_on(sweep_dir: Path) -> None:
-    """Print the leaderboard of the results so far, also of a sweep with failures."""
+    """Print the leaderboard and write the report of the results so far, also if some jobs failed."""
     known = manifest.read(sweep_dir)
     if known and known.jobs:
         from grulab.report.sections import report_console

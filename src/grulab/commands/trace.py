@@ -1,4 +1,4 @@
-"""``grulab trace``: what flows through a trained GRU, how it was learned, and one prediction step by step."""
+"""``grulab trace``: show a trained GRU's data flow, its training by epochs, and one prediction step by step."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run ``grulab trace ARGUMENTS``.
 
     Raises:
-        ConfigError: for a user's mistake.
+        ConfigError: if an argument is invalid.
     """
     parser = ArgumentParser(prog="grulab trace", description=__doc__)
     parser.add_argument(
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
         "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
     )
     options = parser.parse_args(arguments)
-    # It imports torch.
+    # This module imports torch.
     with quick_import():
         from grulab.report.trace import trace
 

@@ -22,9 +22,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run ``grulab train ARGUMENTS``.
 
     Raises:
-        ConfigError: for a user's mistake; nothing has been made then.
-        SweepFailedError: when a sweep is at its end and some of its jobs failed.
-        Interrupted: if it was asked to stop; everything up to there is saved.
+        ConfigError: if the command line or the configuration is invalid; nothing has been created then.
+        SweepFailedError: at the end of a sweep, if some of its jobs failed.
+        Interrupted: if a signal stopped the run; its progress is saved.
         Exception: the error that stopped a run.
     """
     words, plan = [word for word in arguments if word != PLAN], PLAN in arguments

@@ -1,1 +1,1 @@
-"""A run's configuration: its schema, how it is composed, and the words for a user's mistakes."""
+"""The configuration of a run: its schema, its composition, and the messages for invalid input."""

@@ -1,4 +1,4 @@
-"""From overrides to a run's checked configuration, before anything is started. No torch."""
+"""Compose the checked configuration of a run from overrides, before anything starts. Does not import torch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ from grulab.config_error import ConfigError
 
 @dataclass(frozen=True)
 class HydraSettings:
-    """The part of Hydra's own configuration that matters here.
+    """The part of Hydra's own configuration that grulab uses.
 
     Attributes:
         run_dir: hydra.run.dir.
         sweep_dir: hydra.sweep.dir.
-        subdir: hydra.sweep.subdir as it is written, for it is another in each job.
+        subdir: hydra.sweep.subdir, not resolved, because each job resolves it to a different folder.
         sweeper: hydra.sweeper.
         launcher: hydra.launcher.
     """
@@ -55,7 +55,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 
 def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[Config, HydraSettings]:
-    """Return a single run's configuration, and Hydra's own.
+    """Return the configuration of a single run, and Hydra's settings.
 
     Raises:
         ConfigError: as :func:`compose`.
@@ -70,18 +70,18 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
 
 
 def compose_values(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, HydraSettings]:
-    """Return what Hydra composes, unchecked, and Hydra's own configuration; within :func:`hydra_ready`."""
+    """Return the unchecked values that Hydra composes, and Hydra's settings; call it within :func:`hydra_ready`."""
     values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
     sweep: Any = OmegaConf.to_container(values.hydra.sweep, resolve=False)
     sweeper: Any = OmegaConf.to_container(values.hydra.sweeper, resolve=True)
     launcher: Any = OmegaConf.to_container(values.hydra.launcher, resolve=True)
-    # The folders refer to the name.
+    # Resolved within the full configuration: the folders interpolate the run's name.
     settings = HydraSettings(values.hydra.run.dir, values.hydra.sweep.dir, str(sweep["subdir"]), sweeper, launcher)
     return values, settings
 
 
 def checked(values: DictConfig) -> Config:
-    """Return the checked configuration of composed values, Hydra's own part left out.
+    """Return the checked configuration of composed values, without Hydra's own section.
 
     Raises:
         ConfigError: as :func:`grulab.config.parse.parse`.
@@ -92,14 +92,14 @@ def checked(values: DictConfig) -> Config:
 
 
 def refuse_size_and_budget(budget_set: Any, overrides: Sequence[str]) -> None:
-    """Refuse a hidden size beside a budget of parameters, which determines it.
+    """Reject a hidden size together with a parameter budget, which determines the hidden size.
 
     Args:
-        budget_set: the budget of the composed values.
-        overrides: of the user.
+        budget_set: ``model.parameter_budget`` in the composed values.
+        overrides: the user's overrides.
 
     Raises:
-        ConfigError: if both are asked for.
+        ConfigError: if both are set.
     """
     lines = {key_of(line): line.lstrip("+") for line in overrides}
     size, budget = lines.get("model.hidden_size"), lines.get("model.parameter_budget")
@@ -111,7 +111,7 @@ def refuse_size_and_budget(budget_set: Any, overrides: Sequence[str]) -> None:
 
 @contextmanager
 def hydra_ready(overrides: Sequence[str]) -> Iterator[None]:
-    """Make Hydra ready to compose, and turn its errors into a ConfigError."""
+    """Initialise Hydra for composing, and convert its errors to ConfigError."""
     with initialize_config_dir(str(config_dir()), job_name="grulab", version_base="1.3"):
         try:
             yield

@@ -1,4 +1,4 @@
-"""The folder conf/: where it is, and the choices in it."""
+"""The path of the folder conf/, and the choices in it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def config_dir() -> Path:
-    """Return the folder of YAML files: conf/ of the checkout, or the copy that a wheel carries."""
+    """Return the folder of YAML files: conf/ of the checkout, or its copy in an installed wheel."""
     inside = _PACKAGE / "conf"
     return inside if inside.is_dir() else _PACKAGE.parents[1] / "conf"
 
@@ -23,11 +23,11 @@ def groups() -> dict[str, list[str]]:
 
 
 def chosen_task(overrides: Sequence[str]) -> str:
-    """Return the task of the data that these overrides choose."""
+    """Return the task that the overrides choose with ``data=``, or the default task."""
     choice = next((value for key, value in map(split_override, overrides) if key == "data"), None)
     if choice is None:
         defaults = yaml.safe_load((config_dir() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
         choice = next(entry["data"] for entry in defaults if "data" in entry)
     path = config_dir() / "data" / f"{choice}.yaml"
-    # A file of the user's own is likely to be named after its task.
+    # A user's file outside conf/ probably has the name of its task.
     return str(yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else choice)

@@ -1,4 +1,4 @@
-"""The errors of Hydra and OmegaConf, in one line that names key, value and remedy."""
+"""Convert errors of Hydra and OmegaConf to one line that names the key, the value and the remedy."""
 
 import re
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from grulab.config.suggestions import unknown_key, valid_keys
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
-    """Return every key and group that an override can name, for the data that these overrides choose."""
+    """Return every key and group that an override can name, for the task that these overrides choose."""
     return [*valid_keys(chosen_task(overrides)), *groups()]
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return the line for an error.
+    """Return a one-line message for an error.
 
     Args:
-        error: Hydra's, OmegaConf's or the YAML reader's.
-        overrides: what the user wrote.
+        error: an exception of Hydra, OmegaConf or the YAML reader.
+        overrides: the user's overrides.
     """
     text = " ".join(str(error).split())
 
@@ -48,5 +48,5 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         override = getattr(error, "override", None) or " ".join(overrides)
         return f"{override}: cannot be read as key=value; quote what the shell or Hydra would take apart"
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
-    # What OmegaConf adds about its own types helps nobody here.
+    # OmegaConf appends its internal types, which do not help the user.
     return re.sub(r" (reference_type|object_type)=\S+", "", f"{text} {cause}").strip()

@@ -1,11 +1,11 @@
-"""What a user should know of a configuration: options without effect, and devices not to be trusted."""
+"""Notes on a configuration: options without effect, and devices with known errors."""
 
 from grulab.config.parameter_budget import parameters
 from grulab.config.schema import Config
 
 
 def notes(config: Config) -> list[str]:
-    """Return a line for every option that has no effect in this run, or that the user should know of."""
+    """Return a line for every option that has no effect in this run or needs the user's attention."""
     lines = []
     if config.model.parameter_budget is not None:
         lines.append(

@@ -1,4 +1,4 @@
-"""Overrides, ``key=value`` as the command line has them: how one is read, and what kind it is."""
+"""Parse and classify overrides, the ``key=value`` arguments of the command line."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,10 +10,10 @@ from grulab.config_error import ConfigError
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Return overrides as Hydra reads them.
+    """Parse overrides with Hydra's parser.
 
     Raises:
-        ConfigError: if one has no key.
+        ConfigError: if an override has no key.
     """
     parsed = [_parse(line) for line in overrides]
     for override in parsed:
@@ -29,28 +29,28 @@ def split_override(line: str) -> tuple[str, str]:
 
 
 def key_of(line: str) -> str:
-    """Return an override's key; of a flag, the flag."""
+    """Return the key of an override; for a flag, return the flag."""
     return split_override(line)[0]
 
 
 def quoted(value: str) -> str:
-    """Return a value that Hydra takes as it is, whatever it holds."""
+    """Quote a value so that Hydra reads it literally."""
     escaped = value.replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides that do more than set a value; jobs that agree in them are composed alike."""
+    """Return the overrides that do more than set a value; jobs that agree in them share one composition."""
     return tuple(str(override.input_line) for override in parse_overrides(overrides) if not sets_value(override))
 
 
 def is_about_hydra(line: str) -> bool:
-    """Return whether an override is of Hydra's own configuration, and not of the run's."""
+    """Return whether an override changes Hydra's own configuration, and not the run's."""
     return key_of(line).startswith(("hydra.", "hydra/"))
 
 
 def sets_value(override: Override) -> bool:
-    """Return whether the override changes a value that is there, and not what the configuration is made of."""
+    """Return whether the override changes an existing value, and not the structure of the configuration."""
     is_value = "." in override.key_or_group or override.key_or_group in ("name", "seed")
     if is_about_hydra(override.key_or_group):
         return False
@@ -59,5 +59,5 @@ def sets_value(override: Override) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _parse(line: str) -> Override:
-    """Return an override; the jobs of a sweep are made of few different ones, and reading one takes a millisecond."""
+    """Parse an override; cached, because parsing takes a millisecond and the jobs of a sweep share few overrides."""
     return OverridesParser.create().parse_overrides([line])[0]

@@ -1,4 +1,4 @@
-"""The number of parameters of a GRU classifier, and the largest hidden size within a budget. No torch."""
+"""The number of parameters of a GRU classifier, and the largest hidden size within a budget, without torch."""
 
 import dataclasses
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from grulab.tasks.registry import build_task
 
 
 def parameters(config: Config) -> int:
-    """Return the number of weights and biases of a run's model. The task is built: its sizes are asked for."""
+    """Return the number of weights and biases of a run's model. This builds the task to get its sizes."""
     task, model = build_task(config.data), config.model
     return count_parameters(
         task.num_features, model.hidden_size, model.num_layers, task.num_classes, model.bidirectional
@@ -18,7 +18,7 @@ def parameters(config: Config) -> int:
 
 
 def within_budget(config: Config) -> Config:
-    """Return the configuration with the hidden size that its budget of parameters buys, if it has one.
+    """Return the configuration with the largest hidden size within its parameter budget, if it has a budget.
 
     Raises:
         ConfigError: if the budget is less than a single unit needs.
@@ -45,7 +45,7 @@ def count_parameters(
     """Return the number of weights and biases of a :class:`grulab.GRUClassifier`.
 
     Each layer and direction of ``nn.GRU`` has three gates, each with weights for its input and for its state, and two
-    biases; the head reads the last layer's directions.
+    biases; the input of the linear head is the state of each direction of the last layer.
     """
     directions = 2 if bidirectional else 1
     inputs = num_features + (num_layers - 1) * directions * hidden_size

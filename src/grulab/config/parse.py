@@ -1,4 +1,4 @@
-"""Plain values become a checked configuration, or a line for each mistake in them."""
+"""Convert plain values to a checked configuration, or to an error with a line for each mistake."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _SECTIONS = [field.name for field in dataclasses.fields(Config)]
 
 
 def parse(values: Mapping[str, Any]) -> Config:
-    """Turn nested plain values into a checked :class:`Config`; the data themselves are not looked at.
+    """Convert nested plain values to a checked :class:`Config`, without reading any data.
 
     Raises:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
@@ -43,7 +43,7 @@ def parse(values: Mapping[str, Any]) -> Config:
 
 
 def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:
-    """Return the checked section ``data``, by the schema of the task that it names.
+    """Return the section ``data``, checked with the schema of its task.
 
     Raises:
         ConfigError: with a line for each mistake.
@@ -66,7 +66,7 @@ def _data_schema(task: str) -> TypeAdapter[DataConfig]:
 
 
 def _is_left(mistake: Mapping[str, Any]) -> bool:
-    """Return whether a mistake is not one of the section ``data``, which has been told already."""
+    """Return whether a mistake is still to be reported: :func:`_parse_data` reports those in the section ``data``."""
     return bool(mistake["loc"][0] != "data" or mistake["type"] == "missing")
 
 
@@ -79,7 +79,7 @@ def _explain(mistake: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     location = mistake["loc"]
     key, value, kind = dotted(location), mistake["input"], mistake["type"]
     if kind == "value_error":
-        # Our own rules name their key themselves, relative to the section they stand in.
+        # The messages of the schemas' own validators begin with the key, relative to its section.
         return f"{location[0]}.{mistake['ctx']['error']}"
     if key in ("experiment", "debug") and isinstance(value, Mapping):
         return f"{key}: has keys of its own; begin the file that you chose for it with # @package _global_"

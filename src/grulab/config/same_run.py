@@ -1,4 +1,4 @@
-"""Whether two configurations are the same run: the keys that may change when a run is resumed."""
+"""Decide whether two configurations are the same run: which keys may change when a run is resumed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 
-# How long a run goes on, and where: the numbers depend on these keys in their last bits at most.
+# These keys set how long and where a run trains; they change its numbers in the last bits at most.
 MAY_CHANGE = frozenset(
     {
         "trainer.max_epochs",
@@ -24,10 +24,10 @@ MAY_CHANGE = frozenset(
 
 
 def refuse_another_run(before: Config, after: Config) -> None:
-    """Check that a run stays the same run.
+    """Check that two configurations are the same run.
 
     Raises:
-        ConfigError: naming each key that may not change, with both values.
+        ConfigError: with a line for each changed key that may not change, with both values.
     """
     old, new = flatten(before.to_dict()), flatten(after.to_dict())
     lines = [
@@ -40,18 +40,18 @@ def refuse_another_run(before: Config, after: Config) -> None:
 
 
 def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the dotted keys that make two configurations, as nested plain values, different runs."""
+    """Return the dotted keys whose values make two configurations (nested plain values) different runs."""
     old, new = flatten(before), flatten(after)
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
 
 
 def name_of_run(config: Config) -> str:
-    """Return a text that two configurations share if they make the same run: all but the name counts."""
+    """Return a hash of the configuration without ``name``: two configurations that make the same run share it."""
     return dataclasses.replace(config, name="any").hash()
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted keys."""
+    """Flatten nested values to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
@@ -59,7 +59,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values under dotted keys nested again."""
+    """Nest values with dotted keys: the inverse of :func:`flatten`."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *sections, name = key.split(".")

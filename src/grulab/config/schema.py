@@ -1,6 +1,6 @@
 """The schema of a run's configuration: types, ranges and cross-field rules. The values are in conf/.
 
-No torch here: a mistake is reported before anything slow is imported.
+This module does not import torch, so that mistakes are reported before the slow imports.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Loop = Literal["fast", "lightning"]
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The recurrent part: the three axes of the sweep, dropout between its layers, and its implementation."""
+    """The GRU: hidden size or parameter budget, depth, direction, dropout between layers, and implementation."""
 
     hidden_size: Annotated[Count, Field(le=MAX_HIDDEN_SIZE)]
     num_layers: Annotated[Count, Field(le=1000)]
@@ -37,10 +37,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """The update of the weights."""
+    """The optimizer and its learning-rate schedule."""
 
     algorithm: Algorithm
-    # Beyond that, a 32-bit float cannot hold Adam's first step.
+    # Above this bound, Adam's first step overflows a 32-bit float.
     lr: Annotated[Number, Field(gt=0, le=3e37)]
     weight_decay: Annotated[Number, Field(ge=0)]
     schedule: Schedule
@@ -56,7 +56,7 @@ def _one_device(value: Any) -> Any:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainerConfig:
-    """How long, where and in which precision."""
+    """The duration, the device and the precision of the training."""
 
     max_epochs: Count
     early_stopping_patience: Count | None
@@ -71,7 +71,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
-    """Which epoch is the best one, and how often the newest state is kept."""
+    """The metric that selects the best epoch, and how often the newest state is saved."""
 
     monitor: Metric
     every_n_epochs: Count
@@ -82,7 +82,7 @@ class CheckpointConfig:
 class Config:
     """The configuration of one run."""
 
-    # A name becomes a folder's: no separators, nothing a shell or an override would read differently.
+    # The name becomes a folder's name: no separators, and no characters special to a shell or an override.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     seed: Seed
     data: DataConfig
@@ -92,7 +92,7 @@ class Config:
     checkpoint: CheckpointConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration in plain types, as it goes into checkpoints and JSON."""
+        """Return the configuration as nested plain types, as stored in checkpoints and JSON."""
         return dataclasses.asdict(self)
 
     def hash(self) -> str:
@@ -102,5 +102,5 @@ class Config:
 
 
 def is_higher_better(metric: str) -> bool:
-    """Return whether a metric is better when it is higher: an accuracy is, a loss is not."""
+    """Return whether higher values of the metric are better: true for an accuracy, false for a loss."""
     return not metric.endswith("loss")

@@ -1,4 +1,4 @@
-"""Did you mean ...? The nearest key to one that does not exist."""
+"""Suggest the nearest existing key for a key that does not exist."""
 
 import dataclasses
 import difflib
@@ -11,17 +11,17 @@ from grulab.tasks.registry import find_task, task_names
 
 
 def unknown_key(override: str, valid: Sequence[str]) -> str:
-    """Return the line for a key that does not exist, with the nearest one that does.
+    """Return the error line for a key that does not exist, with the nearest existing key.
 
     Args:
-        override: as the user wrote it, ``key=value``.
+        override: the user's override, ``key=value``.
         valid: the keys that exist.
     """
     key = override.split("=", 1)[0]
     alike = [name for name in valid if ("." in name) == ("." in key)]
     near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
     if not near:
-        # A bare name is often right but for its section: hidden_size for model.hidden_size.
+        # Often only the section is missing or wrong: hidden_size for model.hidden_size.
         near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
     owner = None if key in valid else _task_with(key)
     if owner:
@@ -34,7 +34,7 @@ def unknown_key(override: str, valid: Sequence[str]) -> str:
 
 
 def valid_keys(task: str | None) -> list[str]:
-    """Return every dotted key of a configuration with this task; of an unknown task, the keys that all tasks have."""
+    """Return every dotted key of a configuration with this task; for an unknown task, the keys common to all."""
     try:
         data = find_task(task).config_class if isinstance(task, str) else DataConfig
     except ConfigError:
@@ -53,7 +53,7 @@ def _keys(section: type, data: type, prefix: str = "") -> Iterator[str]:
 
 
 def _task_with(key: str) -> str | None:
-    """Return the first task that has a key."""
+    """Return the first task that has the key, or None."""
     if not key.startswith("data."):
         return None
     return next((task for task in task_names() if key in valid_keys(task)), None)

@@ -1,4 +1,4 @@
-"""What a value that a schema refuses should have been, in words."""
+"""The messages for values that a schema rejects."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def remedy(mistake: Mapping[str, Any]) -> str:
-    """Return what to write instead, for one of pydantic's errors."""
+    """Return the remedy for one of pydantic's errors, as the end of a message."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     match kind:
         case "greater_than_equal":
@@ -44,12 +44,12 @@ def remedy(mistake: Mapping[str, Any]) -> str:
 
 
 def dotted(location: Sequence[str | int]) -> str:
-    """Return where a value is as an override names it: ``data.frequencies[1]``."""
+    """Return the location of a value as a dotted key: ``data.frequencies[1]``."""
     return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
 
 
 def shown_value(value: Any) -> str:
-    """Return a value as the command line writes it."""
+    """Return a value as text in the syntax of the command line."""
     if isinstance(value, Mapping):
         return "{...}"
     if value is None or isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""From sequences to padded batches."""
+"""Padded batches: datasets, samplers and DataLoaders."""

@@ -1,4 +1,4 @@
-"""The LightningDataModule: a task's three splits as loaders of padded batches."""
+"""The LightningDataModule: the three splits of a task as DataLoaders of padded batches."""
 
 import os
 from collections.abc import Iterator
@@ -23,11 +23,12 @@ from grulab.system.signals import blocked_signals
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import build_task
 
-# Without gradients nothing has to be kept: there is room for eight training batches, of short sequences for more.
+# Evaluation stores no activations, so a batch can be eight times as large as in training, or larger if the sequences
+# are short.
 _EVALUATION_FACTOR = 8
 _EVALUATION_STEPS = 16_384
 _PADDING_WINDOWS = 32
-# To make a batch of short sequences takes a fixed time mostly; eight made together share it.
+# The time to generate a batch of short sequences is mostly fixed; eight batches generated together share it.
 _FETCHED_TOGETHER = 8
 _FETCHED_VALUES = 1_000_000
 _NEEDED_BY: dict[str, tuple[Split, ...]] = {
@@ -39,14 +40,14 @@ _NEEDED_BY: dict[str, tuple[Split, ...]] = {
 
 
 class SequenceDataModule(L.LightningDataModule):
-    """Loaders of :class:`PaddedBatch` for the three splits of a task.
+    """DataLoaders of :class:`PaddedBatch` for the three splits of a task.
 
-    The sequences depend on ``config.seed`` alone, the order of batches on ``seed`` and the epoch: neither touches,
-    or depends on, any global random generator, so 0 and 2 workers give the same batches.
+    The sequences depend on ``config.seed`` only, and the order of the batches on ``seed`` and the epoch. Neither uses
+    a global random generator, so the batches are the same with any number of workers.
 
     Args:
-        config: the task and its loading.
-        seed: of the order in which the training sequences come.
+        config: the task, its batch size and the number of workers.
+        seed: the seed of the order of the training sequences.
     """
 
     def __init__(self, config: DataConfig, seed: int) -> None:
@@ -58,18 +59,18 @@ class SequenceDataModule(L.LightningDataModule):
         self._loaders: list[_Loader] = []
 
     def split(self, name: Split) -> SplitDataset:
-        """Return a split; one that fits into memory is generated when it is first asked for."""
+        """Return a split; a split that fits into memory is generated on the first call."""
         if name not in self._splits:
             self._splits[name] = SplitDataset(self.config, name)
         return self._splits[name]
 
     def setup(self, stage: str) -> None:
-        """Generate what the stage needs, before any worker process is forked."""
+        """Generate the splits of the stage, before any worker process is forked."""
         for name in _NEEDED_BY[stage]:
             self.split(name)
 
     def train_dataloader(self) -> DataLoader[PaddedBatch]:
-        """Return the training batches of the trainer's epoch, shuffled by length bucket."""
+        """Return the training batches of the trainer's current epoch, shuffled and grouped by length."""
         batches = count_batches(self.task.size("train"), self.config.batch_size)
         return self._loader("train", ResumableBatchSampler(self._training_batches, self._position, batches))
 
@@ -82,9 +83,9 @@ class SequenceDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def padding(self) -> float:
-        """Return which share of the first training epoch's batches is padding.
+        """Return the fraction of padding in the batches of the first training epoch, from 0 to 1.
 
-        Of a long epoch, its first 32 windows stand for all: windows are random subsets of the same sequences.
+        A long epoch is measured by its first 32 windows, because all windows are random subsets of the sequences.
         """
         steps, total = 0, 0
         for batch in islice(self._training_batches(0, 0), _PADDING_WINDOWS * WINDOW):
@@ -99,7 +100,7 @@ class SequenceDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
         split, batch_size = self.split(name), self._evaluation_batch_size()
-        # Evaluation is never gone on with: it begins anew.
+        # Evaluation is never resumed: it starts from the beginning.
         sampler = ResumableBatchSampler(
             lambda epoch, done: evaluation_batches(split.lengths_of, len(split), batch_size),
             lambda: (0, 0),
@@ -115,7 +116,7 @@ class SequenceDataModule(L.LightningDataModule):
         on_cuda = trainer is not None and trainer.strategy.root_device.type == "cuda"
         loader = _Loader(
             self.split(name),
-            # An item is a batch already, and this is how many of them are fetched together: no collating.
+            # An item of the dataset is already a batch, so this is the number of batches that are fetched together.
             batch_size=self._fetched_together(name),
             sampler=sampler,
             collate_fn=_as_it_is,
@@ -123,37 +124,37 @@ class SequenceDataModule(L.LightningDataModule):
             persistent_workers=self.config.num_workers > 0,
             pin_memory=on_cuda,
             worker_init_fn=partial(_end_with, os.getpid()),
-            # Without a generator of its own, a loader draws from the global one each time it is iterated.
+            # Without its own generator, a DataLoader draws from the global generator whenever it is iterated.
             generator=torch.Generator().manual_seed(0),
         )
         self._loaders.append(loader)
         return loader
 
     def _fetched_together(self, name: Split) -> int:
-        """Return how many batches are made at a time: more than one where they are small."""
+        """Return the number of batches to fetch together: more than one if they are small."""
         size = self.config.batch_size if name == "train" else self._evaluation_batch_size()
         values = size * self.task.length_range[1] * self.task.num_features
         return max(1, min(_FETCHED_TOGETHER, _FETCHED_VALUES // values))
 
     def close(self) -> None:
-        """End the processes that assemble batches."""
+        """End the worker processes of all DataLoaders."""
         while self._loaders:
             self._loaders.pop().close()
 
     def _position(self) -> tuple[int, int]:
-        """Return the trainer's epoch and the number of its batches that are done."""
+        """Return the trainer's current epoch and the number of its batches that are done."""
         return (0, 0) if self.trainer is None else next_epoch_and_batch(self.trainer)
 
 
 class _Loader(DataLoader[PaddedBatch]):
     """A DataLoader that fetches several batches together and yields them one by one.
 
-    Its workers are deaf to the signals that their whole process group gets: their parent ends them in order. The
-    signals are blocked before a worker is born, for it inherits that.
+    The workers ignore signals that are sent to the whole process group, because the parent process ends them in
+    order. The signals are blocked before a worker is forked, so that it inherits the blocked signals.
     """
 
     def __len__(self) -> int:
-        """Return how many batches there are, however they are fetched."""
+        """Return the number of batches, independent of how many are fetched together."""
         return len(cast(ResumableBatchSampler, self.sampler))
 
     def __iter__(self) -> Any:
@@ -163,7 +164,7 @@ class _Loader(DataLoader[PaddedBatch]):
             return chain.from_iterable(super().__iter__())
 
     def close(self) -> None:
-        """End the workers; at the interpreter's exit nobody would, for they do not hear its SIGTERM."""
+        """End the workers, which ignore the SIGTERM that they receive at the interpreter's exit."""
         shut_down_workers(self)
 
 

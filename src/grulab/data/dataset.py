@@ -1,4 +1,4 @@
-"""A task's splits as batches: kept in memory where they are small, made anew for each batch where they are not."""
+"""The splits of a task as batches: small splits are kept in memory, large ones are generated batch by batch."""
 
 import numpy as np
 import torch
@@ -10,21 +10,21 @@ from grulab.field_types import SPLITS, Split
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import build_task
 
-# A split whose padded features need more bytes than this is made by index: it takes no memory, whatever its size.
+# A split whose padded features need more bytes than this is generated batch by batch and not kept in memory.
 IN_MEMORY = 64 * 2**20
-# How many bytes of features this process remembers, for all its data modules and the processes forked from it.
+# Limit of this process's cache of splits, in bytes of features; all data modules and forked processes share it.
 _REMEMBERED = 256 * 2**20
 
 
 class SplitDataset(Dataset[PaddedBatch]):
-    """One split; an item is a whole batch, gathered or made at once. Both ways give the same batches.
+    """One split, whose items are whole batches: gathered from memory or generated, with the same result.
 
     Args:
-        config: the task and how large its splits are.
+        config: the task and the sizes of its splits.
         name: "train", "val" or "test".
 
     Attributes:
-        in_memory: whether its batches are gathered from memory.
+        in_memory: whether the batches are gathered from memory.
     """
 
     def __init__(self, config: DataConfig, name: Split) -> None:
@@ -39,17 +39,17 @@ class SplitDataset(Dataset[PaddedBatch]):
         return self._size
 
     def lengths_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many steps these sequences have: (sequences,) int64."""
+        """Return the lengths of the sequences with these indices, in steps: (sequences,) int64."""
         if self._whole is not None:
             return np.asarray(self._whole.lengths)[indices]
         return self._task.lengths(self._seed, self._name, indices)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> PaddedBatch:
-        """Return the batch of these sequences, padded to the longest among them."""
+        """Return the sequences with these indices as a batch, padded to the longest of them."""
         return self.__getitems__([indices])[0]
 
     def __getitems__(self, batches: list[NDArray[np.int64]]) -> list[PaddedBatch]:
-        """Return several batches; to make them together is faster than one by one."""
+        """Return several batches; generating them together is faster than one by one."""
         if self._whole is not None:
             return [self._whole.take(torch.from_numpy(indices)) for indices in batches]
         together = PaddedBatch.of(self._task.generate(self._seed, self._name, np.concatenate(batches)))
@@ -58,20 +58,20 @@ class SplitDataset(Dataset[PaddedBatch]):
 
 
 def remember_splits(config: DataConfig) -> None:
-    """Generate the splits that fit into memory, for every later :class:`SplitDataset` of the same configuration.
+    """Generate and cache the splits that fit into memory, for later :class:`SplitDataset` objects of this config.
 
-    Call it before processes are forked: they share the memory.
+    Call it before processes are forked, so that they share the memory.
     """
     for name in SPLITS:
         _whole_split(config, name)
 
 
-# The splits in memory, each as one batch, the oldest first.
+# The cached splits, each as one batch, the oldest first.
 _remembered: dict[tuple[str, Split], PaddedBatch] = {}
 
 
 def _whole_split(config: DataConfig, name: Split) -> PaddedBatch | None:
-    """Return a whole split, the same object each time while it is remembered; None if it is too large."""
+    """Return a whole split, from the cache if it is there; None if the split is too large."""
     task = build_task(config)
     size = task.size(name)
     if size * task.length_range[1] * task.num_features * np.dtype(np.float32).itemsize > IN_MEMORY:

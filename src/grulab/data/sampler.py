@@ -1,7 +1,7 @@
-"""Which sequences stand together in a batch, and in which order the batches come.
+"""Group sequences into batches of similar length, and order the batches.
 
-A plan is made window by window while it is used: an epoch of a billion sequences begins as fast as one of a thousand
-and takes as little memory, and going on in its middle computes nothing of what lies before.
+The batches are computed window by window during iteration. So an epoch of a billion sequences starts as fast as an
+epoch of a thousand, with as little memory, and a resume in the middle of an epoch skips the windows before it.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,20 +26,20 @@ def training_batches(
     """Yield the batches of one epoch: a pure function of its arguments, the same on every machine.
 
     Sequences are shuffled, then sorted by length inside windows of 32 batches, so that a batch holds sequences of
-    like length, the longest first; then the batches of a window are shuffled. A window is a random subset of the
-    sequences already, so shuffling batches beyond their window would add nothing. Every sequence comes exactly once.
-    Only the last batch may be smaller than ``batch_size``; its sequences are drawn from all lengths alike.
+    similar length, the longest first. Then the batches of a window are shuffled. A window is already a random subset
+    of the sequences, so shuffling batches across windows would add nothing. Every sequence occurs exactly once. Only
+    the last batch may be smaller than ``batch_size``; its sequences are a random sample of all lengths.
 
     Args:
-        lengths_of: (sequences,) indices -> (sequences,) int64, their lengths.
-        size: how many sequences there are.
-        batch_size: sequences in a batch.
-        seed: of the run.
-        epoch: from 0.
-        done: how many batches to leave out at the beginning.
+        lengths_of: (sequences,) indices -> (sequences,) int64, their lengths in steps.
+        size: number of sequences.
+        batch_size: number of sequences in a batch.
+        seed: the run's seed.
+        epoch: number of the epoch, from 0.
+        done: number of batches to skip at the beginning.
 
     Yields:
-        For each batch its sequences' indices: (batch,) int64.
+        The indices of the sequences of one batch: (batch,) int64.
     """
     full = size // batch_size
     for first in range(done // WINDOW * WINDOW, count_batches(size, batch_size), WINDOW):
@@ -63,12 +63,12 @@ def evaluation_batches(lengths_of: LengthsOf, size: int, batch_size: int) -> Ite
 
 
 def count_batches(size: int, batch_size: int) -> int:
-    """Return how many batches a plan for ``size`` sequences has."""
+    """Return the number of batches for ``size`` sequences."""
     return -(-size // batch_size)
 
 
 def _longest_first(indices: Indices, lengths_of: LengthsOf) -> Indices:
-    """Sort by length, as packing wants it; among equals the order stays."""
+    """Sort by descending length, as packing requires; the sort is stable."""
     return indices[np.argsort(-lengths_of(indices), kind="stable")]
 
 
@@ -77,15 +77,15 @@ def _cut(indices: Indices, batch_size: int) -> list[Indices]:
 
 
 class ResumableBatchSampler(Sampler[Indices]):
-    """Yields the batches that are left of the epoch the trainer is in.
+    """Yields the remaining batches of the trainer's current epoch.
 
-    The position is asked for when iteration begins. Lightning 2.6.6 tells a sampler its epoch too late after a
-    resume when there are workers (pytorch-lightning#21938), so nothing here relies on ``set_epoch``.
+    The sampler reads the position when iteration begins. It does not rely on ``set_epoch``, which Lightning 2.6.6
+    calls too late after a resume with workers (pytorch-lightning#21938).
 
     Args:
-        plan: (epoch from 0, batches of it already done) -> the batches that are left.
-        position: -> (epoch, batches of it already done).
-        batches: how many batches a whole epoch has.
+        plan: (epoch from 0, number of its batches already done) -> the remaining batches.
+        position: () -> (epoch, number of its batches already done).
+        batches: number of batches in a whole epoch.
     """
 
     def __init__(
@@ -99,5 +99,5 @@ class ResumableBatchSampler(Sampler[Indices]):
         return self._plan(*self._position())
 
     def __len__(self) -> int:
-        """Return the length of a whole epoch, also inside one: Lightning counts from its beginning."""
+        """Return the number of batches in a whole epoch, also inside an epoch: Lightning counts from its start."""
         return self._batches

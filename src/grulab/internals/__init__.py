@@ -1,4 +1,5 @@
-"""The parts of other libraries that are not their public interface, one module for each library.
+"""The private parts of other libraries that grulab uses, one module for each library.
 
-Each says in which version it was read; tests/test_internals.py names the part that is gone from another version.
+Each module names the version in which its parts were read; tests/test_internals.py names the parts that another
+version lacks.
 """

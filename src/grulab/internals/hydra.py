@@ -8,10 +8,10 @@ from hydra.core.utils import JobReturn
 
 __all__ = ["BASIC_SWEEPER", "get_args_parser", "get_overrides_dirname", "value_or_error"]
 
-# Hydra's own sweeper, as hydra.sweeper names it.
+# The ``_target_`` of hydra.sweeper for Hydra's own sweeper.
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def value_or_error(job: JobReturn) -> Any:
-    """Return the value of a job, or its exception, which JobReturn's own property would print and raise."""
+    """Return the value or the exception of a job; the public property of JobReturn would print and raise it."""
     return job._return_value

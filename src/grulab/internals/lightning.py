@@ -25,7 +25,7 @@ _NOTHING = nullcontext()
 
 
 class SilentProfiler(PassThroughProfiler):
-    """Lightning's profiler that does nothing, without a generator for each of the 80 actions of a step."""
+    """A profiler that does nothing, without Lightning's generator for each of the 80 actions of a step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """Return a context that does nothing."""
@@ -33,27 +33,27 @@ class SilentProfiler(PassThroughProfiler):
 
 
 def next_epoch_and_batch(trainer: L.Trainer) -> tuple[int, int]:
-    """Return the epoch that the trainer is in, from 0, and the number of its batches that were fetched already."""
+    """Return the trainer's current epoch, from 0, and the number of its batches that were fetched already."""
     epoch, batches = _progress(trainer)
     return epoch.processed, batches.ready if epoch.ready > epoch.processed else 0
 
 
 def finished_epochs_and_batches(trainer: L.Trainer) -> tuple[int, int]:
-    """Return the number of finished epochs, and of finished batches of the next one."""
+    """Return the number of finished epochs, and the number of finished batches of the next epoch."""
     epoch, batches = _progress(trainer)
     return epoch.processed, batches.processed if epoch.ready > epoch.processed else 0
 
 
 def set_between_batches(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Let the counters in a checkpoint say that a batch is done and nothing after it has begun.
+    """Set the counters in a checkpoint so that the batch is completed and nothing after it has started.
 
-    Inside ``on_train_batch_end`` Lightning still counts the batch as unfinished. When the epoch's last batch is done,
-    its whole validation comes next: begun, with no batch completed, is how Lightning spells that. Between two epochs
-    there is nothing to change.
+    Inside ``on_train_batch_end`` Lightning still counts the batch as unfinished. After the epoch's last batch the
+    whole validation follows; Lightning represents this by a started validation with no completed batch. Between two
+    epochs there is nothing to change.
 
     Args:
-        trainer: that writes the checkpoint.
-        checkpoint: its content, which is changed.
+        trainer: the trainer that writes the checkpoint.
+        checkpoint: the content of the checkpoint, which is changed in place.
     """
     epoch, _ = _progress(trainer)
     if epoch.ready == epoch.processed:

@@ -1,4 +1,4 @@
-"""Private parts of TensorBoard, read in version 2.21.0: its files are written and read as its own modules do."""
+"""Private parts of TensorBoard, read in version 2.21.0: classes and modules to write and read its event files."""
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
@@ -9,7 +9,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import plugin_data_pb2 as hparams_data
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-# Begins every event file.
+# The version in the first record of every event file.
 FILE_VERSION = "brain.Event:2"
 
 __all__ = [

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-# The end of a zip archive without a comment: this signature, 16 bytes, and the comment's length in two bytes.
+# A zip archive without a comment ends with this signature, 16 bytes, and the comment's length in two bytes.
 _END_SIGNATURE = b"PK\x05\x06"
 _END_BYTES = 22
 
 
 def flat_weights(gru: nn.GRU) -> list[Tensor]:
-    """Return the weights of a GRU as nn.GRU passes them on: four for each layer and direction."""
-    # A parametrization makes new tensors, which nn.GRU looks up here.
+    """Return the weights of a GRU in nn.GRU's order: four tensors for each layer and direction."""
+    # A parametrization creates new tensors; this call of nn.GRU looks them up.
     gru._update_flat_weights()
     return cast(list[Tensor], gru._flat_weights)
 
@@ -24,7 +24,7 @@ def is_tracing() -> bool:
 
 
 def is_negated_view(tensor: Tensor) -> bool:
-    """Return whether the tensor is a view whose memory holds the numbers with the other sign."""
+    """Return whether the tensor is a view whose memory holds the numbers with the opposite sign."""
     return tensor.is_neg()
 
 
@@ -36,6 +36,6 @@ def shut_down_workers(loader: DataLoader[Any]) -> None:
 
 
 def with_room_for_comment(archive: bytes, size: int) -> bytes:
-    """Return a zip archive of torch.save, to whose end a comment of so many bytes is to be added."""
+    """Return a zip archive of torch.save with a comment length of ``size`` bytes; the caller appends the comment."""
     assert archive[-_END_BYTES:][:4] == _END_SIGNATURE, "torch.save ends its archive without a comment"
     return archive[:-2] + size.to_bytes(2, "little")

@@ -1,1 +1,1 @@
-"""A faster GRU for the CPU, where it was built."""
+"""A faster GRU for the CPU, compiled from C; optional."""

@@ -1,4 +1,4 @@
-"""The choice between the C kernels and nn.GRU: which of them computes the recurrent part, and why."""
+"""Choose whether the C kernels or nn.GRU compute the recurrent part."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
@@ -10,7 +10,7 @@ from grulab.kernels import library
 if TYPE_CHECKING:
     from torch import nn
 
-# What runs: model.backend=auto is a wish, and so is fused where the kernels do not fit.
+# The implementations that can run. model.backend may differ: it can be auto, or fused on an unsupported device.
 _NAMES = {"fused": "the fused kernels", "torch": "nn.GRU"}
 
 
@@ -18,13 +18,13 @@ def gru_class(backend: str) -> "type[nn.GRU]":
     """Return the class of the recurrent part.
 
     Args:
-        backend: "auto" computes with the kernels of :class:`FusedGRU` where they fit and are built, "fused" insists
-            that they are built, "torch" never uses them.
+        backend: "auto" uses the kernels of :class:`FusedGRU` if they are built and support the input, "fused" also
+            requires that they are built, "torch" never uses them.
 
     Raises:
         ValueError: if the backend is unknown or not built.
     """
-    # Everything else here is asked before torch is imported.
+    # Imported here, because the other functions of this module are called before torch is imported.
     from torch import nn
 
     from grulab.kernels.fused import FusedGRU
@@ -37,21 +37,21 @@ def gru_class(backend: str) -> "type[nn.GRU]":
 
 
 def backend_of_weights(config: Config) -> str:
-    """Return the backend for a checkpoint: that a run insists on the kernels does not bind those who load it."""
+    """Return the backend to store in a checkpoint: never "fused", so that it also loads without the kernels."""
     return "torch" if config.model.backend == "torch" else "auto"
 
 
 def find_backend(config: Config, accelerator: str) -> str:
-    """Return what computes on "cpu", "cuda" or "mps": "fused" (:class:`FusedGRU`'s kernels) or "torch" (nn.GRU)."""
+    """Return the implementation that runs on "cpu", "cuda" or "mps": "fused" (the C kernels) or "torch" (nn.GRU)."""
     fits = accelerator == "cpu" and config.trainer.precision == "32-true" and library.is_built()
     return "fused" if fits and config.model.backend != "torch" else "torch"
 
 
 def refuse_missing_kernels(config: Config) -> None:
-    """Check that the kernels are built if the configuration insists on them.
+    """Check that the kernels are built if ``model.backend`` is "fused".
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if they are not built.
     """
     if config.model.backend == "fused" and not library.is_built():
         raise ConfigError(
@@ -60,7 +60,7 @@ def refuse_missing_kernels(config: Config) -> None:
 
 
 def note_of_missing_kernels() -> str | None:
-    """Return a line on the cost of the missing kernels, or None if they are built."""
+    """Return one line on the cost of missing kernels, or None if the kernels are built."""
     if library.is_built():
         return None
     return (
@@ -70,13 +70,13 @@ def note_of_missing_kernels() -> str | None:
 
 
 def backend_notes(config: Config, accelerator: str, backend: str, before: str | None) -> Iterator[str]:
-    """Yield what the user should know of the choice.
+    """Yield warnings about the choice of the backend.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         accelerator: "cpu", "cuda" or "mps".
-        backend: the choice, "fused" or "torch".
-        before: the choice of the part of the run that is resumed.
+        backend: the implementation that runs, "fused" or "torch".
+        before: the implementation before the run was resumed; None for a new run.
     """
     missing = note_of_missing_kernels()
     if config.model.backend == "auto" and accelerator == "cpu" and missing:

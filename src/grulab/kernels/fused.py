@@ -1,4 +1,4 @@
-"""``nn.GRU`` with the compiled kernels of gru.c where they fit, and with nn.GRU's own elsewhere."""
+"""``nn.GRU`` with the compiled kernels of gru.c for the inputs that they support."""
 
 import ctypes
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _Weights = _Four * 2
 
 
 class _Layer(ctypes.Structure):
-    """``struct gru_layer`` of gru.c, which tells what each is."""
+    """``struct gru_layer`` of gru.c, which documents the fields."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("input_size", "hidden_size", "directions", "steps", "rows")),
@@ -39,25 +39,25 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def widest_lanes() -> int:
-    """Return how many floats this machine computes with at once: 16 (AVX-512), 8 (AVX2) or 4."""
+    """Return the number of floats in the widest vectors of this machine: 16 (AVX-512), 8 (AVX2) or 4."""
     return int(_library().gru_lanes())
 
 
 class FusedGRU(nn.GRU):
-    """A drop-in for ``nn.GRU``: the same arguments, parameters, ``state_dict`` and numbers, faster on a CPU.
+    """A drop-in replacement for ``nn.GRU``: same arguments, parameters, ``state_dict`` and numbers, faster on a CPU.
 
     The compiled kernels compute packed float32 sequences on the CPU, forward and backward, in one thread and with
-    the same bits each time. Anything else (another device or type, autocast, padded input, no bias, tracing) is left
-    to ``nn.GRU``, and so is everything where the kernels are not built.
+    the same bits each time. ``nn.GRU`` computes all other cases (another device or dtype, autocast, padded input, no
+    bias, tracing), and every case if the kernels are not built.
 
-    The gradients have no gradients of their own: second derivatives, and derivatives forwards, need ``nn.GRU``.
+    Second derivatives and forward-mode derivatives are not supported: they need ``nn.GRU``.
     """
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return the output and h_n; see ``nn.GRU``.
 
         Args:
-            input: a PackedSequence, or what else ``nn.GRU`` takes.
+            input: a PackedSequence, or any other input of ``nn.GRU``.
             hx: (num_layers x directions, batch, hidden_size), or None for zeros.
         """
         all_weights = flat_weights(self)
@@ -95,7 +95,7 @@ class FusedGRU(nn.GRU):
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is nothing but float32 numbers in this machine's memory."""
+    """Return whether a tensor is a plain float32 tensor on the CPU: strided, no subclass, no lazy negation."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
@@ -106,7 +106,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 class _FusedLayer(torch.autograd.Function):
-    """One layer, in both directions if it has two."""
+    """One layer, in one or both directions."""
 
     @staticmethod
     def forward(
@@ -121,7 +121,7 @@ class _FusedLayer(torch.autograd.Function):
                 raise ValueError(f"a weight has shape {tuple(weight.shape)}; expected {(3 * hidden_size, *columns)}")
         output = x.new_empty(len(x), directions * hidden_size)
         h_n = x.new_empty(directions, int(batch_sizes[0]), hidden_size)
-        # Whether there will be a backward pass: here autograd is off in any case.
+        # The caller passes with_gradients, because inside this function autograd is always disabled.
         gates = None
         if with_gradients and any(ctx.needs_input_grad):
             gates = x.new_empty(directions, len(x), 4 * hidden_size)
@@ -135,11 +135,11 @@ class _FusedLayer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients by what :meth:`forward` takes."""
+        """Return the gradients with respect to the arguments of :meth:`forward`."""
         x, batch_sizes, h_0, output, gates, *weights = ctx.saved_tensors
         layer = _layer(x, batch_sizes, h_0, output, gates, weights)
         d_output = None if d_output is None else d_output.resolve_neg().contiguous()
-        # The kernel turns the gradient by h_n into that by h_0.
+        # The kernel replaces the gradient with respect to h_n by the gradient with respect to h_0.
         if d_h_n is None:
             d_h = x.new_zeros(layer.directions, int(batch_sizes[0]), layer.hidden_size)
         else:
@@ -185,7 +185,7 @@ def _addresses(weights: Sequence[Tensor]) -> Any:
 
 
 def _run(kernel: Any, layer: _Layer) -> None:
-    # ctypes lets other threads run meanwhile.
+    # ctypes releases the GIL during the call.
     failed = kernel(ctypes.byref(layer), _lanes_for(layer.hidden_size))
     if failed == 2:
         raise ValueError(
@@ -196,6 +196,6 @@ def _run(kernel: Any, layer: _Layer) -> None:
 
 
 def _lanes_for(hidden_size: int) -> int:
-    """Return how many floats to compute with at once: units that fill half a vector leave the other half idle."""
+    """Return the number of floats in a vector: at most 8 for 8 units or fewer, which would leave half of 16 idle."""
     widest = widest_lanes()
     return min(widest, 8) if hidden_size <= 8 else widest

@@ -1,9 +1,9 @@
-/* The kernels for one width of vectors. gru.c includes this file once for each instruction set, with
+/* The kernels for one vector width. gru.c includes this file once for each instruction set, with
  *     LANES       floats in a vector
  *     ROWS        sequences whose three gates are computed at once, 4 or 8
  *     TARGET      the attribute that lets a function use the instruction set
  *     NAME(name)  the name with the width appended
- * Vectors are GCC's and Clang's own type: +, *, < and conversions work lane by lane.
+ * The vectors are the extension of GCC and Clang: +, *, < and conversions work lane by lane.
  */
 
 typedef float NAME(floats) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -15,7 +15,7 @@ typedef int32_t NAME(integers) __attribute__((vector_size(4 * LANES), aligned(4)
 
 INLINE V NAME(splat)(float x) { return x - (V){0}; }
 
-/* The first n floats, and zeros. */
+/* Return the first n floats, followed by zeros. */
 INLINE V NAME(load)(const float *p, int64_t n)
 {
     V v = {0};
@@ -34,17 +34,17 @@ INLINE void NAME(store)(float *p, V v, int64_t n)
 
 INLINE V NAME(select)(I condition, V yes, V no) { return (V)((condition & (I)yes) | (~condition & (I)no)); }
 
-/* exp(x) = 2^k exp(r) with |r| <= ln(2) / 2: a polynomial, within 2 units in the last place (the coefficients of
- * Cephes' expf, https://www.netlib.org/cephes/). */
+/* exp(x) = 2^k exp(r) with |r| <= ln(2) / 2. exp(r) is a polynomial, accurate to 2 units in the last place
+ * (coefficients of Cephes' expf, https://www.netlib.org/cephes/). */
 INLINE V NAME(exp)(V x)
 {
     const V most = NAME(splat)(88.0f), least = NAME(splat)(-87.0f);
     x = NAME(select)(x > most, most, x);
     x = NAME(select)(x < least, least, x);
-    /* Adding 1.5 * 2^23 rounds to a whole number and leaves that in the lowest bits. */
+    /* Adding 1.5 * 2^23 rounds to an integer and leaves the integer in the lowest bits. */
     V shifted = x * 1.44269504f + 12582912.0f;
     V k = shifted - 12582912.0f;
-    /* ln(2) in two parts, the first one with few digits: its product with k is exact. */
+    /* ln(2) as the sum of two numbers; the first has few digits, so that its product with k is exact. */
     V r = x - k * 0.693359375f;
     r = r - k * -2.12194440e-4f;
     V p = NAME(splat)(1.9875691500e-4f);
@@ -60,12 +60,12 @@ INLINE V NAME(exp)(V x)
 
 INLINE V NAME(sigmoid)(V x) { return 1.0f / (1.0f + NAME(exp)(-x)); }
 
-/* Of |x|, for 1 - tanh(x)^2 needs the last digits of what is nearly -1 as well as of what is nearly 1. */
+/* Computed from |x|, because 1 - tanh(x)^2 needs the last digits of tanh(x) near -1 as well as near 1. */
 INLINE V NAME(tanh)(V x)
 {
     I sign = (I)x & INT32_MIN;
     V magnitude = (V)((I)x ^ sign);
-    /* x (1 - x^2 / 3 ...): 1 - 2 / ... would leave nothing of a small one. */
+    /* x (1 - x^2 / 3 ...) for a small x, where 1 - 2 / ... would cancel all digits. */
     V q = magnitude * magnitude;
     V p = NAME(splat)(-5.70498872745e-3f);
     p = p * q + 2.06390887954e-2f;
@@ -78,10 +78,11 @@ INLINE V NAME(tanh)(V x)
     return (V)((I)result | sign);
 }
 
-/* Products read their right matrix from panels of LANES columns: panel, row, lane; zeros beyond the last column. */
+/* Matrix products read the right factor from panels of LANES columns, in the order panel, row, lane, with zeros after
+ * the last column. */
 #define COLUMNS(n) (((n) + LANES - 1) / LANES * LANES)
 
-/* Panels of b (rows, columns). */
+/* Write the panels of b (rows, columns). */
 FUNCTION void NAME(pack)(int64_t rows, int64_t columns, const float *b, float *panels)
 {
     for (int64_t j = 0; j < columns; j += LANES)
@@ -89,7 +90,7 @@ FUNCTION void NAME(pack)(int64_t rows, int64_t columns, const float *b, float *p
             *(V *)panels = NAME(load)(b + k * columns + j, columns - j);
 }
 
-/* Panels of the transpose of b (columns, rows). */
+/* Write the panels of the transpose of b (columns, rows). */
 FUNCTION void NAME(pack_transposed)(int64_t rows, int64_t columns, const float *b, float *panels)
 {
     for (int64_t j = 0; j < columns; j += LANES)
@@ -116,7 +117,7 @@ FUNCTION void NAME(pack_transposed)(int64_t rows, int64_t columns, const float *
 
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 
-/* R rows and P panels of multiply(). */
+/* Compute R rows and P panels of multiply(). */
 INLINE void NAME(tile)(const int R, const int P, int64_t depth, const float *a, int64_t row, int64_t column,
                        const float *panels, const float *bias, float *c, int64_t stride, int64_t n)
 {
@@ -130,14 +131,14 @@ INLINE void NAME(tile)(const int R, const int P, int64_t depth, const float *a, 
         }
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++) {
-            /* Added last: to start from it would round each of the small numbers more. */
+            /* Added last: if the sum started from it, each of the small numbers would be rounded more. */
             V start = NAME(load)((bias ? bias : c + r * stride) + p * LANES, n - p * LANES);
             NAME(store)(c + r * stride + p * LANES, start + sum[r][p], n - p * LANES);
         }
 }
 
-/* c (m, n) = a b + (bias, or if that is null what is in c). a[i * row + k * column] is the element (i, k) of a
- * (m, depth), b is in panels, and the rows of c are stride apart. */
+/* c (m, n) = a b + bias, or c += a b if bias is null. a[i * row + k * column] is the element (i, k) of a (m, depth),
+ * b is in panels, and the rows of c are stride apart. */
 FUNCTION void NAME(multiply)(int64_t m, int64_t n, int64_t depth, const float *a, int64_t row, int64_t column,
                              const float *panels, const float *bias, float *c, int64_t stride)
 {
@@ -159,7 +160,7 @@ FUNCTION void NAME(multiply)(int64_t m, int64_t n, int64_t depth, const float *a
 #undef ONE_PANEL
 }
 
-/* One step of R sequences and the units from j on: the states' product with all three gates stays in registers. */
+/* One step of R sequences, for LANES units from j on: W_h h of all three gates stays in registers. */
 INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h, int64_t h_stride,
                                const float *panel, const float *inputs, const float *bias_n, float *output,
                                int64_t stride, float *gates)
@@ -181,7 +182,7 @@ INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h
             }
         }
     for (int r = 0; r < R; r++) {
-        /* Added last, as in tile(). */
+        /* W_i x is added last, as the bias in tile(). */
         V reset = NAME(sigmoid)(sum[r][0] + NAME(load)(inputs + r * 3 * H + j, n));
         V update = NAME(sigmoid)(sum[r][1] + NAME(load)(inputs + r * 3 * H + H + j, n));
         V new = NAME(tanh)(NAME(load)(inputs + r * 3 * H + 2 * H + j, n) + reset * sum[r][2]);
@@ -197,7 +198,7 @@ INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h
     }
 }
 
-/* One step of m sequences. h: their states before, h_stride apart, or null: zeros. */
+/* One step of m sequences. h: their previous states, h_stride apart, or null for zeros. */
 FUNCTION void NAME(forward_step)(int64_t m, int64_t H, const float *h, int64_t h_stride, const float *panels,
                                  const float *inputs, const float *bias_n, float *output, int64_t stride,
                                  float *gates)
@@ -225,7 +226,7 @@ FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, fl
     for (int64_t j = 0; j < 3 * H; j++) bias[j] = w[B_IH][j] + (j < 2 * H ? w[B_HH][j] : 0.0f);
     NAME(multiply)(g->rows, 3 * H, g->input_size, g->x, g->input_size, 1, panels, bias, inputs, 3 * H);
 
-    /* Panels of the states' weights with the three gates side by side: units, row, gate, lane. */
+    /* Panels of W_h with the three gates side by side, in the order panel, row, gate, lane. */
     float *panel = panels;
     for (int64_t j = 0; j < H; j += LANES)
         for (int64_t k = 0; k < H; k++)
@@ -241,10 +242,10 @@ FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, fl
         float *output = all_output + row * stride, *gates = all_gates ? all_gates + row * 4 * H : 0;
         known = LEAST(known, m);
         NAME(forward_step)(known, H, h, h_stride, panels, inputs + row * 3 * H, bias_n, output, stride, gates);
-        /* Read backwards, shorter sequences begin later. */
+        /* In the backward direction, shorter sequences start at a later iteration, from h_0. */
         NAME(forward_step)(m - known, H, h_0 ? h_0 + known * H : 0, H, panels, inputs + (row + known) * 3 * H, bias_n,
                            output + known * stride, stride, gates ? gates + known * 4 * H : 0);
-        /* Forwards, the sequences that the next step does not have end here. */
+        /* In the forward direction, the sequences that have no next step end here. */
         int64_t going_on = reverse ? (t ? m : 0) : t + 1 < g->steps ? g->batch_sizes[t + 1] : 0;
         for (int64_t i = going_on; i < m; i++) memcpy(h_n + i * H, output + i * stride, H * sizeof(float));
         h = output;
@@ -257,7 +258,7 @@ FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, fl
 FUNCTION int NAME(forward)(const struct gru_layer *g)
 {
     int64_t H = g->hidden_size, deepest = g->input_size > H ? g->input_size : H;
-    /* The products with the inputs, the inputs' biases, and panels of 3 x COLUMNS(H) or COLUMNS(3 H) columns. */
+    /* W_i x of all rows, the biases added to it, and panels of 3 x COLUMNS(H) or COLUMNS(3 H) columns. */
     float *inputs = malloc((g->rows * 3 * H + 3 * H + 3 * COLUMNS(H) * deepest) * sizeof(float));
     if (!inputs) return 1;
     float *bias = inputs + g->rows * 3 * H;
@@ -267,7 +268,7 @@ FUNCTION int NAME(forward)(const struct gru_layer *g)
     return 0;
 }
 
-/* Of m sequences in one step: the gradients [dn, dr, dz, dq], the states before, and dh' z in the place of dh'. */
+/* For one step of m sequences, write the gradients [dn, dr, dz, dq] and the previous states; replace dh' by dh' z. */
 FUNCTION void NAME(gates_backward)(int64_t m, int64_t H, const float *h, int64_t h_stride, const float *d_output,
                                    int64_t stride, const float *gates, float *d_h, float *d_gates, float *before)
 {
@@ -291,7 +292,8 @@ FUNCTION void NAME(gates_backward)(int64_t m, int64_t H, const float *h, int64_t
         }
 }
 
-/* The weights' gradients: products over all rows, of the gates' gradients transposed with the inputs and states. */
+/* The gradients of the weights: the transposed gradients of the gates times the inputs and times the previous states,
+ * summed over all rows. */
 FUNCTION void NAME(weights_backward)(const struct gru_layer *g, int reverse, const float *d_gates,
                                      const float *before, float *panels, float *bias)
 {
@@ -333,7 +335,7 @@ FUNCTION void NAME(backward_direction)(const struct gru_layer *g, int reverse, f
     for (int64_t s = 0; s < g->steps; s++) {
         int64_t t = reverse ? s : g->steps - 1 - s, m = g->batch_sizes[t];
         if (!reverse) row -= m;
-        /* The states before: of how many sequences they are an output, and where that lies. */
+        /* The first `known` sequences have their previous state in output, at h; the others start from h_0. */
         int64_t known = reverse ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
         const float *h = g->output + reverse * H + (reverse ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
         const float *d_output = g->d_output ? g->d_output + reverse * H + row * stride : 0;
@@ -348,7 +350,7 @@ FUNCTION void NAME(backward_direction)(const struct gru_layer *g, int reverse, f
     }
     NAME(weights_backward)(g, reverse, d_gates, before, panels, bias);
     if (g->d_x) {
-        /* The inputs' weights with the gates in the order of d_gates: n, r, z. */
+        /* Panels of W_i with the gates in the order of d_gates: n, r, z. */
         for (int64_t j = 0; j < F; j += LANES)
             for (int64_t k = 0; k < 3 * H; k++)
                 *(V *)(panels + j * 3 * H + k * LANES) =
@@ -362,7 +364,7 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
 {
     int64_t H = g->hidden_size, widest = COLUMNS(g->input_size > H ? g->input_size : H);
     int64_t deepest = 3 * H > BLOCK ? 3 * H : BLOCK;
-    /* The gates' gradients, the states before, panels and the biases' gradients. */
+    /* The gradients of the gates, the previous states, panels, and the gradients of the biases. */
     float *d_gates = malloc((g->rows * 5 * H + widest * deepest + 4 * H) * sizeof(float));
     if (!d_gates) return 1;
     float *before = d_gates + g->rows * 4 * H, *panels = before + g->rows * H, *bias = panels + widest * deepest;

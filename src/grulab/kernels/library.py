@@ -1,8 +1,8 @@
-"""The compiled kernels: what they are built with, where they are, and whether they can be used.
+"""Build and load the compiled kernels, and check whether they can be used.
 
     python -m grulab.kernels.library
 
-builds them. Alone, without the rest of grulab or torch: hatch_build.py uses it before anything is installed.
+builds them. This module imports neither torch nor the rest of grulab: hatch_build.py uses it before the installation.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 PATH = _FOLDER / "libgru.so"
 SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h")
-# No -march: which instructions the machine has is found out at run time. No -ffast-math: NaN must stay NaN.
+# No -march: the instruction set is selected at run time. No -ffast-math: NaN must stay NaN.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi")
 REMEDY = "with a C compiler, python -m grulab.kernels.library builds them"
 
@@ -29,7 +29,7 @@ def is_built() -> bool:
 
 @cache
 def problem() -> str | None:
-    """Return why the kernels cannot be used here, or None."""
+    """Return why the kernels cannot be used here, or None if they can."""
     if not PATH.is_file():
         return "are not built"
     try:
@@ -42,11 +42,11 @@ def problem() -> str | None:
 
 @cache
 def load() -> ctypes.CDLL:
-    """Return the library.
+    """Load the shared library.
 
     Raises:
-        OSError: if it is none.
-        AttributeError: if it is another one.
+        OSError: if the file is not a shared library.
+        AttributeError: if the library lacks the functions of gru.c.
     """
     kernels = ctypes.CDLL(str(PATH))
     kernels.gru_sources.restype = ctypes.c_char_p
@@ -58,11 +58,11 @@ def build(path: Path = PATH) -> None:
     """Compile the kernels with the C compiler that ``CC`` names, or ``cc``.
 
     Raises:
-        OSError: if there is none.
-        subprocess.CalledProcessError: if it cannot compile them; ``stderr`` says why.
+        OSError: if the compiler does not exist.
+        subprocess.CalledProcessError: if the compilation fails; ``stderr`` says why.
     """
     compiler = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f'-DGRU_SOURCES="{_fingerprint()}"']
-    # Under another name first: a process may have the old one open, and a failure leaves nothing half done.
+    # A temporary name, because a process may have the old library open, and a failure must leave no partial file.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         command = [*compiler, "-shared", "-fPIC", "-o", str(temporary), str(SOURCES[0])]
@@ -73,13 +73,13 @@ def build(path: Path = PATH) -> None:
 
 
 def _fingerprint() -> str:
-    """Return what the library of these sources is known by: a library may be older than they are."""
+    """Return a hash of the sources and the flags, to detect a library that was built from older ones."""
     content = b"".join(source.read_bytes() for source in SOURCES) + " ".join(FLAGS).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def try_to_build(path: Path = PATH) -> str | None:
-    """Build the kernels; return None, or a line that says why they were not."""
+    """Build the kernels; return None, or one line that says why the build failed."""
     try:
         build(path)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -1,4 +1,4 @@
-"""A GRU that reads padded sequences of different lengths and answers one of several classes."""
+"""A GRU that classifies padded sequences of different lengths."""
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +10,22 @@ from grulab.kernels.backend import gru_class
 class GRUClassifier(nn.Module):
     """``nn.GRU`` over packed sequences, and a linear head on its last hidden state.
 
-    The recurrent part is ``self.gru``, an ``nn.GRU`` whose ``state_dict`` is PyTorch's own, so its weights move in
-    and out of plain PyTorch. The head reads the last layer's state after a sequence's last step; with two directions
-    it reads both: after the last step forwards and after the first step backwards (``h_n``, not ``output[:, -1]``,
-    which for the backward direction is the state after a single step, and for a padded sequence is padding).
+    The recurrent part is ``self.gru``, an ``nn.GRU`` with PyTorch's own ``state_dict``, so its weights can be loaded
+    from and into plain PyTorch. The head reads the last layer's state after the last step of a sequence. With two
+    directions it reads the forward state after the last step and the backward state after the first step. Both are
+    in ``h_n``; ``output[:, -1]`` holds the backward state after a single step, or padding for a padded sequence.
 
     Args:
-        input_size: features in a step.
+        input_size: features per step.
         hidden_size: units in each layer and direction.
-        num_layers: layers, each reading the one below.
-        num_classes: answers.
+        num_layers: number of stacked layers.
+        num_classes: number of classes.
         bidirectional: whether each layer also reads the sequence backwards.
         dropout: probability of a unit being zeroed between layers while training; no effect with one layer.
         backend: "auto", "fused" or "torch"; see :func:`grulab.kernels.backend.gru_class`.
 
     Raises:
-        ValueError: if a size is not positive, dropout no probability, or the backend unknown or not built.
+        ValueError: if a size is not positive, dropout is not from 0 to 1, or the backend is unknown or not built.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class GRUClassifier(nn.Module):
             num_layers,
             batch_first=True,
             bidirectional=bidirectional,
-            # nn.GRU would warn of a dropout without layers to act between; grulab.config.notes says it better.
+            # nn.GRU warns about dropout with a single layer; grulab.config.notes has a better warning.
             dropout=dropout if num_layers > 1 else 0.0,
         )
         self.head = nn.Linear(hidden_size * (2 if bidirectional else 1), num_classes)
@@ -56,29 +56,29 @@ class GRUClassifier(nn.Module):
         """Return the logits of each class.
 
         Args:
-            x: (batch, time, features) float, padded at the end; the padding may hold anything, NaN included.
-            lengths: (batch,) int64 on the CPU, from 1 to time, in any order; with the longest first, as the data
-                module delivers them, nothing waits for an accelerator.
+            x: (batch, time, features) float, padded at the end; the padding may hold any values, NaN included.
+            lengths: (batch,) int64 on the CPU, from 1 to time, in any order. If the longest come first, as in the
+                batches of the data module, the CPU does not wait for an accelerator.
 
         Returns:
             (batch, classes) float.
 
         Raises:
-            ValueError: if a shape, a type, a device or a length is not as above.
+            ValueError: if a shape, a dtype, a device or a length is not as above.
         """
         _, last = self._recur(x, lengths)
         logits: Tensor = self.head(last)
         return logits
 
     def hidden_states(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last layer's states at every step, and the one that the head reads.
+        """Return the last layer's states at every step, and the state that the head reads.
 
         Args:
             x: as in :meth:`forward`.
             lengths: as in :meth:`forward`.
 
         Returns:
-            (batch, time, directions x hidden_size), zero after a sequence's end; and
+            (batch, time, directions x hidden_size), zero after the end of a sequence; and
             (batch, directions x hidden_size).
         """
         packed, last = self._recur(x, lengths)
@@ -87,12 +87,12 @@ class GRUClassifier(nn.Module):
 
     def _recur(self, x: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
         self._check(x, lengths)
-        # In another order than longest first, pack_padded_sequence sends the order to the device and waits.
+        # Unless the longest come first, pack_padded_sequence copies the sorting indices to the device and waits.
         steps = lengths.numpy()
         longest_first = bool((steps[1:] <= steps[:-1]).all())
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=longest_first)
         output, h_n = self.gru(packed)
-        # h_n: (num_layers x directions, batch, hidden_size), a layer's directions side by side, the last layer last.
+        # h_n: (num_layers x directions, batch, hidden_size); the directions of the last layer are its last rows.
         return output, torch.cat((h_n[-2], h_n[-1]), dim=1) if self.gru.bidirectional else h_n[-1]
 
     def _check(self, x: Tensor, lengths: Tensor) -> None:
@@ -112,7 +112,7 @@ class GRUClassifier(nn.Module):
             )
         if lengths.dtype != torch.int64:
             raise ValueError(f"lengths is {lengths.dtype}; expected torch.int64")
-        # NumPy's functions take a microsecond where torch's take five.
+        # A NumPy function takes one microsecond here, a torch function five.
         steps = lengths.numpy()
         shortest, longest = steps.min(), steps.max()
         if shortest < 1:

@@ -1,1 +1,1 @@
-"""What people read: traces, tables and figures."""
+"""Reports on runs and sweeps: traces, tables and figures."""

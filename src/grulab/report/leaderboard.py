@@ -1,4 +1,4 @@
-"""A sweep's jobs as tables: which configuration won, by how much, and whether the difference is real."""
+"""Tables of a sweep's results: the ranking of the configurations, and whether their differences are significant."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.status import cause_of, planned_status_of
 
-# Keys that differ between jobs without being compared.
+# Keys that are not compared although they may differ between jobs.
 _NOT_SWEPT = {"name", "seed"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
@@ -31,13 +31,13 @@ class Leaderboard:
     """The results in a sweep's folder.
 
     Attributes:
-        jobs: a row a job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
-        swept: keys whose value differs between jobs, without the seed.
-        tied: keys that differ only together with one of those, or that follow from them, as the hidden size does from
-            a budget of parameters.
-        metric: the jobs are ranked by it.
-        ranking: a row a configuration, the best first: the swept keys, and for each metric its mean over seeds and
-            the 95 % interval of that mean.
+        jobs: one row per job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
+        swept: keys whose values differ between jobs, without the seed.
+        tied: keys that differ only together with a swept key, or that are computed from other keys, such as the
+            hidden size from a parameter budget.
+        metric: the metric that ranks the configurations.
+        ranking: one row per configuration, the best first: the swept and tied keys, and for each metric its mean over
+            seeds and half the 95 % interval of the mean.
     """
 
     jobs: pd.DataFrame
@@ -57,13 +57,13 @@ class Leaderboard:
         return ", ".join(words) or "the one configuration"
 
     def short(self, key: str) -> str:
-        """Return a swept key without its section, if no other one ends like it: ``hidden_size``."""
+        """Return a swept key without its section, ``hidden_size``, if no other key has the same last part."""
         name = key.rsplit(".", 1)[-1]
         others = [*self.swept, *self.tied]
         return name if sum(other.rsplit(".", 1)[-1] == name for other in others) == 1 else key
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:
-        """Return the finished jobs of a configuration."""
+        """Return the finished jobs of the configuration in a row of ``ranking``."""
         jobs = self.done
         for key in self.swept:
             jobs = jobs[jobs[key] == row[key]]
@@ -74,7 +74,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     """Read the jobs in a sweep's folder, finished or not.
 
     Raises:
-        ConfigError: if there is no such folder, or no job in it.
+        ConfigError: if the folder does not exist, or holds no job.
     """
     if not sweep_dir.is_dir():
         raise ConfigError(f"{sweep_dir}: no such folder")
@@ -93,7 +93,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
 
 
 def verdict(board: Leaderboard) -> str:
-    """Say whether the first configuration is better than the second, paired over the seeds they share."""
+    """Return a sentence on whether the best configuration beats the second, paired over the seeds that both have."""
     if len(board.ranking) < 2:
         return "There is nothing to compare: one configuration has results."
     first, second = board.ranking.iloc[0], board.ranking.iloc[1]
@@ -110,11 +110,11 @@ def verdict(board: Leaderboard) -> str:
 
 
 def effects(board: Leaderboard, key: str) -> pd.DataFrame:
-    """Return what a swept key does on its own.
+    """Return the effect of a single swept key on the metric.
 
     Returns:
-        A row a value: its mean over all jobs and 95 % interval; and the mean difference to the first value, over
-        pairs of jobs that agree in everything else, with its interval.
+        One row per value: the mean over all its jobs, with half its 95 % interval; and the mean difference to the
+        first value over pairs of jobs that agree in all other swept keys and the seed, with half its interval.
     """
     jobs, rest = board.done, [*(other for other in board.swept if other != key), "seed"]
     values = sorted(map(_python, jobs[key].unique()), key=lambda value: (isinstance(value, str), value))
@@ -143,7 +143,7 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) ->
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
         rows.append(row)
-    # As objects: among numbers, pandas would make 8 an 8.0.
+    # As objects, because pandas would convert 8 to 8.0 in a column of numbers.
     ranking = pd.DataFrame(rows).astype(dict.fromkeys([*swept, *tied], object))
     ranking = ranking.sort_values(metric, ascending=not is_higher_better(metric), kind="stable").reset_index(
         drop=True
@@ -153,7 +153,7 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) ->
 
 
 def _found_jobs(sweep_dir: Path) -> list[Job]:
-    """Return the runs in a folder that no sweep has made."""
+    """Return the runs in a folder whose sweep.json is missing or lists no jobs."""
     jobs: dict[str, Job] = {}
     for number, folder in enumerate(sorted(sweep_dir.iterdir())):
         summary = read_summary(folder) if folder.is_dir() else None
@@ -161,7 +161,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
             path = folder / ".hydra" / "overrides.yaml"
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
             config = parse_stored(summary["config"], folder / paths.SUMMARY)
-            # The same run twice is no second opinion.
+            # A second copy of a run is not an independent result.
             jobs.setdefault(name_of_run(config), Job(number, folder.name, overrides, config))
     return list(jobs.values())
 
@@ -170,7 +170,7 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     summary = read_summary(folder) or {}
     status = planned_status_of(folder, job.config)
     if status == "to extend":
-        # Its metrics so far are no result of the longer run.
+        # The metrics so far are not the result of the longer run.
         summary["metrics"] = {}
     return {
         "job": job.folder,
@@ -186,15 +186,15 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
 
 
 def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:
-    """Return the keys that were swept, and those that are tied to them.
+    """Return the swept keys, and the keys that are tied to a swept key.
 
-    The effects of two keys that always change together cannot be told apart, and only one of them is an axis: keys
-    side by side, or all keys that come with another task. Keys that not every job has are
-    never the one, nor worth a column.
+    The effects of keys that always change together (zipped keys, or all keys of another task) cannot be separated, so
+    only one of them counts as swept: the first key that every job has. The others are tied, except keys that some
+    jobs lack, which get no column.
 
     Args:
-        values: each job's, by dotted key.
-        is_solved: whether the hidden size follows from a budget of parameters.
+        values: the configuration of each job, by dotted key.
+        is_solved: whether the hidden size is computed from a parameter budget.
     """
     keys = list(dict.fromkeys(["data.task", *(key for job in values for key in job)]))
     everywhere = [key for key in keys if all(key in job for job in values)]
@@ -208,7 +208,7 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
         if key in _NOT_SWEPT or not differs:
             continue
         if key.endswith("seed") and partitions[key] == partitions["seed"]:
-            # A seed that goes with the seed is chance too.
+            # Another seed that always changes together with the run's seed is not compared either.
             continue
         if key == _SOLVED and is_solved:
             tied.append(key)
@@ -222,10 +222,10 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that can be compared and counted: a list, or that there is none, as text."""
+    """Return a value that can be compared and hashed: lists and None are converted to text."""
     return shown_value(value) if value is None or isinstance(value, list) else value
 
 
 def _python(value: Any) -> Any:
-    """Return a plain value: pandas hands out NumPy's own true and false."""
+    """Return a Python value: pandas returns NumPy scalars, such as NumPy's bool."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Titled paragraphs and tables, for the terminal and for Markdown alike."""
+"""Sections of a report, with a title, paragraphs and a table, for the terminal and for Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from rich.measure import Measurement
 from rich.table import Table
 
 _WIDTH_OF_A_FILE = 120
-# Wider than any table, to see how wide one would like to be.
+# Wider than any table, to measure the width that a table needs.
 _MEASURE = Console(width=10_000)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a paragraph, and perhaps a table whose cells are text already.
+    """A title, paragraphs, and optionally a table whose cells are already formatted as text.
 
-    On a narrow terminal the columns in ``dispensable`` are left out, the last first.
+    On a narrow terminal the columns in ``dispensable`` are left out, beginning with the last one.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Section:
 
 
 def report_console() -> Console:
-    """Return a console for reports: as wide as the terminal, or wide enough for a file."""
+    """Return a console for reports: as wide as the terminal, or 120 columns wide if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDTH_OF_A_FILE)
 
@@ -38,7 +38,7 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
     for section in sections:
         console.print(f"\n[bold]{section.title}[/bold]")
         for paragraph in section.text.split("\n\n"):
-            # A path or a command is no sentence: it is to be copied.
+            # A paragraph without a full stop is a path or a command: not wrapped, so that it can be copied.
             console.print(paragraph, highlight=False, markup=False, soft_wrap=not paragraph.endswith("."))
         if section.table is None:
             continue
@@ -51,7 +51,7 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
 def _rich_table(cells: pd.DataFrame) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in cells.columns:
-        # A bar has no header, and means nothing in two lines.
+        # A column of bars has no header, and a bar must not be wrapped.
         table.add_column(str(column), overflow="fold", no_wrap=not str(column).strip())
     for row in cells.itertuples(index=False):
         table.add_row(*map(str, row))
@@ -75,6 +75,6 @@ def _markdown_table(table: pd.DataFrame) -> str:
 
 
 def ceiling_in_words(ceiling: float | None) -> str:
-    """Return the ceiling of a task as a report names it: "ceiling 0.999", or "ceiling unknown"."""
-    # In a table, pandas makes None a NaN.
+    """Return the ceiling of a task as text: "ceiling 0.999", or "ceiling unknown"."""
+    # pandas converts None in a table to NaN.
     return "ceiling unknown" if ceiling is None or math.isnan(ceiling) else f"ceiling {ceiling:.3f}"

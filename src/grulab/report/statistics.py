@@ -15,7 +15,7 @@ def interval(values: "pd.Series[float]") -> float:
 
 
 def difference(one: pd.DataFrame, other: pd.DataFrame, metric: str, on: list[str]) -> tuple[float, float, int]:
-    """Return the mean of one - other over pairs that agree in ``on``, half its 95 % interval, and how many pairs."""
+    """Return the mean of one - other over pairs that agree in ``on``, half its 95 % interval, and the pair count."""
     pairs = one.merge(other, on=on, suffixes=("_one", "_other"))
     differences = pairs[f"{metric}_one"] - pairs[f"{metric}_other"]
     return float(differences.mean()), interval(differences), len(pairs)

@@ -37,7 +37,7 @@ def draw_effects(board: Leaderboard, path: Path) -> None:
 
 
 def draw_pareto(board: Leaderboard, path: Path) -> None:
-    """Draw the metric against the number of parameters; no smaller configuration beats one on the front."""
+    """Draw the metric against the number of parameters, with the Pareto front of the two."""
     ranking = board.ranking.sort_values("parameters", kind="stable")
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axis = figure.subplots()

@@ -1,4 +1,4 @@
-"""The report of a sweep: leaderboard.md, leaderboard.csv, figures and report.html, from its folders at any time."""
+"""Write the report of a sweep, finished or not: leaderboard.md, leaderboard.csv, figures and report.html."""
 
 import base64
 import html
@@ -40,7 +40,7 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
         console: where to print the leaderboard, or None.
 
     Raises:
-        ConfigError: if the folder is no sweep's.
+        ConfigError: if the folder is not a sweep's folder.
     """
     sweep_dir = Path(sweep_dir)
     board = read_sweep(sweep_dir)
@@ -141,7 +141,7 @@ def _draw(board: Leaderboard, folder: Path) -> list[Path]:
 
 
 def _page(title: str, sections: Sequence[Section], pictures: Sequence[Path]) -> str:
-    """Return the report as one HTML file that needs nothing beside it."""
+    """Return the report as one self-contained HTML file."""
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
     parts.append(f"<h1>{html.escape(title)}</h1>")
     for section in sections:

@@ -30,15 +30,15 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     """Trace a trained GRU; write trace.md, a picture of its hidden states, and both for TensorBoard.
 
     Args:
-        path: a run's folder, whose best checkpoint is taken, or a checkpoint.
+        path: a run's folder, whose best checkpoint is used, or a checkpoint.
         sequence: index of the test sequence to follow.
         console: where to print the report, or None.
 
     Returns:
-        The folder written to: ``trace/`` in the run's folder, or beside a checkpoint that lies in none.
+        The output folder: ``trace/`` in the run's folder, or ``<name>_trace/`` beside a checkpoint outside a run.
 
     Raises:
-        ConfigError: if there is no checkpoint there, or no such sequence.
+        ConfigError: if the path holds no checkpoint, or the test split has no sequence with this index.
     """
     trained = load_trained(find_checkpoint(Path(path)).resolve())
     size = trained.task.size("test")
@@ -115,7 +115,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
     states, _ = trained.module.model.hidden_states(batch.x, batch.lengths)
     length, truth = int(batch.lengths[0]), int(batch.y[0])
     shown_steps = _spread(length)
-    # The answer of the model had the sequence ended here: every beginning of it as a sequence of its own.
+    # The model's prediction if the sequence ended at each of these steps: each prefix is classified as a sequence.
     prefixes = torch.from_numpy(shown_steps + 1)
     answers = trained.module(batch.x.expand(len(prefixes), -1, -1), prefixes).softmax(dim=1)
     trace_figures.hidden_states(
@@ -153,7 +153,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
 
 
 def _show_in_tensorboard(folder: Path, text: str, step: int) -> None:
-    """Write picture and text as a TensorBoard run of their own, in place of those of an earlier trace."""
+    """Write the picture and the text as a separate TensorBoard run, in place of an earlier trace."""
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(folder) as writer:
@@ -163,7 +163,7 @@ def _show_in_tensorboard(folder: Path, text: str, step: int) -> None:
 
 
 def _spread(length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return at most 16 steps from the first to the last."""
+    """Return at most 16 evenly spaced steps, from 0 to the last."""
     return np.unique(np.linspace(0, length - 1, min(length, _ROWS)).round().astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""The picture of a trace. Drawn without pyplot, which would keep every figure in memory and ask for a screen."""
+"""The picture of a trace, drawn without pyplot, which would keep every figure in memory and require a display."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def hidden_states(
     truth: int,
     hidden_size: int,
 ) -> None:
-    """Draw the hidden states over time, and below them the answer of the model after each step.
+    """Draw the hidden states over time, and below them the prediction of the model after each step.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG file.
         states: (time, directions x hidden_size), from -1 to 1.
-        prefixes: (prefixes,) lengths after which the model is asked.
-        probabilities: (prefixes, classes).
+        prefixes: (prefixes,) lengths of the prefixes that the model has classified, in steps.
+        probabilities: (prefixes, classes) probability of each class.
         truth: the correct class.
         hidden_size: units in one direction.
     """

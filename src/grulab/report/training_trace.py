@@ -1,4 +1,4 @@
-"""The training trace: every epoch with a remark on its numbers."""
+"""The training trace: a table of the epochs, with a remark on the numbers of each."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def training_section(table: Path, chance: float, ceiling: float | None, used_epo
     """Return the training trace of a metrics.csv.
 
     Args:
-        table: metrics.csv, which may be missing.
+        table: path of metrics.csv, which may be missing.
         chance: the task's chance level.
         ceiling: the task's ceiling, or None where it is unknown.
         used_epoch: the epoch of the checkpoint that is traced.
@@ -46,13 +46,13 @@ def training_section(table: Path, chance: float, ceiling: float | None, used_epo
 
 
 def bar(accuracy: float) -> str:
-    """Return an accuracy as a bar: full at 1."""
+    """Return an accuracy as a text bar, which is full at 1."""
     full = round(_BAR * accuracy)
     return "█" * full + "░" * (_BAR - full)
 
 
 def observe(epochs: pd.DataFrame, chance: float, ceiling: float | None) -> list[str]:
-    """Return a remark on each row of metrics.csv, beside those before it."""
+    """Return a remark on each row of metrics.csv, compared with the rows before it."""
     remarks = []
     for position in range(len(epochs)):
         row, before = epochs.iloc[position], epochs.iloc[:position]
@@ -78,10 +78,10 @@ def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceili
 
 
 def _place(accuracy: float, chance: float, ceiling: float | None) -> str:
-    """Say where an accuracy stands between chance and ceiling."""
+    """Return in words where an accuracy lies between chance and ceiling."""
     if ceiling is None:
         return "no better than chance" if accuracy <= chance else f"{accuracy - chance:.3f} above chance"
-    # The share of what can be learned: 0 at chance, 1 at the ceiling.
+    # The fraction of the range between chance and ceiling: 0 at chance, 1 at the ceiling.
     learned = (accuracy - chance) / (ceiling - chance)
     if learned < 0.05:
         return "no better than chance"

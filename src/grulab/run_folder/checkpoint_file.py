@@ -1,4 +1,4 @@
-"""The file of a checkpoint: plain data with a checksum, written in one go, and read as data from anybody."""
+"""Checkpoint files: plain data with a checksum, written in one go, and read without executing code."""
 
 import hashlib
 import io
@@ -12,9 +12,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from grulab.internals.torch import with_room_for_comment
 
-# Where a checkpoint keeps what Lightning has no place for.
+# The key of grulab's own entries in a checkpoint.
 KEY = "grulab"
-# Of the checksum at a checkpoint's end.
+# Number of hexadecimal digits of the checksum at the end of a checkpoint.
 _DIGITS = 64
 _PARTS = {KEY, "state_dict", "loops", "callbacks"}
 _NO_CHECKSUM = "it does not end with grulab's checksum"
@@ -25,24 +25,24 @@ class DamagedCheckpointError(RuntimeError):
 
 
 class UnsafeCheckpointError(RuntimeError):
-    """A checkpoint asks for something that is not plain data."""
+    """A checkpoint refers to something that is not plain data."""
 
 
 class ChecksummedCheckpointIO(TorchCheckpointIO):
-    """Writes the checkpoints of a Trainer with a checksum at their end."""
+    """Write the checkpoints of a Trainer with a checksum at the end of the file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file, under a name that nobody reads yet: the process may be killed meanwhile."""
+        """Write the file; ``path`` must be a temporary name, because the process may be killed during the write."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).write_bytes(add_checksum(buffer.getvalue()))
 
 
 def add_checksum(data: bytes) -> bytes:
-    """Add a checksum of a whole archive, as the comment that every zip archive may end with.
+    """Append a checksum of the whole zip archive, as the archive's comment.
 
-    The archive has a checksum for each member, but none for its directory of them, and a byte changed there can make
-    a reader see zeros.
+    The archive has a checksum for each member, but none for its central directory, and a changed byte there can make
+    a reader return zeros.
     """
     data = with_room_for_comment(data, _DIGITS)
     return data + _digest(data)
@@ -53,12 +53,12 @@ def _digest(data: bytes) -> bytes:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Open a checkpoint that may come from anywhere.
+    """Load a checkpoint, possibly from an untrusted source.
 
     Raises:
-        DamagedCheckpointError: if it is incomplete, a byte of it has changed, or another program wrote it.
-        UnsafeCheckpointError: if it asks for code; nothing of it has been executed.
-        FileNotFoundError: if there is none.
+        DamagedCheckpointError: if the file is incomplete, was changed, or was written by another program.
+        UnsafeCheckpointError: if the file refers to code; none of that code has been executed.
+        FileNotFoundError: if the file does not exist.
     """
     try:
         data = path.read_bytes()
@@ -69,10 +69,10 @@ def load(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
     try:
         with warnings.catch_warnings():
-            # It warns of the kind of pickle in other programs' files.
+            # torch.load warns about the pickle protocol of files from other programs.
             warnings.simplefilter("ignore")
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Spoilt bytes may raise any exception.
+    # Damaged bytes may raise any exception.
     except Exception as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: best.ckpt, last.ckpt and the one before, put in place so that a crash loses none."""
+"""The checkpoints of a run: best.ckpt, last.ckpt and last-previous.ckpt, replaced so that a crash loses none."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from grulab.config.same_run import what_differs
 from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
 from grulab.run_folder.paths import BEST, LAST
 
-# The one that was last.ckpt before: if the disk spoils the newest, it is the newest good one.
+# The previous last.ckpt: if the disk damages last.ckpt, this is the newest good checkpoint.
 PREVIOUS = "last-previous.ckpt"
 DAMAGED = "last-damaged"
 
@@ -19,28 +19,29 @@ log = logging.getLogger(__name__)
 
 
 def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool) -> None:
-    """Give a file that holds a new state its names, the last one last.
+    """Move a new checkpoint from its temporary file to best.ckpt, then to last.ckpt.
 
-    A crash between them leaves a best.ckpt that is newer than last.ckpt: going on from last makes it again. The
-    other way round the new best would be lost.
+    A crash in between leaves a best.ckpt that is newer than last.ckpt: a run that resumes from last.ckpt writes it
+    again. In the other order the new best.ckpt would be lost.
 
-    A killed process loses nothing that it has written. A power cut may, for waiting until each file is on the disk
-    takes from milliseconds to seconds; the checksum finds a spoilt file, and there is the one before.
+    A killed process loses nothing that it has written. A power cut may damage a file, because waiting until each file
+    is on disk would take from milliseconds to seconds; the checksum detects a damaged file, and last-previous.ckpt
+    remains.
 
     Args:
-        temporary: the file, in the folder of the checkpoints.
+        temporary: the file of the new checkpoint, in the checkpoint folder.
         is_best: whether it becomes best.ckpt.
         is_last: whether it becomes last.ckpt.
-        is_urgent: whether the machine may be switched off soon: then this waits for the disk.
+        is_urgent: whether to wait until the files are on disk, because the machine may be switched off soon.
     """
     folder = temporary.parent
     if is_urgent:
         _sync(temporary)
     if is_best:
-        # A file of its own: a disk that spoils one of them leaves the other.
+        # A copy, not a link: if the disk damages one file, the other remains.
         _copy(temporary, folder / BEST)
     if is_last:
-        # Between the two renames there is no last.ckpt; a resume then takes the one before.
+        # Between the two renames there is no last.ckpt; a resume then uses last-previous.ckpt.
         if (folder / LAST).exists():
             _rename(folder / LAST, folder / PREVIOUS)
         _rename(temporary, folder / LAST)
@@ -51,16 +52,16 @@ def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool)
 
 
 def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return last.ckpt and its content; where it is not the newest whole state, put that in its place.
+    """Make last.ckpt the newest undamaged checkpoint, and return its path and content.
 
-    best.ckpt is a whole state too, and newer than last.ckpt if a crash came between the two.
+    best.ckpt is a complete checkpoint too, and is newer than last.ckpt after a crash between the two writes.
 
     Returns:
         None if nothing was saved.
 
     Raises:
-        DamagedCheckpointError: if no state is whole.
-        UnsafeCheckpointError: if one asks for code.
+        DamagedCheckpointError: if every checkpoint is damaged.
+        UnsafeCheckpointError: if a checkpoint refers to code.
     """
     states, damages = _states(folder)
     if not states:
@@ -68,7 +69,7 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             message = "; ".join(map(str, damages.values()))
             raise DamagedCheckpointError(f"{message}: put back a good copy, or begin anew with grulab train")
         return None
-    # A file of another run that lies there is not this one's newest state.
+    # A checkpoint of another run in this folder does not count, even if it is newer.
     first = next(iter(states.values()))
     states = {name: state for name, state in states.items() if _is_same_run(state, first)}
     newest = max(states, key=lambda name: (states[name][KEY]["epochs"], states[name][KEY]["batches"]))
@@ -83,15 +84,15 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None) -> None:
-    """Make sure that the best epoch of a state can be tested in the end.
+    """Make sure that best.ckpt holds the best epoch, which is tested at the end of the run.
 
     Args:
-        folder: of the checkpoints.
-        content: the state.
-        best_epoch: of the state; None before the first.
+        folder: the checkpoint folder.
+        content: the content of the checkpoint from which the run resumes.
+        best_epoch: the best epoch in that checkpoint; None before the end of the first epoch.
 
     Raises:
-        DamagedCheckpointError: if no file holds it.
+        DamagedCheckpointError: if no file holds the best epoch.
     """
     if best_epoch is None:
         return
@@ -111,7 +112,7 @@ def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None) ->
 
 
 def _states(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
-    """Return the content of every whole state, last.ckpt first, and what is wrong with the others."""
+    """Return the content of every undamaged checkpoint, last.ckpt first, and the errors of the damaged ones."""
     states, damages = {}, {}
     for name in (LAST, PREVIOUS, BEST):
         try:
@@ -138,7 +139,7 @@ def _rename(path: Path, name: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Repair of TensorBoard's event files after a crash: cut back to the state that a checkpoint holds."""
+"""Repair TensorBoard's event files after a crash: truncate them to the step of a checkpoint."""
 
 import logging
 import os
@@ -15,24 +15,24 @@ from grulab.internals.tensorboard import (
     hparams_metadata,
 )
 
-# TensorBoard reads a folder's files in the order of their names, and a new writer's begins with the time.
+# TensorBoard reads a folder's files in the order of their names; a new writer's name has the time in place of zeros.
 _FILE_NAME = "events.out.tfevents.0000000000.resumed"
-# Written anew when a run goes on.
+# A resumed run writes the records of these plugins again.
 _OF_THE_WHOLE_RUN = {hparams_metadata.PLUGIN_NAME, custom_scalar_metadata.PLUGIN_NAME}
 
 
 def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
-    """Make a run's event files one that ends where a checkpoint does, with every point of its curves.
+    """Merge a run's event files into one that ends at a checkpoint's step and has every point of its curves.
 
-    ``purge_step`` would do for files that end well and lie in the order in which they were written. A killed run's
-    last record is cut, which hides what follows it in the same file; and names tell the order only to the second and
-    by one clock.
+    ``purge_step`` would only suffice for complete files whose names sort in the order of writing. The last record of
+    a killed run is truncated, which hides the records after it in the same file; and the names give the order only to
+    the second, by the clock of one machine.
 
     Args:
-        folder: of the event files; it may be missing.
-        curves: the value of each (tag, step) in the checkpoint. Points that the files lack are drawn again; points of
-            other tags stay up to the last of these steps, but for test results: the test comes at the end. Without
-            any, all is cut away.
+        folder: the folder of the event files; it may be missing.
+        curves: the value of each (tag, step) in the checkpoint. Points that the files lack are added; points of other
+            tags are kept up to the last of these steps, except test results, which belong to the end of a run. If
+            ``curves`` is empty, all points are removed.
     """
     files = sorted(folder.glob("events.out.tfevents.*"))
     if not files and not curves:
@@ -43,7 +43,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
     read = []
     for file in files:
         events = list(_events(file))
-        # A file without a record was written by another program, or was spoilt.
+        # A file without a record was written by another program, or is damaged: it is not removed.
         if events:
             read.append(file)
         for event in events:
@@ -53,7 +53,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
                 if stays and plugin not in _OF_THE_WHOLE_RUN and not value.tag.startswith("test/"):
                     single = Event(wall_time=event.wall_time, step=event.step)
                     single.summary.value.append(value)
-                    # A crash while cutting leaves the old files beside the new one: the same point twice.
+                    # After a crash in this function the old files and the new one hold the same point twice.
                     kept[value.tag, event.step] = single
     for (tag, step), number in curves.items():
         if (tag, step) not in kept:
@@ -75,8 +75,8 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
 
 
 def _events(file: Path) -> Iterator[Event]:
-    """Yield the events of a file up to its end or to the first record that is damaged."""
-    # The reader warns of a record that was cut: the case that is repaired here.
+    """Yield the events of a file up to its end or to the first damaged record."""
+    # The reader warns about truncated records, which this module repairs.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     for record in RawEventFileLoader(str(file)).Load():
         yield Event.FromString(record)

@@ -1,4 +1,4 @@
-"""The hyper-parameters of a run, and how it ended, for TensorBoard's HParams tab."""
+"""The hyper-parameters and the final status of a run, for TensorBoard's HParams tab."""
 
 import time
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ _STATUS = {
 def session_start(config: Mapping[str, Any], name: str) -> Summary:
     """Return the record of a run's hyper-parameters.
 
-    TensorBoard takes one arbitrary run's experiment record as everybody's (tensorboard#6965); left out, it makes the
-    columns from all runs together. So only the session's own record is written.
+    TensorBoard applies the experiment record of one arbitrary run to all runs (tensorboard#6965). Without that record
+    it builds the columns from all runs. So only the session's record is written.
 
     Args:
         config: the run's configuration, nested.
-        name: of the run; see :func:`session_name`.
+        name: the name of the run; see :func:`session_name`.
     """
     values = {key: _value(value) for key, value in flatten(config).items()}
     start = hparams_data.SessionStartInfo(hparams=values, group_name=name, start_time_secs=time.time())
@@ -42,17 +42,17 @@ def session_start(config: Mapping[str, Any], name: str) -> Summary:
 
 
 def session_end(status: str) -> Summary:
-    """Return the record of how a run ended: "done", "failed" or "interrupted"."""
+    """Return the record of a run's final status: "done", "failed" or "interrupted"."""
     end = hparams_data.SessionEndInfo(status=_STATUS[status], end_time_secs=time.time())
     return _record(hparams_metadata.SESSION_END_INFO_TAG, hparams_data.HParamsPluginData(session_end_info=end))
 
 
 def write_session_end(run_dir: Path, status: str) -> None:
-    """Write how a run ended that could not do so itself, in a file of its own: the run's may be cut."""
+    """Write the final status of a run that did not write it itself, to a new file: the run's may be truncated."""
     folder = run_dir / paths.TENSORBOARD
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
-    # TensorBoard reads a folder's files in the order of their names, and the run's may have begun in this second.
+    # TensorBoard reads the files in the order of their names, and the run's own file may have begun in this second.
     with (folder / f"events.out.tfevents.{int(now) + 1:010d}.ended").open("wb") as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=now, file_version=FILE_VERSION).SerializeToString())
@@ -61,7 +61,7 @@ def write_session_end(run_dir: Path, status: str) -> None:
 
 
 def session_name(run_dir: Path) -> str:
-    """Return the name of a run in the HParams tab: unique, and what differs comes first."""
+    """Return a run's unique name in the HParams tab: three parts of its path, the most specific part first."""
     return " / ".join(reversed(run_dir.resolve().parts[-3:]))
 
 
@@ -71,7 +71,7 @@ def _record(tag: str, data: hparams_data.HParamsPluginData) -> Summary:
 
 
 def _value(value: Any) -> struct_pb2.Value:
-    """Keep booleans and numbers what they are, so that TensorBoard sorts and filters them; write the rest out."""
+    """Keep the type of booleans and numbers, so that TensorBoard sorts and filters them; convert the rest to text."""
     if value is None:
         return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
     if isinstance(value, bool):

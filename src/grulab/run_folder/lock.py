@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time writes to a run or a sweep."""
+"""The lock of a folder, so that one process at a time writes to a run or a sweep."""
 
 import errno
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 
-# Long enough for a process that was killed to be gone.
+# Together long enough for a killed process to exit.
 _ATTEMPTS = 5
 _SECONDS_BETWEEN_ATTEMPTS = 0.1
 _HELD: set[Path] = set()
@@ -23,17 +23,17 @@ _GUARD = threading.Lock()
 
 @contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
-    """Be the only process that writes to a run's folder.
+    """Lock a run's folder, so that no other process writes to it.
 
-    The lock is the kernel's (POSIX, so workers forked later do not share it): it is gone when its holder is, however
-    that ended, and a lock left by a dead process does not exist.
+    This is a POSIX lock of the kernel, which workers forked later do not share. The kernel releases it when the
+    process ends for any reason, so a dead process leaves no lock.
 
     Raises:
-        ConfigError: if another process owns the folder; it says which, and since when.
+        ConfigError: if the folder is locked (the message names the process and the time) or cannot be written to.
     """
     path = run_dir / paths.LOCK
     place = path.resolve()
-    # The kernel's lock is between processes, not between threads of one.
+    # The kernel's lock excludes other processes, but not other threads of this process.
     with _GUARD:
         if place in _HELD:
             raise ConfigError(f"{run_dir}: is in use by this process; wait for that run")
@@ -45,7 +45,7 @@ def lock(run_dir: Path) -> Iterator[None]:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Return whether a process is at work in a run's folder."""
+    """Return whether a process holds the lock of a run's folder."""
     path = run_dir / paths.LOCK
     with _GUARD:
         if path.resolve() in _HELD:
@@ -55,7 +55,7 @@ def is_locked(run_dir: Path) -> bool:
         except OSError:
             return False
         try:
-            # There is no other portable way to ask. _locked() waits the moment that this takes.
+            # Taking the lock is the only portable test. A _locked() at the same moment waits and tries again.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
@@ -87,7 +87,7 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
         os.pwrite(descriptor, json.dumps(me).encode(), 0)
         yield
     finally:
-        # Closing releases the lock. The file stays: were it removed, two processes could lock two files of one name.
+        # Closing releases the lock. If the file were removed, two processes could lock two files of the same name.
         os.close(descriptor)
 
 

@@ -13,13 +13,13 @@ COLUMNS = ("epoch", "step", *CURVES, "seconds")
 
 
 def append_row(run_dir: Path, row: Mapping[str, float]) -> None:
-    """Write down an epoch."""
+    """Append the row of an epoch."""
     with (run_dir / paths.METRICS).open("a", newline="", encoding="utf-8") as file:
         csv.DictWriter(file, COLUMNS).writerow(row)
 
 
 def write_rows(run_dir: Path, rows: list[dict[str, float]]) -> None:
-    """Write the whole file anew, in place of whatever a crash or a person left of it."""
+    """Write the whole file again, to replace a file that a crash or a person may have changed."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
@@ -28,13 +28,13 @@ def write_rows(run_dir: Path, rows: list[dict[str, float]]) -> None:
 
 
 def count_rows(run_dir: Path) -> int:
-    """Return the number of epochs in the file; 0 where there is none."""
+    """Return the number of epochs in the file; 0 if there is no file."""
     path = run_dir / paths.METRICS
     return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
 
 
 def read_column(run_dir: Path, name: str) -> list[float]:
-    """Return the values of a column so far; none where the file is not there, or a row is being written."""
+    """Return the values of a column so far; [] if the file is missing or a row is being written."""
     try:
         with (run_dir / paths.METRICS).open(newline="") as file:
             return [float(row[name]) for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Names of the files in a run's and a sweep's folder, new folders, and paths as a person would type them."""
+"""The names of the files in the folders of runs and sweeps, new folders, and paths for display."""
 
 import os
 import shlex
@@ -11,16 +11,16 @@ SUMMARY = "summary.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
 RUN_LOG = "run.log"
-# Hydra's.
+# Written by Hydra.
 COMPOSED_CONFIG = Path(".hydra", "config.yaml")
-# Of the process that writes to the folder.
+# The lock file; it names the process that writes to the folder.
 LOCK = ".owner"
 # In the folder of a sweep.
 SWEEP = "sweep.json"
 
 
 def make_unused(folder: Path) -> Path:
-    """Make a new folder of this name, or with -2, -3 ... where others have been as quick, and return it."""
+    """Create a new folder with this name, or with -2, -3 ... appended if it exists, and return its path."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -34,6 +34,6 @@ def make_unused(folder: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """Return a path as a person would type it here."""
+    """Return a path quoted for the shell, relative to the working directory if it lies inside."""
     relative = os.path.relpath(path)
     return shlex.quote(str(path) if relative.startswith("..") else relative)

@@ -1,4 +1,4 @@
-"""The configuration that a run's folder tells of, read without conf/ and without torch."""
+"""Read the configuration stored in a run's folder, without conf/ and, if possible, without torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ from grulab.run_folder.summary import read_summary
 
 
 def resumed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
-    """Return the configuration with which a run goes on: its own, with what may change.
+    """Return the configuration for resuming a run: its stored configuration with the overrides applied.
 
     Raises:
-        ConfigError: if the folder is no run's, or an override would make it another run.
+        ConfigError: if the folder holds no run, or an override changes a key that may not change.
     """
     before = stored_config(run_dir)
     after = parse(_override_values(before.to_dict(), overrides))
@@ -34,10 +34,10 @@ def resumed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
 
 
 def stored_config(run_dir: Path) -> Config:
-    """Return the configuration that a run's folder tells of.
+    """Return the configuration stored in a run's folder.
 
     Raises:
-        ConfigError: if there is no such folder, or it is of another kind.
+        ConfigError: if the folder does not exist or holds no run.
     """
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
@@ -50,12 +50,12 @@ def stored_config(run_dir: Path) -> Config:
         return parse_stored(summary["config"], run_dir / paths.SUMMARY)
     composed = run_dir / ".hydra" / "config.yaml"
     if composed.is_file():
-        # The run was stopped before it had written anything of its own, or its summary was spoilt since.
+        # The run was stopped before it wrote summary.json, or summary.json was damaged later.
         values = OmegaConf.load(composed)
         assert isinstance(values, DictConfig)
         return checked(values)
     if (run_dir / paths.CHECKPOINTS).is_dir():
-        # It imports torch, for a folder that has lost everything else.
+        # These modules import torch; only a folder that has lost the other files needs them.
         from grulab.run_folder.checkpoint_file import KEY
         from grulab.run_folder.checkpoint_folder import newest_good
 
@@ -65,14 +65,14 @@ def stored_config(run_dir: Path) -> Config:
 
 
 def parse_stored(values: Mapping[str, Any], path: Path) -> Config:
-    """Return a configuration that stands in a file of a run or a sweep.
+    """Return the checked configuration from a file of a run or a sweep.
 
     Args:
         values: the configuration.
         path: the file.
 
     Raises:
-        ConfigError: if it is not of this version's schema; each line names the file.
+        ConfigError: if the values do not match this version's schema; each line names the file.
     """
     try:
         return parse(values)
@@ -83,10 +83,10 @@ def parse_stored(values: Mapping[str, Any], path: Path) -> Config:
 
 
 def _override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return nested values with overrides of keys that are there; without conf/.
+    """Return nested values with overrides of existing keys applied, without conf/.
 
     Raises:
-        ConfigError: if an override cannot be read, or its key is not there.
+        ConfigError: if an override cannot be parsed, or its key does not exist.
     """
     changed = OmegaConf.create(dict(values))
     try:

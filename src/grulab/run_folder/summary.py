@@ -1,4 +1,4 @@
-"""summary.json: what a run is, how it went, and how it ended."""
+"""summary.json: the configuration, the results and the status of a run."""
 
 import json
 import platform
@@ -29,10 +29,10 @@ _LIBRARIES = (
 
 
 class Summary:
-    """The run's account of itself, written when it begins and when it ends, however it ends.
+    """The content of a run's summary.json, written when the run begins and when it ends for any reason.
 
-    A context manager: leaving it normally says "done", an exception says "failed" with its traceback, and Ctrl-C or
-    a signal says "interrupted".
+    A context manager: a normal exit sets the status "done", an exception "failed" with its traceback, and Ctrl-C or
+    a signal "interrupted".
 
     Args:
         run_dir: the run's folder.
@@ -89,13 +89,13 @@ class Summary:
         try:
             self.update(status=status, error=cause)
         except OSError:
-            # The disk may be full or gone, which is the error on its way; "running" without an owner says enough.
+            # The disk may be full or gone; that error is already raised. "running" without a lock means interrupted.
             if error is None:
                 raise
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a run's summary.json, or None where there is none that makes sense."""
+    """Return the content of a run's summary.json, or None if the file is missing or invalid."""
     try:
         content = json.loads((run_dir / paths.SUMMARY).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -114,10 +114,10 @@ def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
 
 
 def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
-    """Say in a run's folder that it failed, for a run that could not say so itself: it was killed, or never began.
+    """Set the status "failed" in the summary.json of a run that was killed or never began.
 
     Args:
-        run_dir: the run's folder, which this process owns.
+        run_dir: the run's folder, which this process has locked.
         config: the run's configuration.
         kind: the type of the error, such as "Killed".
         message: what happened.
@@ -129,17 +129,17 @@ def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that the numbers depend on."""
+    """Return the versions of Python and of the libraries that affect the results."""
     return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """Return the commit this code was run from and whether it was changed since, or None outside a checkout.
+    """Return the commit of this code and whether files were changed since, or None outside a checkout.
 
-    Asked once in a process, and the jobs of a sweep inherit the answer: they run what was imported then.
+    Cached per process, and inherited by the jobs of a sweep, because they run the code that was imported before.
     """
-    # A wheel's package lies in no checkout of ours, though perhaps below somebody else's.
+    # An installed wheel is not in a checkout of grulab, but may lie inside another git repository.
     root = Path(__file__).parents[3]
     if not (root / "pyproject.toml").is_file():
         return None

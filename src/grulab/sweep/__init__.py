@@ -1,1 +1,1 @@
-"""Many runs as one: what the jobs are, the launcher that runs them, and going on after anything."""
+"""Sweeps: compose the jobs, run them in parallel, and resume the sweep after a failure or an interruption."""

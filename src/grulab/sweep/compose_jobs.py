@@ -1,4 +1,4 @@
-"""All jobs of a sweep, composed and checked before the first one starts. No torch."""
+"""Compose and check all jobs of a sweep before the first one starts, without importing torch."""
 
 import copy
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ from grulab.sweep.job import Job
 from grulab.sweep.job_folders import job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings, parse_settings
 
-# Hydra's key for the keys that a folder's name leaves out.
+# Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
 _OUR_SWEEPER = "hydra_plugins.grulab.GridSweeper"
-# Of the jobs that make the same mistake.
+# An error message lists at most this many jobs with the same mistake.
 _JOBS_LISTED = 40
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A multirun.
+    """A composed multirun.
 
     Attributes:
-        folder: hydra.sweep.dir.
-        jobs: all of them; empty if only the sweeper knows, as it goes on.
-        base: the first job's configuration; of a sweep whose jobs are not known, what they have in common.
+        folder: the sweep's folder, ``hydra.sweep.dir``.
+        jobs: all jobs; empty if the sweeper chooses them while it runs.
+        base: the configuration of the first job, or the part that all jobs share if ``jobs`` is empty.
         constant: keys that have the same value in every job.
-        settings: the launcher's, if it is ours.
+        settings: the settings of grulab's launcher; None for another launcher.
     """
 
     folder: Path
@@ -48,15 +48,15 @@ class Sweep:
 
     @property
     def configs(self) -> list[Config]:
-        """Each job's configuration, or what is known of it."""
+        """The configuration of each job, or ``base`` alone if ``jobs`` is empty."""
         return [job.config for job in self.jobs] or [self.base]
 
 
 def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Sweep:
     """Return every job of ``grulab train -m OVERRIDES``.
 
-    Only our sweeper and Hydra's own name their jobs beforehand; with another, the part that all jobs share is
-    checked, and the result has no jobs.
+    The jobs are known beforehand only with GridSweeper and Hydra's basic sweeper. With another sweeper, the part that
+    all jobs share is checked, and the result has no jobs.
 
     Raises:
         ConfigError: as :func:`compose`, for all jobs at once.
@@ -78,7 +78,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             raise ConfigError(f"hydra.sweeper.max_batch_size={batch_size}: must be null or at least 1")
         swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
         refuse_size_and_budget(OmegaConf.select(values, "model.parameter_budget"), [*swept, *overrides])
-        # Hydra's sweeper sees the job's overrides alone; overrides of Hydra's own keys hold for every job.
+        # Overrides of Hydra's own keys apply to every job; Hydra's sweeper gets the other overrides only.
         about_hydra = [line for line in fixed if is_about_hydra(line)]
         arguments = [*swept, *(line for line in overrides if not is_about_hydra(line))]
         points = expand(arguments, hydra.sweeper.get("zip"))
@@ -99,7 +99,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
 
 
 def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str) -> list[Config]:
-    """Return each job's configuration.
+    """Return the configuration of each job.
 
     Raises:
         ConfigError: with the mistakes of all jobs.
@@ -119,7 +119,7 @@ def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str
 
 
 def _in_jobs(mistake: str, numbers: list[int], points: list[list[str]]) -> str:
-    """Return a mistake and the jobs that make it, a line each."""
+    """Return a mistake, followed by one line for each job that has it unless all jobs have it."""
     if len(numbers) == len(points):
         return mistake
     lines = [f"{mistake}, in {len(numbers)} of {len(points)} jobs:"]
@@ -134,8 +134,8 @@ def _compose_job(
 ) -> Config:
     """Return one job's configuration.
 
-    Composing takes Hydra 60 ms. Jobs mostly differ in values alone, so their common part is composed once and kept
-    in ``bases``.
+    Hydra takes 60 ms to compose a configuration. Most jobs differ in values only, so their common part is composed
+    once and kept in ``bases``.
     """
     structure = structure_of(job)
     if structure not in bases:
@@ -150,7 +150,7 @@ def _compose_job(
 
 
 def _subdir(number: int, point: list[str], settings: list[str], config_name: str) -> str:
-    """Return the folder of a job for a ``hydra.sweep.subdir`` of the user's own."""
+    """Return the folder of a job for a user-defined ``hydra.sweep.subdir``."""
     values = hydra_compose(config_name, [*settings, *point], return_hydra_config=True)
     OmegaConf.set_readonly(values.hydra, False)
     with open_dict(values.hydra):
@@ -179,7 +179,7 @@ def _refuse_shared_folders(names: list[str], subdir: str) -> None:
 
 
 def _refuse_same_runs(configs: list[Config], points: list[list[str]]) -> None:
-    """Refuse a run that is there twice: two seeds that are one would make every interval too narrow."""
+    """Refuse a sweep with the same run twice: a seed that counts twice would make every interval too narrow."""
     numbers: dict[str, int] = {}
     for number, config in enumerate(configs):
         first = numbers.setdefault(name_of_run(config), number)

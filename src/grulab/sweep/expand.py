@@ -1,4 +1,4 @@
-"""The points of a sweep: -m a=1,2 b=3,4 becomes every combination, with some keys side by side."""
+"""Expand a sweep into jobs: ``-m a=1,2 b=3,4`` becomes every combination, or pairs of values for zipped keys."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from grulab.config_error import ConfigError
 
 
 def expand(arguments: Sequence[str], side_by_side: Any = None) -> list[list[str]]:
-    """Return each job's overrides.
+    """Return the overrides of each job.
 
     Args:
-        arguments: overrides, those with several values swept; a later one replaces an earlier one of the same key.
-        side_by_side: keys whose values go together, first with first and so on; or several lists of such keys.
+        arguments: overrides; several values are swept, and a later override replaces an earlier one of the same key.
+        side_by_side: zipped keys: their first values form a job, their second values another, and so on; or a list of
+            lists of such keys.
 
     Raises:
-        ConfigError: if keys that go side by side are not swept, or have different numbers of values.
+        ConfigError: if a zipped key is not swept, or the zipped keys have different numbers of values.
     """
     values: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(list(arguments)):

@@ -6,7 +6,7 @@ from grulab.run_folder.paths import display_path
 
 
 class SweepFailedError(RuntimeError):
-    """The sweep is at its end, and some of its jobs failed."""
+    """The sweep has ended, and some of its jobs failed."""
 
     def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path) -> None:
         stopped = f", and {not_run} were not started" if not_run else ""
@@ -21,4 +21,4 @@ class JobFailedError(RuntimeError):
 
 
 class JobNotRunError(JobFailedError):
-    """The sweep was stopped before it came to this job."""
+    """The sweep was stopped before this job started."""

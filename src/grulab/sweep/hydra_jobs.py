@@ -1,4 +1,4 @@
-"""A sweep's jobs in the form that Hydra gives to a launcher, and their composed configurations."""
+"""Compose the configurations of a sweep's jobs with Hydra, in the process of the launcher."""
 
 import copy
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from grulab.config.same_run import flatten
 from grulab.internals.hydra import get_overrides_dirname
 from grulab.sweep.job import Job
 
-# The key: the overrides that do more than set a value; see structure_of().
+# Composed configurations, by the overrides that do more than set a value; see structure_of().
 Bases = dict[tuple[str, ...], DictConfig]
 
 
 @dataclass(frozen=True)
 class HydraParts:
-    """The arguments that Hydra gives to a launcher."""
+    """The arguments that Hydra passes to a launcher."""
 
     context: HydraContext
     task_function: TaskFunction
@@ -28,7 +28,7 @@ class HydraParts:
 
 
 def compose_bases(parts: HydraParts, jobs: Iterable[Job]) -> Bases:
-    """Return Hydra's configurations of the jobs: one, which takes 60 ms, for all jobs that differ in values alone."""
+    """Return one configuration, which Hydra composes in 60 ms, for each group of jobs that differ in values only."""
     bases: Bases = {}
     for job in jobs:
         structure = structure_of(job.overrides)
@@ -38,9 +38,9 @@ def compose_bases(parts: HydraParts, jobs: Iterable[Job]) -> Bases:
 
 
 def job_config(job: Job, bases: Bases) -> DictConfig:
-    """Return a job's configuration as Hydra's launchers make it, with the values that the sweep began with.
+    """Return the configuration of a job as Hydra's launchers make it, with the values from the start of the sweep.
 
-    For the job's own process: it changes what is in ``bases``.
+    Call it in the job's own process, because it modifies the configuration in ``bases``.
     """
     config = bases[structure_of(job.overrides)]
     with open_dict(config):
@@ -55,22 +55,22 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
             naming.kv_sep,
         )
         hydra.sweep.subdir = job.folder
-        # The values in which alike jobs differ, and those that were edited in conf/ since the sweep began.
+        # Set the values in which the jobs of a group differ, and restore values edited in conf/ after the start.
         for key, value in flatten(job.config.to_dict()).items():
             if OmegaConf.select(config, key) != value:
                 OmegaConf.update(config, key, value)
         handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
-            # Its lines are in run.log already.
+            # Standard output of the job goes to run.log, so the console handler would repeat each line there.
             handlers.remove("console")
     return config
 
 
 def compose_job(parts: HydraParts, overrides: list[str], number: int) -> Job:
-    """Return a job that is in no manifest, as Hydra composes it now.
+    """Return a job that sweep.json does not list, as Hydra composes it now.
 
     Raises:
-        ConfigError: if its configuration is wrong.
+        ConfigError: if its configuration is not valid.
     """
     config: DictConfig = parts.context.config_loader.load_sweep_config(parts.config, overrides)
     with open_dict(config):

@@ -1,4 +1,4 @@
-"""One of a sweep's runs."""
+"""One run of a sweep."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from grulab.config.schema import Config
 
 @dataclass(frozen=True)
 class Job:
-    """One of a sweep's runs.
+    """One run of a sweep.
 
     Attributes:
-        number: from 0, in the sweep's order.
-        folder: its name in the sweep's folder.
-        overrides: as ``key=value``.
-        config: of the run.
+        number: position in the sweep, from 0.
+        folder: name of the job's folder in the sweep's folder.
+        overrides: overrides of the job, as ``key=value``.
+        config: configuration of the run.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Names of a sweep's job folders: readable, safe for every file system, shell and override, and all different."""
+"""Folder names for the jobs of a sweep: readable, unique, and safe in every file system, shell and override."""
 
 import re
 from collections import Counter
@@ -9,19 +9,19 @@ from omegaconf import OmegaConf
 
 from grulab.config.overrides import split_override
 
-# Most file systems take 255 bytes; half of that leaves room for what others append.
+# Most file systems allow 255 bytes; half of that leaves room for suffixes that other programs append.
 MAX_BYTES = 120
 
 
 def job_folder(number: int, overrides: Sequence[str], exclude: Sequence[str] = ()) -> str:
-    """Return a sweep job's folder name, such as ``007_hidden_size-16_bidirectional-true_seed-1``.
+    """Return the folder name of a sweep's job, such as ``007_hidden_size-16_bidirectional-true_seed-1``.
 
-    The number makes it unique in its sweep, the values readable.
+    The number makes the name unique in the sweep, and the values make it readable.
 
     Args:
-        number: of the job, from 0.
-        overrides: the job's, as ``key=value``.
-        exclude: keys that say nothing about this job, because every job of the sweep has the same.
+        number: number of the job, from 0.
+        overrides: overrides of the job, as ``key=value``.
+        exclude: keys to leave out, because they have the same value in every job of the sweep.
 
     Returns:
         At most 120 bytes of letters, digits, ``_``, ``.`` and ``-``.
@@ -40,15 +40,15 @@ def _last_part(key: str) -> str:
 
 
 def _safe(text: str) -> str:
-    # Hydra writes a swept false as False, and 1e5 as 1e+5, which without its + must not become 1e-5.
+    # Hydra writes a swept false as False, and 1e5 as 1e+5; the + is removed, since replacing it would make 1e-5.
     text = text.lower() if text in ("True", "False") else text.replace("+", "")
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 
 def _resolve_job_folder(number: Any, overrides: Any, exclude: Any) -> str:
-    # A job's number is not known before it is launched.
+    # The number of a job is not known before the launch.
     return job_folder(number, overrides, exclude) if isinstance(number, int) else "job"
 
 
-# conf/config.yaml names it in hydra.sweep.subdir.
+# conf/config.yaml uses this resolver in hydra.sweep.subdir.
 OmegaConf.register_new_resolver("grulab_job_folder", _resolve_job_folder, replace=True)

@@ -11,20 +11,20 @@ from grulab.sweep.job import Job
 
 @dataclass
 class JobProgress:
-    """A job on its way.
+    """The state of one job of a running sweep.
 
     Attributes:
-        job: its configuration and place in the sweep.
-        folder: its own.
-        state: pending, running, interrupted, failed or done; or "done before", in an earlier part of the sweep.
-        cause: of a failure, in a line.
-        score: the monitored metric of the best epoch, when it is done.
-        attempts: how often it was started.
-        began: by the monotonic clock.
-        seconds: all attempts together.
-        epochs: how many are over.
-        best: so far, of the monitored metric.
-        epochs_before: how many were over when the attempt began.
+        job: number, folder, overrides and configuration of the job.
+        folder: path of the job's folder.
+        state: pending, running, interrupted, failed or done; "done before" if an earlier launch finished it.
+        cause: cause of a failure, in one line.
+        score: monitored metric of the best epoch; None until the job is done.
+        attempts: number of attempts that were started.
+        began: start of the current attempt, in seconds of the monotonic clock.
+        seconds: duration of all finished attempts.
+        epochs: number of finished epochs.
+        best: best value of the monitored metric so far.
+        epochs_before: number of finished epochs at the start of the current attempt.
     """
 
     job: Job
@@ -40,21 +40,21 @@ class JobProgress:
     epochs_before: int = 0
 
     def update(self) -> None:
-        """Read in the job's folder how far it is."""
+        """Read the number of epochs and the best metric from metrics.csv."""
         monitor = self.job.config.checkpoint.monitor
         values = read_column(self.folder, monitor)
         best = max if is_higher_better(monitor) else min
         self.epochs, self.best = len(values), best(values, default=None)
 
     def start(self) -> None:
-        """Begin an attempt, from as far as the job is."""
+        """Start an attempt, and note the epochs that are already finished."""
         self.attempts += 1
         self.state, self.cause, self.began = "running", "", time.monotonic()
         self.update()
         self.epochs_before = self.epochs
 
     def seconds_left(self) -> float | None:
-        """Return the time until its last epoch at its pace so far, or None before its first."""
+        """Return the estimated seconds until the last epoch, or None before the first epoch of the attempt ends."""
         here = self.epochs - self.epochs_before
         if self.state != "running" or here <= 0:
             return None

@@ -1,4 +1,4 @@
-"""The local launcher: a sweep's jobs in parallel, each in a process of its own; one that crashes is noticed."""
+"""The local launcher: run the jobs of a sweep in parallel, each in its own process, and detect crashes."""
 
 import multiprocessing
 import os
@@ -26,9 +26,9 @@ from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, record_failure, result_of
 from grulab.system.signals import SIGNALS, Interrupted, RepeatFilter, blocked_signals, handle_signals
 
-# How often the clock, the table and the signals are looked at.
+# Interval at which the main loop checks time limits and signals and refreshes the table.
 _SECONDS_BETWEEN_LOOKS = 0.1
-# How long a job that is stopped for its time limit may take to save itself.
+# Time for a job that exceeds its time limit to save its state, before it is killed.
 _GRACE_SECONDS = 10.0
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
@@ -46,20 +46,20 @@ class _Running:
 def launch(
     parts: HydraParts, settings: LocalSettings, job_overrides: list[list[str]], first_number: int
 ) -> list[JobReturn]:
-    """Run the jobs that are not done yet, as many at once as there are slots, each in a process of its own.
+    """Run the jobs that are not done yet, each in its own process, one job per slot at a time.
 
     Args:
-        parts: the arguments of Hydra.
-        settings: the launcher's.
-        job_overrides: of each job.
-        first_number: of the first job.
+        parts: the arguments that Hydra passes to the launcher.
+        settings: the launcher's settings.
+        job_overrides: the overrides of each job.
+        first_number: the number of the first job.
 
     Returns:
-        How each job ended: the monitored metric, or an error.
+        The result of each job: the monitored metric, or an exception.
 
     Raises:
-        ConfigError: if the jobs or the settings ask for something that this machine lacks.
-        Interrupted: after a signal, when the running jobs have saved themselves.
+        ConfigError: if this machine lacks something that the jobs or the settings require.
+        Interrupted: after a signal, when the running jobs have saved their state.
     """
     sweep_dir = Path(parts.config.hydra.sweep.dir)
     todo: deque[JobProgress] = deque()
@@ -86,14 +86,14 @@ def launch(
 
 
 class _Launcher:
-    """Starts jobs while there are slots, and watches those that run.
+    """Starts jobs while slots are free, and monitors the running jobs.
 
     Args:
-        parts: the arguments of Hydra.
-        bases: the configurations that Hydra composes for the jobs.
-        settings: the launcher's.
-        slots: a device for each job that runs at the same time.
-        display: told of every change.
+        parts: the arguments that Hydra passes to the launcher.
+        bases: the composed configurations; see :func:`compose_bases`.
+        settings: the launcher's settings.
+        slots: for each job that runs at the same time, its device; see :func:`grulab.sweep.slots.find_slots`.
+        display: the table that shows every change of state.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class _Launcher:
         self._repeats = RepeatFilter()
 
     def run(self, todo: deque[JobProgress]) -> None:
-        """Run all jobs; leave none behind.
+        """Run all jobs; no job is running when this returns or raises.
 
         Raises:
             Interrupted: after a signal.
@@ -130,7 +130,7 @@ class _Launcher:
                             self._keep_time(running)
                     self.display.refresh()
             finally:
-                # Only an error of ours leaves some running.
+                # Jobs are left here only if the loop above raised an error.
                 for running in self.running:
                     _kill(running.process)
         if self.signals:
@@ -147,7 +147,7 @@ class _Launcher:
         running = _Running(progress, process, slot, _out_of_memory_kills())
         if self.settings.time_limit is not None:
             running.stop_at = progress.began + self.settings.time_limit
-        # A signal between its birth and its first handler would be lost.
+        # A signal that the child receives before it installs its handlers would be lost.
         with blocked_signals():
             process.start()
             self.running.append(running)
@@ -156,7 +156,7 @@ class _Launcher:
     def _end(self, running: _Running, todo: deque[JobProgress]) -> None:
         progress, code = running.progress, running.process.exitcode
         assert code is not None
-        # It may have left loader workers.
+        # The job may have left DataLoader workers.
         _kill(running.process)
         running.process.close()
         self.running.remove(running)
@@ -188,7 +188,7 @@ class _Launcher:
         self.display.changed(progress)
 
     def _record(self, progress: JobProgress, kind: str, message: str) -> None:
-        # With a full disk it cannot be written down, and the other jobs have to go on.
+        # On a full disk the failure cannot be recorded, and the other jobs have to continue.
         with suppress(OSError):
             record_failure(progress.folder, progress.job.config, kind, message)
 
@@ -202,7 +202,7 @@ class _Launcher:
             os.kill(running.process.pid, signal.SIGTERM)
 
     def _pass_on_signals(self) -> None:
-        """Tell the jobs of the first signal, so that they save themselves; at the second, end them."""
+        """Forward the first signal to the jobs, so that they save their state; kill them at the second signal."""
         if len(self.signals) > 1:
             for running in self.running:
                 _kill(running.process)
@@ -218,10 +218,10 @@ class _Launcher:
 
 
 def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) -> list[Job]:
-    """Return the jobs as sweep.json has them; those of a sweeper that decides as it goes on are added to it.
+    """Return the jobs as stored in sweep.json; add jobs that the sweeper has chosen while it runs.
 
     Raises:
-        ConfigError: if such a job's folder is that of another job.
+        ConfigError: if an added job has the number of another job, or its folder.
     """
     sweep_dir = Path(parts.config.hydra.sweep.dir)
     known = manifest.read(sweep_dir)
@@ -246,7 +246,7 @@ def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) 
 
 
 def _kill(process: ForkProcess) -> None:
-    """End a job and the processes that it has started: its process group, which bears its number."""
+    """Kill a job and the processes that it has started: its process group, whose id is the job's process id."""
     assert process.pid is not None
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -264,7 +264,7 @@ def _death(signum: int, out_of_memory_before: int) -> str:
 
 
 def _out_of_memory_kills() -> int:
-    """Return how many processes the kernel has ended for lack of memory since the machine started."""
+    """Return the number of processes that the kernel has killed for lack of memory since the machine started."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

@@ -15,7 +15,7 @@ TARGET = "hydra_plugins.grulab.LocalLauncher"
 
 @dataclass(frozen=True, config=STRICT)
 class LocalSettings:
-    """How a sweep's jobs run on this machine."""
+    """How the jobs of a sweep run on this machine; conf/hydra/launcher/local.yaml explains each field."""
 
     cores: Count | None
     devices: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1)] | None
@@ -29,7 +29,7 @@ _SCHEMA: TypeAdapter[LocalSettings] = TypeAdapter(LocalSettings)
 
 
 def parse_settings(values: Mapping[str, Any]) -> LocalSettings:
-    """Return checked settings.
+    """Return the validated settings.
 
     Raises:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.

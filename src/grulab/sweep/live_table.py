@@ -1,4 +1,4 @@
-"""The display of a running sweep: a live table on a terminal, a line for each change elsewhere."""
+"""The display of a running sweep: a live table on a terminal, or else one line for each change of state."""
 
 import os
 import sys
@@ -19,16 +19,16 @@ from grulab.sweep.job_progress import JobProgress
 
 _SECONDS_BETWEEN_DRAWINGS = 0.25
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
-# Beside the running jobs, the last ones that ended.
+# Number of recently ended jobs that the table shows beside the running jobs.
 _ENDED_SHOWN = 8
 
 
 class LiveTable:
-    """Shows a sweep's progress; a context manager.
+    """Shows the progress of a sweep; a context manager.
 
     Args:
-        jobs: all of the sweep's.
-        slots: how many run at once.
+        jobs: all jobs of the sweep.
+        slots: number of jobs that run at the same time.
     """
 
     def __init__(self, jobs: Sequence[JobProgress], slots: int) -> None:
@@ -39,7 +39,7 @@ class LiveTable:
         self._ended: list[JobProgress] = []
         self._live: Live | None = None
         if sys.stdout.isatty():
-            # No thread that draws: jobs are forked from this process.
+            # No refresh thread, because jobs are forked from this process.
             self._live = Live(console=Console(), auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -59,14 +59,14 @@ class LiveTable:
             self._live.stop()
 
     def changed(self, job: JobProgress) -> None:
-        """Show that a job has another state."""
+        """Show the new state of a job."""
         job.update()
         if job.state not in ("running", "pending"):
             self._ended.append(job)
         if job.state == "running" and self._live is None:
             return
         if self._live is None or job.state == "failed":
-            # A failure is told at once, and stays above the table.
+            # A failure is printed at once, and stays above the table.
             self._print(self._line(job))
         self.refresh(now=True)
 
@@ -76,7 +76,7 @@ class LiveTable:
         self._print(f"stopping: {running} jobs save themselves; a second signal stops them at once")
 
     def refresh(self, now: bool = False) -> None:
-        """Draw the table, if it is due."""
+        """Draw the table if an update is due, or if ``now`` is true."""
         if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
             self._drawn = time.monotonic()
             self._update()
@@ -128,7 +128,7 @@ class LiveTable:
             job.update()
 
     def _seconds_left(self) -> float | None:
-        """Return the time until the end, at the pace of the jobs that were run so far."""
+        """Return the estimated seconds until the sweep ends, from the mean time of the jobs that are done."""
         ended = [job for job in self._ended if job.state == "done"]
         waiting = sum(job.state == "pending" for job in self.jobs)
         running = self._running()
@@ -153,11 +153,11 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _without_reader() -> Iterator[None]:
-    """Go on without an output that nobody reads any more: head or the terminal has gone, or the disk is full."""
+    """Continue without the output after a write error: the pipe or terminal is closed, or the disk is full."""
     try:
         yield
     except OSError:
-        # Open until the process ends, as the stream that it replaces.
+        # Stays open until the process ends, like the stream that it replaces.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 

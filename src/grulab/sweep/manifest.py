@@ -24,14 +24,14 @@ _SAY_SO = "put it back, or say so on the command line"
 
 @dataclass(frozen=True)
 class Manifest:
-    """A sweep as it was begun.
+    """The content of sweep.json: the state at the start of the sweep.
 
     Attributes:
-        arguments: what followed ``grulab train``, without the sweep's folder.
-        jobs: all of them; empty if only the sweeper knows, as it goes on.
+        arguments: the arguments of ``grulab train``, without the sweep's folder.
+        jobs: all jobs; jobs that the sweeper chooses while it runs are added later.
         git: the commit of the code, as in a run's summary.json.
-        versions: of Python and the libraries.
-        created: when the sweep was begun.
+        versions: versions of Python and the libraries.
+        created: time at which the sweep began, in ISO 8601.
     """
 
     arguments: list[str]
@@ -47,7 +47,7 @@ def new_manifest(arguments: Sequence[str], jobs: Sequence[Job]) -> Manifest:
 
 
 def write(sweep_dir: Path, manifest: Manifest) -> None:
-    """Write sweep.json: what all jobs share once, then a line a job."""
+    """Write sweep.json: the values that all jobs share once, then one line for each job."""
     configs = [flatten(job.config.to_dict()) for job in manifest.jobs]
     shared = {
         key: value
@@ -77,7 +77,7 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
 
 
 def read(sweep_dir: Path) -> Manifest | None:
-    """Return the content of sweep.json, or None where there is none.
+    """Return the content of sweep.json, or None if the file does not exist.
 
     Raises:
         ConfigError: if it cannot be read.
@@ -98,7 +98,7 @@ def read(sweep_dir: Path) -> Manifest | None:
 
 
 def find(sweep_dir: Path, number: int) -> Job | None:
-    """Return one job of a sweep, or None if there is no manifest that knows it."""
+    """Return one job of a sweep, or None if sweep.json is missing or does not list it."""
     path = sweep_dir / paths.SWEEP
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def find(sweep_dir: Path, number: int) -> Job | None:
 
 
 def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
-    """Return whether a folder without sweep.json is that of a sweep of these jobs, and holds nothing else.
+    """Return whether a folder without sweep.json holds folders of these jobs, and no folders of other jobs.
 
     Raises:
         ConfigError: if a job's folder holds another run.
@@ -130,13 +130,13 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
 def refuse_another_sweep(
     sweep_dir: Path, before: Sequence[Job], after: Sequence[Job], asked: Container[str] = ()
 ) -> None:
-    """Check that a sweep stays the same sweep.
+    """Check that a command continues the same sweep, with the same jobs.
 
     Args:
         sweep_dir: the sweep's folder.
-        before: the jobs it has.
-        after: the jobs that a command makes.
-        asked: keys that the command names; of those, the keys that leave a run the same run may change.
+        before: the jobs in the folder.
+        after: the jobs of the command.
+        asked: keys that the command overrides; those in ``MAY_CHANGE`` may have another value.
 
     Raises:
         ConfigError: with a line for each difference.
@@ -168,7 +168,7 @@ def refuse_another_sweep(
 
 
 def what_changed(manifest: Manifest) -> list[str]:
-    """Return a line for everything around the sweep that is not as it was when it began."""
+    """Return one line for each change of the code or of a library's version since the sweep began."""
     lines = []
     now = git_state()
     if manifest.git != now:

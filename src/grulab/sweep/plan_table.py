@@ -12,7 +12,7 @@ from grulab.sweep.status import planned_status_of
 
 
 def print_plan(sweep: Sweep, console: Console) -> None:
-    """Print each job, its number of parameters and its state, and how many there are to run."""
+    """Print each job with its overrides, number of parameters and state, and the number of jobs in each state."""
     if not sweep.jobs:
         console.print("The sweeper decides about the jobs as it goes on; there is no telling which they are.")
         return

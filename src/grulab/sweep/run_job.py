@@ -1,4 +1,4 @@
-"""The function that Hydra calls for a single run, and for each job of a sweep whatever the launcher."""
+"""The function that Hydra calls for a single run, and for each job of a sweep with any launcher."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def run_job(values: DictConfig) -> float:
     """Run one job in the folder that Hydra made for it; return the monitored metric of its best epoch.
 
-    A job of a sweep that is done already is not run again, and one that was begun goes on.
+    A job of a sweep that is already done is not run again, and an unfinished job is resumed.
 
     Raises:
         Exception: the error that stopped the run.
@@ -50,10 +50,10 @@ def run_job(values: DictConfig) -> float:
         has_begun = read_summary(run_dir) is not None or (run_dir / paths.CHECKPOINTS).is_dir()
         return _score(resume_run(config, run_dir) if has_begun else train(config, run_dir))
     except Exception as error:
-        # Most errors are in its summary already; not those from before it began, or that kept it from beginning.
+        # The run's summary already has most errors, but not an error that occurred before the run began.
         if ((read_summary(run_dir) or {}).get("error") or {}).get("message") != str(error):
             record_failure(run_dir, config, type(error).__name__, str(error))
-        # Hydra tells of the first failure alone, and only when all jobs are done.
+        # Hydra reports the first failure only, and only after all jobs have ended.
         log.error("failed  %s in %s: %s", type(error).__name__, display_path(run_dir), error)
         raise
 

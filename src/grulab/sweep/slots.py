@@ -1,4 +1,4 @@
-"""The slots of a sweep: how many jobs run at once, and the accelerator that each of them sees."""
+"""The slots of a sweep: the number of jobs that run at the same time, and the accelerator that each job sees."""
 
 import os
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from grulab.training.device import find_accelerator
 
 
 def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:
-    """Return a slot for each job that runs at the same time: the device it sees, as CUDA_VISIBLE_DEVICES names it.
+    """Return one slot for each job that runs at the same time: its value of CUDA_VISIBLE_DEVICES, or None on the CPU.
 
-    On accelerators there are ``jobs_per_device`` slots for each device; on the processor each job takes
-    ``trainer.threads`` of the cores, and a slot is None.
+    On accelerators there are ``jobs_per_device`` slots for each device. On the CPU each job takes
+    ``trainer.threads`` of the cores.
 
     Raises:
-        ConfigError: if this machine lacks what a job or the settings ask for.
+        ConfigError: if this machine lacks an accelerator that a job or the settings require.
     """
-    # Many jobs ask for the same.
+    # Most jobs have the same accelerator and precision, so each pair is checked once.
     asked = {(c.trainer.accelerator, c.trainer.precision): c for c in configs}
     if "cuda" in {find_accelerator(config) for config in asked.values()}:
         return list(_device_slots(settings))
@@ -45,7 +45,7 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
-    """Return a line for every setting that has no effect, and for a cause that makes all jobs slow."""
+    """Return one line for each setting that has no effect, and one line if missing kernels make the jobs slow."""
     on_processor = slots[0] is None
     lines = []
     missing = note_of_missing_kernels()

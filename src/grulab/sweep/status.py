@@ -13,7 +13,7 @@ from grulab.run_folder.summary import mark_failed, read_summary
 
 
 def status_of(run_dir: Path) -> str:
-    """Return a job's status. A summary that says "running" is believed as long as a process owns the folder."""
+    """Return the status of a job: "running" in summary.json means "interrupted" if no process holds the lock."""
     summary = read_summary(run_dir)
     if summary is None:
         if (run_dir / paths.SUMMARY).exists():
@@ -24,9 +24,9 @@ def status_of(run_dir: Path) -> str:
 
 
 def result_of(run_dir: Path, config: Config) -> float | None:
-    """Return the monitored metric of a job that is done with this configuration, else None.
+    """Return the monitored metric of a job that is done with this configuration, or else None.
 
-    A job that went on for longer than it was asked to is done too.
+    A job that was trained for more epochs than the configuration requires is done as well.
     """
     summary = read_summary(run_dir)
     if summary is None or summary["status"] != "done":
@@ -44,13 +44,13 @@ def result_of(run_dir: Path, config: Config) -> float | None:
 
 
 def planned_status_of(run_dir: Path, config: Config) -> str:
-    """Return the status of a job that is to have this configuration: a run that is done may be "to extend"."""
+    """Return the status of a job with a new configuration: "to extend" if a finished run has to train longer."""
     state = status_of(run_dir)
     return "to extend" if state == "done" and result_of(run_dir, config) is None else state
 
 
 def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> None:
-    """Say in a job's folder and in TensorBoard that it failed, unless the folder is another run's or in use."""
+    """Record in summary.json and TensorBoard that a job failed, unless the folder holds another run or is locked."""
     summary = read_summary(run_dir)
     if summary is not None and what_differs(summary["config"], config.to_dict()):
         return
@@ -62,12 +62,12 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
 
             write_session_end(run_dir, "failed")
     except ConfigError:
-        # Another process is at the run, and will itself write how it ended.
+        # The process that holds the lock will record itself how the run ended.
         return
 
 
 def cause_of(folder: Path) -> str:
-    """Return why the job in a folder failed, in a line."""
+    """Return the cause of the failure of a job, in one line."""
     summary = read_summary(folder)
     if summary is None and (folder / paths.SUMMARY).exists():
         return f"{paths.SUMMARY} cannot be read"

@@ -1,4 +1,4 @@
-"""A job in a process of its own, forked from one that has imported torch and Lightning already."""
+"""Run a job in its own process, forked from a process that has already imported torch and Lightning."""
 
 import faulthandler
 import logging
@@ -22,15 +22,15 @@ from grulab.system.signals import Interrupted, install_handler, unblock_signals
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
-    """Run a job, in the child; exit with 0, 1, 130 or 143.
+    """Run a job in the child process; exit with 0 (done), 1 (failed), 130 (Ctrl-C) or 143 (termination).
 
     Args:
-        parts: the arguments of Hydra.
-        bases: the configurations that are composed already.
-        job: to run.
-        folder: the job's.
-        device: the one accelerator to see, as CUDA_VISIBLE_DEVICES has it; None changes nothing.
-        parent: id of the process that this one must not outlive.
+        parts: the arguments that Hydra passes to the launcher.
+        bases: the composed configurations; see :func:`grulab.sweep.hydra_jobs.compose_bases`.
+        job: the job to run.
+        folder: the job's folder.
+        device: value of CUDA_VISIBLE_DEVICES, which selects one accelerator; None keeps the present value.
+        parent: process id of the parent; the child ends when the parent ends.
     """
     code = 1
     try:
@@ -38,7 +38,7 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
         if device is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
         with _output_to(folder):
-            # Where a crash in a native library happened goes to run.log.
+            # Write the traceback of a crash in a native library to run.log.
             faulthandler.enable()
             returned = run_job(
                 task_function=parts.task_function,
@@ -51,25 +51,25 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
     except Interrupted as error:
         code = error.exit_code
     except BaseException as error:
-        # An error of Hydra's callbacks, logging or folders; one of the run itself is in the run's summary.
+        # An error of Hydra's callbacks, logging or folders; an error of the run itself is already in its summary.
         from grulab.sweep.status import record_failure
 
         logging.getLogger(__name__).exception("the job failed outside its run")
         record_failure(folder, job.config, type(error).__name__, str(error))
     finally:
         logging.shutdown()
-        # Taking torch down properly takes a second, and everything is written.
+        # A regular exit takes a second with torch imported, and everything is already written.
         os._exit(code)
 
 
 def prepare_to_fork(configs: Sequence[Config]) -> None:
-    """Do what several jobs need, once, and leave nothing behind that a fork could break.
+    """Do the work that several jobs share once, before the fork, and leave no state that a fork could break.
 
     Raises:
         ImportError: if a library is missing.
     """
     with quick_import():
-        # Lightning imports this one when the first event is written.
+        # Lightning would import this module only when it writes the first event.
         import torch.utils.tensorboard  # noqa: F401
 
         import grulab.training.run  # noqa: F401
@@ -86,21 +86,21 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
 
 
 def _be_alone(parent: int) -> None:
-    """Leave the terminal's process group, and end when the parent does, however that ends."""
+    """Leave the terminal's process group, and end when the parent process ends for any reason."""
     os.setsid()
     end_with_parent(parent)
 
     def stop(signum: int, frame: Any) -> None:
         raise Interrupted(signum)
 
-    # Until the run has handlers of its own.
+    # Effective until the run installs its own handlers.
     install_handler(stop)
     unblock_signals()
 
 
 @contextmanager
 def _output_to(folder: Path) -> Iterator[None]:
-    """Send the output of the job to its run.log, that of native libraries included: the terminal is the sweep's."""
+    """Redirect the output of the job and of native libraries to run.log, because the terminal shows the sweep."""
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()

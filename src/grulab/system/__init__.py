@@ -1,1 +1,1 @@
-"""What is the operating system's: signals and processes."""
+"""The operating system and the process: signals, child processes, cores and imports."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def available_cores() -> int:
-    """Return the number of cores that affinity and a container's quota leave to this process."""
+    """Return the number of cores that the CPU affinity and the container's quota allow this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(cores, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):
-        # No such file, or "max": there is no quota.
+        # The file is missing or holds "max": there is no quota.
         return cores

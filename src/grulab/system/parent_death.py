@@ -1,4 +1,4 @@
-"""A child process that ends when its parent does."""
+"""End a child process when its parent process ends."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """End when the parent process does, however that ends. Linux alone can do that; elsewhere this does nothing.
+    """End this process when its parent ends for any reason (Linux only), or now if it has ended already.
 
     Args:
-        parent: its process id, taken before the fork: it may have ended by now.
+        parent: the process id of the parent, taken before the fork, because the parent may end right after it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

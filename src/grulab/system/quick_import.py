@@ -1,4 +1,4 @@
-"""Imports of large libraries: in less time, and with fewer threads."""
+"""Import large libraries in less time and with fewer threads."""
 
 import gc
 import os
@@ -12,10 +12,10 @@ _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 @contextmanager
 def quick_import() -> Iterator[None]:
-    """Import large libraries without the garbage collector, which takes a third of the time and finds nothing.
+    """Disable the garbage collector during imports: it takes a third of the time and finds nothing.
 
-    The objects that exist at the end are never looked at again, so processes that are forked later go on sharing
-    them; later objects are looked at less often than Python would, for a step makes many and hardly a cycle.
+    At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them. From then
+    on collections are rarer than Python's default, because a step creates many objects and hardly any cycles.
     """
     gc.disable()
     try:
@@ -28,7 +28,7 @@ def quick_import() -> Iterator[None]:
 
 
 def import_numpy_with_one_thread() -> None:
-    """Import NumPy without the threads of its BLAS, which would not survive a fork; runs compute in torch."""
+    """Import NumPy without the threads of its BLAS: they would not survive a fork, and runs compute in torch."""
     name = "OPENBLAS_NUM_THREADS"
     if name in os.environ:
         return
@@ -36,5 +36,5 @@ def import_numpy_with_one_thread() -> None:
     try:
         import numpy  # noqa: F401
     finally:
-        # On some machines torch has an OpenBLAS of its own, for which trainer.threads holds.
+        # On some machines torch has its own OpenBLAS, whose number of threads is trainer.threads.
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop, and how they are taken."""
+"""Handle the signals that ask a process to stop."""
 
 import signal
 import threading
@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# All but Ctrl-C are terminations: SLURM is commonly told to send SIGUSR1 before it takes a job's node away, and a
-# terminal that is closed sends SIGHUP.
+# All but Ctrl-C count as terminations: SLURM is commonly configured to send SIGUSR1 before it takes a job's node
+# away, and closing a terminal sends SIGHUP.
 SIGNALS = {
     signal.SIGINT: signal.SIGINT,
     signal.SIGTERM: signal.SIGTERM,
     signal.SIGUSR1: signal.SIGTERM,
     signal.SIGHUP: signal.SIGTERM,
 }
-# A signal that comes again so soon is the same one: sent to a process group, and passed on by the parent.
+# A repeated signal within this time is the same signal: sent to the process group, and also forwarded by the parent.
 _SECONDS_OF_ONE_SIGNAL = 0.5
 
 Handler = Callable[[int, FrameType | None], object]
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop. It is no ``Exception``, so that no handler takes it for a failure and goes on.
+    """A signal asked the run to stop. Not an ``Exception``, so that ``except Exception`` does not catch it.
 
     Attributes:
-        exit_code: for the shell: 130 for Ctrl-C, 143 for a termination.
+        exit_code: the exit code of the process: 130 for Ctrl-C, 143 for a termination.
     """
 
     def __init__(self, signum: int) -> None:
@@ -34,24 +34,24 @@ class Interrupted(BaseException):
 
 
 class RepeatFilter:
-    """Tells a second signal from the first one that was delivered twice."""
+    """Distinguish a second signal from a first signal that was delivered twice."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
 
     def is_repeat(self) -> bool:
-        """Return whether the last signal came a moment ago; call it once for each signal."""
+        """Return whether the previous signal came a moment ago; call this once for each signal."""
         before, self._last = self._last, time.monotonic()
         return self._last - before < _SECONDS_OF_ONE_SIGNAL
 
 
 @contextmanager
 def handle_signals(handler: Handler) -> Iterator[list[signal.Signals]]:
-    """Handle the signals; afterwards they do what they did before. Python delivers them to the main thread alone.
+    """Install the handler for the signals, in the main thread only, and restore the previous handlers at the end.
 
     Yields:
-        The signals that were taken. One that the process ignores stays ignored: a shell starts background processes
-        so on purpose. A handler that was installed from C could not be put back, and stays too.
+        The signals with the new handler. An ignored signal stays ignored: a shell starts background processes that
+        way on purpose. A handler that was installed from C stays too, because Python could not restore it.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -66,7 +66,7 @@ def handle_signals(handler: Handler) -> Iterator[list[signal.Signals]]:
 
 
 def handle_defaults(handler: Handler) -> None:
-    """Handle the signals that would end the process without a word, until the process ends."""
+    """Install the handler permanently for the signals that would otherwise end the process without a message."""
     if threading.current_thread() is threading.main_thread():
         install_handler(handler, [signum for signum in SIGNALS if signal.getsignal(signum) == signal.SIG_DFL])
 
@@ -80,7 +80,7 @@ def install_handler(handler: Handler, signums: Iterable[signal.Signals] = SIGNAL
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Keep the signals back meanwhile; a process that is started inside inherits that they are blocked."""
+    """Block the signals in this context; a process that is started inside inherits the blocked signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -89,5 +89,5 @@ def blocked_signals() -> Iterator[None]:
 
 
 def unblock_signals() -> None:
-    """Let the signals through again, in a process that was started inside :func:`blocked_signals`."""
+    """Unblock the signals in a process that was started inside :func:`blocked_signals`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

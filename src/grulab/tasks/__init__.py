@@ -1,1 +1,1 @@
-"""What can be learned: one task a file, with its configuration, its generator, its ceiling and its chance level."""
+"""The tasks, one in each file, with configuration, generator, ceiling (best accuracy) and chance level."""

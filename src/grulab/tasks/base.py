@@ -1,4 +1,4 @@
-"""The interface of a task: its configuration, sequences by index, and the scores that bound what can be learned."""
+"""The interface of a task: configuration, sequences by index, chance level and best possible accuracy."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, NamedTuple
@@ -14,9 +14,9 @@ from grulab.tasks import counter_rng
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """The keys that the data of every task have.
+    """The configuration keys that all tasks share.
 
-    A subclass declares ``task: Literal["<name>"]``: the name by which a configuration asks for the task.
+    A subclass declares ``task: Literal["<name>"]``, the name of the task in a configuration.
     """
 
     task: str
@@ -27,7 +27,7 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class GeneratedDataConfig(DataConfig):
-    """The keys of a task that generates its sequences: as many as are asked for."""
+    """The configuration keys of a task that generates its sequences: the number of sequences in each split."""
 
     train_size: Count
     val_size: Count
@@ -51,13 +51,13 @@ class Sequences(NamedTuple):
 class Task(ABC):
     """A source of labelled sequences, each a pure function of (seed, split, index).
 
-    Its sizes, features and classes are known when it is built; a configuration is parsed without building it.
+    The constructor sets the sizes, the features and the classes; parsing a configuration does not call it.
 
     Attributes:
-        config_class: the schema of its keys under ``data``.
-        num_features: width of a step.
+        config_class: the schema of the task's keys under ``data``.
+        num_features: number of features of a step.
         num_classes: number of classes.
-        chance: accuracy of the best answer that is given without looking at the sequence.
+        chance: accuracy of the best classifier that ignores the sequence.
         length_range: shortest and longest possible sequence, in steps.
         lengths_are_uniform: whether every length of the range is equally likely.
     """
@@ -75,19 +75,19 @@ class Task(ABC):
 
     @abstractmethod
     def generate(self, seed: int, split: Split, indices: NDArray[np.int64]) -> Sequences:
-        """Return the sequences with these indices: the same on every machine, whichever others are asked for.
+        """Return the sequences with these indices; they do not depend on the machine or on the other indices.
 
         Args:
-            seed: which world, from 0.
-            split: "train", "val" or "test": disjoint streams of the same world.
+            seed: the seed of the data, from 0.
+            split: "train", "val" or "test": disjoint random streams of the same seed.
             indices: (sequences,) int64, from 0, in any order.
         """
 
     @abstractmethod
     def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the lengths of the sequences with these indices, in steps, without making them: (sequences,) int64.
+        """Return the lengths of these sequences, in steps, without generating them: (sequences,) int64.
 
-        The arguments are those of :meth:`generate`.
+        The arguments are the same as for :meth:`generate`.
         """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Task(ABC):
 
 
 class GeneratedTask(Task):
-    """A task whose sequences are made by a formula, in any number, with lengths drawn uniformly from a range."""
+    """A task that generates any number of sequences, with lengths drawn uniformly from a range."""
 
     config: GeneratedDataConfig
     lengths_are_uniform = True

@@ -1,9 +1,9 @@
-"""Random numbers by position, the same bits on every machine and with every version of every library.
+"""Counter-based random numbers: the same bits on every machine and with every version of every library.
 
-A draw is a pure function of (seed, split, stream, index, position), so any sequence can be made alone, in any
-order, without the ones before it. Only integer arithmetic, +, -, *, / and the square root are used: IEEE 754
-rounds those the same way everywhere. NumPy's own sine and logarithm do not qualify: their last bit depends on
-which vector instructions the processor has.
+A draw is a pure function of (seed, split, stream, index, position), so any sequence can be generated alone, in any
+order, without the sequences before it. Only integer arithmetic, +, -, *, / and the square root are used: IEEE 754
+rounds those the same way everywhere. NumPy's own sine and logarithm are not used: their last bit depends on the
+vector instructions of the processor.
 """
 
 import math
@@ -20,8 +20,8 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _LN_2 = 0.6931471805599453
 _ONE = np.uint64(1)
-# Of a Feistel network; an even number, so that its parts end where they began. With four rounds, or over fewer bits,
-# small sizes are visibly not uniform.
+# Rounds and minimum width of the Feistel network. The number of rounds is even, so that both parts end in their
+# original places. With four rounds, or fewer bits, permutations of small sizes are visibly not uniform.
 _ROUNDS = 8
 _FEWEST_BITS = 6
 
@@ -29,18 +29,18 @@ _FEWEST_BITS = 6
 def bits(seed: int, split: str, stream: str, indices: Integers, count: int) -> NDArray[np.uint64]:
     """Return 64 random bits for each index and position: (len(indices), count) uint64.
 
-    SplitMix64 (Steele, Lea and Flood 2014, OOPSLA, https://doi.org/10.1145/2660193.2660195): each index starts a
-    sequence of its own at a hashed place.
+    SplitMix64 (Steele, Lea and Flood 2014, OOPSLA, https://doi.org/10.1145/2660193.2660195): each index has its own
+    sequence, which starts at a hashed state.
     """
     starts = _mix(_key(seed, split, stream) + np.asarray(indices).astype(np.uint64)[:, None] * _GOLDEN)
     positions = np.arange(1, count + 1, dtype=np.uint64)
     return _mix(starts + positions * _GOLDEN)
 
 
-# For a batch of short sequences, hashing the names would take as long as all draws.
+# Cached: for a batch of short sequences, hashing the names would take as long as all draws.
 @lru_cache(maxsize=64)
 def _key(seed: int, split: str, stream: str) -> NDArray[np.uint64]:
-    """Return what the sequences of a stream begin with: (1,) uint64."""
+    """Return the key of a stream, a hash of the seed and the names: (1,) uint64."""
     key = np.array([seed], dtype=np.uint64)
     for word in (_name(split), _name(stream)):
         key = _mix(key + _GOLDEN) ^ word
@@ -48,7 +48,7 @@ def _key(seed: int, split: str, stream: str) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, split: str, stream: str, indices: Integers, count: int) -> Floats:
-    """Return draws from (0, 1), never either end: (len(indices), count) float64."""
+    """Return uniform draws from the open interval (0, 1): (len(indices), count) float64."""
     high = (bits(seed, split, stream, indices, count) >> np.uint64(12)).astype(np.float64)
     high *= 2.0**-52
     high += 2.0**-53
@@ -64,7 +64,7 @@ def integers(
     indices: Integers,
     count: int,
 ) -> Integers:
-    """Return whole numbers from low to high, both included: (len(indices), count) int64."""
+    """Return uniform integers from low to high, both included: (len(indices), count) int64."""
     span = np.asarray(high) - np.asarray(low) + 1
     draws = uniform(seed, split, stream, indices, count)
     result: Integers = low + np.minimum(np.floor(draws * span).astype(np.int64), span - 1)
@@ -77,22 +77,22 @@ def normal(seed: int, split: str, stream: str, indices: Integers, count: int) ->
 
 
 def permutation(seed: int, stream: str, epoch: int, size: int, positions: Integers) -> Integers:
-    """Return what stands at these positions of a random order of the numbers from 0 to size - 1.
+    """Return the elements at these positions of a random permutation of the numbers from 0 to size - 1.
 
-    Nothing but these positions is computed, so that the order of any number of things takes no memory. A Feistel
-    network (Luby and Rackoff 1988, https://doi.org/10.1137/0217022) permutes the numbers below a power of two; one
-    that falls on size or beyond is sent on until it does not (cycle walking: Black and Rogaway 2002,
-    https://doi.org/10.1007/3-540-45760-7_9), which takes less than two passes on average.
+    Only these positions are computed, so the memory does not depend on ``size``. A Feistel network (Luby and Rackoff
+    1988, https://doi.org/10.1137/0217022) permutes the numbers below a power of two; a result of ``size`` or more is
+    permuted again until it is below ``size`` (cycle walking: Black and Rogaway 2002,
+    https://doi.org/10.1007/3-540-45760-7_9), which takes less than two passes on average if ``size`` is over 32.
 
     Args:
-        seed: of the order.
-        stream: what is ordered.
-        epoch: from 0; each has an order of its own.
-        size: how many numbers there are, up to 2**62.
+        seed: the seed of the permutation.
+        stream: the name of the permuted objects, such as "sequences".
+        epoch: from 0; each epoch has its own permutation.
+        size: the length of the permutation, up to 2**62.
         positions: (positions,) int64, from 0 to size - 1.
 
     Returns:
-        (positions,) int64.
+        (positions,) int64, from 0 to size - 1.
     """
     keys = bits(seed, stream, "permutation", np.array([epoch]), _ROUNDS)[0]
     width = max(_FEWEST_BITS, (size - 1).bit_length())
@@ -106,10 +106,10 @@ def permutation(seed: int, stream: str, epoch: int, size: int, positions: Intege
 
 
 def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
-    """Permute the numbers of this many bits; the two parts differ by a bit where the width is odd."""
+    """Permute the numbers of ``width`` bits; if the width is odd, the two parts differ by one bit."""
     low, high = np.uint64(width // 2), np.uint64(width - width // 2)
     for key in keys:
-        # The high part is kept and moves down; the low part, mixed with a hash of it, moves up.
+        # The high part moves down unchanged; the low part, xored with a hash of the high part, moves up.
         kept = values >> low
         values = ((values ^ _mix(kept + key)) & ((_ONE << low) - _ONE)) << high | kept
         low, high = high, low
@@ -139,14 +139,14 @@ def _polynomial(coefficients: list[float], x: Floats) -> Floats:
     """Evaluate a polynomial, highest power first, in a fixed order of operations."""
     result = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        # In place: half of the time would go into new arrays.
+        # In place, because allocating new arrays would take half of the time.
         result *= x
         result += coefficient
     return result
 
 
 def _sine_coefficients() -> list[float]:
-    """Taylor's series of sin(2 pi x) / x in powers of x squared; its error at x = 1/4 is under 1e-16."""
+    """Return the Taylor series of sin(2 pi x) / x in powers of x squared; its error at x = 1/4 is under 1e-16."""
     terms, term = [], 2 * math.pi
     for order in range(12):
         terms.append(term)
@@ -160,7 +160,7 @@ _SINE = _sine_coefficients()
 def sine(turns: Floats) -> Floats:
     """Return sin(2 pi turns) to 1e-15."""
     x = turns - np.round(turns)
-    # Beyond a quarter turn the sine comes back: x is 0.5 - x there, and -0.5 - x on the other side.
+    # Reflect x into [-1/4, 1/4]: the sine is the same at x, 0.5 - x and -0.5 - x.
     np.minimum(x, 0.5 - x, out=x)
     np.maximum(x, -0.5 - x, out=x)
     return x * _polynomial(_SINE, x * x)
@@ -187,7 +187,7 @@ def normal_quantile(p: Floats) -> Floats:
     np.subtract(0.180625, r, out=r)
     result = q * _polynomial(_CENTRAL[0], r)
     result /= _polynomial(_CENTRAL[1], r)
-    # One in seven lies outside.
+    # One draw in seven is in the tails.
     in_tails = np.abs(q) > 0.425
     result[in_tails] = _tail_quantile(p[in_tails])
     return result
@@ -204,7 +204,7 @@ def _tail_quantile(p: Floats) -> Floats:
     return np.where(p < 0.5, -result, result)
 
 
-# Numerators and denominators, highest power first.
+# Numerators and denominators of AS 241, highest power first.
 _CENTRAL = (
     [
         2509.0809287301227,

@@ -1,7 +1,7 @@
-"""Tasks by name: the modules of this package, and the entry points ``grulab.tasks`` of other packages.
+"""Find tasks by name in the modules of this package and in the entry points ``grulab.tasks`` of other packages.
 
-A task is registered by the decorator :func:`register_task` when its module is imported, and its module is imported
-when a configuration asks for the name. So nothing here, or anywhere else, lists the tasks.
+The decorator :func:`register_task` registers a task when its module is imported, and its module is imported when a
+configuration names the task. So no list of the tasks is needed.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _BUILT: dict[str, Task] = {}
 
 
 def register_task(config_class: type[DataConfig]) -> Callable[[_TaskClass], _TaskClass]:
-    """Return a decorator for the task's class, which is made from a configuration of ``config_class``.
+    """Return a decorator that registers a task's class; the class is built from a ``config_class`` instance.
 
     Args:
         config_class: a dataclass with ``task: Literal["<name>"]``.
@@ -42,7 +42,7 @@ def find_task(name: str) -> type[Task]:
     """Return the class of a task.
 
     Raises:
-        ConfigError: if there is no such task, or the package that offers it is broken.
+        ConfigError: if there is no such task, or its package cannot be imported or does not register it.
     """
     if name not in _REGISTERED:
         _import_task(name)
@@ -50,7 +50,7 @@ def find_task(name: str) -> type[Task]:
 
 
 def build_task(config: DataConfig) -> Task:
-    """Return the task of a configuration; the same object each time, so that it computes its ceiling once."""
+    """Return the task of a configuration; equal configurations share an object, which computes its ceiling once."""
     key = repr(config)
     if key not in _BUILT:
         task_class: Any = find_task(config.task)
@@ -59,7 +59,7 @@ def build_task(config: DataConfig) -> Task:
 
 
 def task_names() -> list[str]:
-    """Return the names of all tasks that can be asked for, in alphabetical order."""
+    """Return the names of all available tasks, in alphabetical order."""
     for module in iter_modules(import_module(_PACKAGE).__path__, f"{_PACKAGE}."):
         import_module(module.name)
     return sorted({*_REGISTERED, *entry_points(group=ENTRY_POINTS).names})
@@ -72,7 +72,7 @@ def _import_task(name: str) -> None:
     elif found := [*entry_points(group=ENTRY_POINTS, name=name)]:
         try:
             found[0].load()
-        # A stranger's module may fail in any way.
+        # A module of another package may raise any exception.
         except Exception as error:
             cause = " ".join(str(error).split())
             raise ConfigError(

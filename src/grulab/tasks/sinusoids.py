@@ -1,4 +1,4 @@
-"""Which frequency is this? Noisy sinusoids of random phase; the default task."""
+"""Classify noisy sinusoids of random phase by their frequency; the default task."""
 
 from typing import Annotated, Literal, Self
 
@@ -16,9 +16,9 @@ from grulab.tasks.registry import register_task
 # has a standard error of at most 0.008, where the ceiling is low; at the default noise it is under 0.0001.
 _CEILING_SEQUENCES = 4000
 _FEWEST_PHASES = 48
-# Numbers held at once while integrating.
+# Maximum number of values in memory during the integration.
 _INTEGRATED_CELLS = 250_000
-# Numbers made at once: a few arrays of that many fit in a processor's second cache.
+# Maximum number of values generated at once: a few arrays of this size fit in a processor's L2 cache.
 _CELLS = 32_768
 
 
@@ -31,7 +31,7 @@ class SinusoidsConfig(GeneratedDataConfig):
     max_length: Count
     num_features: Count
     frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
-    # With less, computing the ceiling takes minutes, and it is 1.
+    # With less noise the ceiling is 1, and computing it takes minutes.
     noise: Annotated[Number, Field(ge=0.01, le=1e6)]
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class SinusoidsConfig(GeneratedDataConfig):
 
 @register_task(SinusoidsConfig)
 class Sinusoids(GeneratedTask):
-    """Each class is a frequency; each feature has a random phase of its own; Gaussian noise on every value.
+    """Sinusoids whose class is their frequency, with a random phase per feature and Gaussian noise on every value.
 
     One feature of one sequence of each class (frequencies 0.1, 0.25 and 0.4 cycles per step), without noise::
 
@@ -62,12 +62,12 @@ class Sinusoids(GeneratedTask):
         class 1    0.5  0.9 -0.5 -0.9  0.5  0.9 -0.5                a quarter turn a step
         class 2    0.6 -0.9  0.9 -0.6  0.0  0.6                     fast: the sign flips nearly every step
 
-    The phase is uniform and differs from feature to feature, so no single value says anything, and neither do the
-    mean and the spread of a feature over time: the order of the values has to be read. A logistic regression on
-    each feature's mean and standard deviation reaches 0.39 where the best classifier reaches 0.9999
+    The phase is uniform and differs from feature to feature, so neither a single value nor the mean and the spread of
+    a feature over time identify the class: the classifier has to use the order of the values. A logistic regression
+    on each feature's mean and standard deviation reaches an accuracy of 0.39 where the best classifier reaches 0.9999
     (tests/test_tasks.py measures both).
 
-    The task is this project's own: a known-answer version of the usual toy problem for recurrent classifiers.
+    The task is this project's own: the usual toy problem for recurrent classifiers, with a known best accuracy.
     """
 
     config: SinusoidsConfig
@@ -84,11 +84,11 @@ class Sinusoids(GeneratedTask):
         return self._generate(seed, split, indices)
 
     def ceiling(self) -> float:
-        """Return the expected accuracy of the best possible classifier, from 4000 sequences.
+        """Return the expected accuracy of the best possible classifier, estimated from 4000 sequences.
 
-        The classes are equally frequent, so the best answer is the class of the highest likelihood, and it is
-        right with the probability of that class. The likelihood of a feature is an integral over its unknown phase,
-        which is computed numerically.
+        The classes are equally frequent, so the best classifier predicts the class of the highest likelihood, and is
+        right with the posterior probability of that class. The likelihood of a feature is an integral over its
+        unknown phase, which is computed numerically.
         """
         if self._ceiling is None:
             self._ceiling = self._compute_ceiling()
@@ -105,7 +105,7 @@ class Sinusoids(GeneratedTask):
         return float(np.concatenate(best).mean())
 
     def posterior(self, features: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the probability of each class given the whole sequence: (sequences, classes)."""
+        """Return the probability of each class given the whole sequence: (sequences, classes) float64."""
         steps = np.arange(features.shape[1])
         valid = (steps < lengths[:, None]).astype(np.float64)  # (sequences, time)
         products = (features * valid[:, :, None]).transpose(0, 2, 1) / self.config.noise**2
@@ -124,10 +124,10 @@ class Sinusoids(GeneratedTask):
         return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))
 
     def _phases(self) -> int:
-        """Return in how many steps the phase is integrated out.
+        """Return the number of steps of the numerical integral over the phase.
 
-        The likelihood has a peak of about noise / (2 pi sqrt(time / 2)) turns; it is smooth and periodic, so a
-        step of that width already leaves an error of about exp(-2 pi^2) = 3e-9 of it.
+        The likelihood has a peak about noise / (2 pi sqrt(time / 2)) turns wide; it is smooth and periodic, so a
+        step of that width already has a relative error of only about exp(-2 pi^2) = 3e-9.
         """
         peak = self.config.noise / (2 * np.pi * np.sqrt(self.config.max_length / 2))
         return max(_FEWEST_PHASES, int(np.ceil(1 / peak)))
@@ -136,7 +136,7 @@ class Sinusoids(GeneratedTask):
         classes = counter_rng.integers(0, self.num_classes - 1, seed, stream, "class", indices, 1)[:, 0]
         lengths = self.lengths(seed, stream, indices)
         features = np.zeros((len(indices), lengths.max(initial=0), self.num_features), dtype=np.float32)
-        # Sequences of like length are made together, so that few steps are made that are no sequence's.
+        # Sequences of similar length are generated together, so that few padding steps are computed.
         order = np.argsort(-lengths, kind="stable")
         rows_at_once = max(1, _CELLS // (self.num_features * self.config.max_length))
         for start in range(0, len(order), rows_at_once):
@@ -154,7 +154,7 @@ class Sinusoids(GeneratedTask):
         classes: NDArray[np.int64],
         lengths: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Return some sequences, the longest first: (sequences, time, features), zero in the padding."""
+        """Return the values of sequences that are sorted longest first: (sequences, time, features), padding 0."""
         shape = (len(indices), lengths[0], self.num_features)
         steps = np.arange(lengths[0])
         turns = np.array(self.config.frequencies)[classes, None] * steps  # (sequences, time)

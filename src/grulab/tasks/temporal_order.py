@@ -1,4 +1,4 @@
-"""In which order did the relevant symbols come? Hochreiter and Schmidhuber 1997, tasks 6a and 6b."""
+"""Classify sequences by the order of their relevant symbols: Hochreiter and Schmidhuber 1997, tasks 6a and 6b."""
 
 from typing import Literal, NamedTuple
 
@@ -23,15 +23,15 @@ Range = tuple[int, int]
 
 
 class _Difficulty(NamedTuple):
-    """Where things are; both ends of every range included, positions counted from the B at 0."""
+    """The ranges of lengths and positions, both ends included; positions are counted from the B at 0."""
 
     length: Range
-    two: tuple[Range, Range]  # the relevant symbols of 6a
-    three: tuple[Range, Range, Range]  # and of 6b
+    two: tuple[Range, Range]  # positions of the relevant symbols in 6a
+    three: tuple[Range, Range, Range]  # positions of the relevant symbols in 6b
 
 
-# Lengths and 6a: Atcold/NYU-DLSP20, sequential_tasks.py; "hard" is the paper's setting. 6b at "hard" is the paper's
-# too; the other levels of 6b are ours, cut in the same proportions.
+# Lengths and positions of 6a: Atcold/NYU-DLSP20, sequential_tasks.py. "hard" is the setting of the paper, for 6a and
+# 6b; the other levels of 6b were chosen for this project, in the same proportions.
 LEVELS: dict[Level, _Difficulty] = {
     "easy": _Difficulty((7, 8), ((1, 2), (4, 5)), ((1, 2), (3, 4), (5, 5))),
     "normal": _Difficulty((30, 40), ((2, 5), (20, 27)), ((2, 5), (10, 14), (20, 27))),
@@ -52,19 +52,20 @@ class TemporalOrderConfig(GeneratedDataConfig):
 
 @register_task(TemporalOrderConfig)
 class TemporalOrder(GeneratedTask):
-    """Two (6a) or three (6b) relevant symbols, X or Y, far apart among distractors; the class is their order.
+    """Classify the order of two (6a) or three (6b) relevant symbols, X or Y, far apart among distractors.
 
     Each step is one of eight symbols, one-hot; B begins and E ends every sequence. Variant 6a, level easy::
 
         symbols   B  b  X  d  a  Y  c  E        X then Y
         class     1                             XX 0, XY 1, YX 2, YY 3
 
-    A column of the features, in the order of ``SYMBOLS``: a b c d X Y B E. The answer needs the first relevant
-    symbol at the end, dozens to hundreds of steps later. Nothing is random in the label, so the ceiling is 1.
+    The columns of the features, in the order of ``SYMBOLS``: a b c d X Y B E. The classifier has to remember the
+    first relevant symbol until the end, dozens to hundreds of steps later. The label is not random, so the ceiling
+    is 1.
 
     Source: Hochreiter and Schmidhuber 1997, Long Short-Term Memory, Neural Computation 9(8), experiment 6,
-    https://doi.org/10.1162/neco.1997.9.8.1735. The named levels, and B at the beginning and E at the end, are those
-    of https://github.com/Atcold/NYU-DLSP20 (sequential_tasks.py).
+    https://doi.org/10.1162/neco.1997.9.8.1735. The named levels, B at the beginning and E at the end are from
+    https://github.com/Atcold/NYU-DLSP20 (sequential_tasks.py).
     """
 
     config: TemporalOrderConfig
@@ -98,5 +99,5 @@ class TemporalOrder(GeneratedTask):
         return Sequences(features, lengths, relevant @ weights)
 
     def ceiling(self) -> float:
-        """Return 1: the order decides the class."""
+        """Return 1, because the order determines the class."""
         return 1.0

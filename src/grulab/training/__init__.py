@@ -1,1 +1,1 @@
-"""One run, top to bottom."""
+"""Training, testing and resuming one run."""

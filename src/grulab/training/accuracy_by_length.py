@@ -1,4 +1,4 @@
-"""Accuracy by sequence length: over which ranges of lengths, and in each of them."""
+"""Accuracy by sequence length: the ranges of lengths, and the accuracy in each range."""
 
 from collections.abc import Sequence
 
@@ -19,12 +19,13 @@ def accuracy_by_length(task: Task, outcomes: Sequence[tuple[Tensor, Tensor]]) ->
     The ranges are the same in every run of a task with the same data.
 
     Args:
-        task: tells the range of possible lengths, and whether each is equally likely.
-        outcomes: of each test batch the lengths (batch,) and whether each sequence was classified correctly (batch,).
+        task: gives the range of possible lengths, and whether each is equally likely.
+        outcomes: for each test batch the lengths, (batch,) int64 in steps, and whether each sequence was classified
+            correctly, (batch,) bool.
 
     Returns:
-        A row for each range with a sequence in it, by length: ``range`` ("5-6", in steps), ``accuracy`` and
-        ``sequences``.
+        One row for each non-empty range, in order of length, with the columns ``range`` ("5-6", in steps),
+        ``accuracy`` and ``sequences`` (their number).
     """
     lengths = torch.cat([lengths for lengths, _ in outcomes]).numpy()
     correct = torch.cat([correct for _, correct in outcomes]).cpu().numpy()
@@ -54,6 +55,6 @@ def quantile_starts(lengths: NDArray[np.int64]) -> list[int]:
     Args:
         lengths: (sequences,) int64, in steps.
     """
-    # A length is in one range: where many sequences have the same, there are fewer ranges.
+    # A length belongs to one range, so there are fewer ranges if many sequences have the same length.
     quantiles = np.quantile(lengths, np.arange(_RANGES) / _RANGES, method="lower")
     return sorted(set(quantiles.astype(int).tolist()))

@@ -1,4 +1,4 @@
-"""The parts of a run, made from its configuration: the LightningModule and the Trainer."""
+"""Build the LightningModule and the Trainer of a run from its configuration."""
 
 import logging
 import warnings
@@ -12,22 +12,22 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from grulab.config.schema import Config
 from grulab.kernels.backend import backend_of_weights
 from grulab.run_folder.checkpoint_file import ChecksummedCheckpointIO
-from grulab.run_folder.tensorboard import RunLogger
+from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.tasks.base import Task
 from grulab.training.module import SequenceClassifier
 
-# Lightning's remarks on itself, which say nothing about the run.
+# Warnings of Lightning that say nothing about the run.
 _IGNORED_WARNINGS = (
     ".*does not have many workers",
     ".*smaller than the logging interval",
-    # The sampler knows the position of a resumed run; Lightning looks for it in the loader.
+    # The sampler restores the position of a resumed run; Lightning expects the DataLoader to do it.
     ".*your dataloader is not resumable",
     ".*isinstance.treespec, LeafSpec.",
 )
 
 
 def build_module(config: Config, task: Task) -> SequenceClassifier:
-    """Return the untrained module of a configuration, with the sizes of its task."""
+    """Return the untrained module for a configuration; the task gives the input size and the number of classes."""
     return SequenceClassifier(
         input_size=task.num_features,
         hidden_size=config.model.hidden_size,
@@ -46,14 +46,14 @@ def build_module(config: Config, task: Task) -> SequenceClassifier:
 def build_trainer(
     config: Config, accelerator: str, run_dir: Path, logger: RunLogger, callbacks: Sequence[L.Callback]
 ) -> L.Trainer:
-    """Return the Trainer of a run: Lightning's loops, and our own callbacks for everything around them."""
+    """Return the Trainer of a run, with the given callbacks in place of Lightning's default ones."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
         accelerator=accelerator,
-        # A list names a CUDA device; of the others there is one.
+        # A list selects a CUDA device; the CPU and MPS have a single device.
         devices=config.trainer.devices if accelerator == "cuda" else 1,
         precision=config.trainer.precision,
         gradient_clip_val=config.trainer.gradient_clip_val,
@@ -65,10 +65,10 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        # Otherwise, under SLURM, Lightning would requeue the job itself when it is told to stop.
+        # Without LightningEnvironment, Lightning would itself requeue a SLURM job that receives a stop signal.
         plugins=[LightningEnvironment(), ChecksummedCheckpointIO()],
     )
-    # A guard for operators that read memory before they write it: nothing here does, and it costs a pass over each
-    # new tensor.
+    # Filling protects operators that read memory before they write it. No operator here does, and filling costs a
+    # pass over each new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trainer

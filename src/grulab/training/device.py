@@ -1,4 +1,4 @@
-"""The device that a run computes on: CPU, CUDA or MPS, refused where this machine does not have it."""
+"""Find the accelerator of a run (CPU, CUDA or MPS), and refuse one that this machine does not have."""
 
 import os
 
@@ -10,19 +10,19 @@ from grulab.kernels.backend import refuse_missing_kernels
 
 
 def find_accelerator(config: Config) -> str:
-    """Return "cpu", "cuda" or "mps" for the accelerator that is asked for.
+    """Return the accelerator that ``trainer.accelerator`` selects: "cpu", "cuda" or "mps".
 
     Raises:
-        ConfigError: if this machine lacks it, or that device of it, or the kernels, or it cannot compute in that
-            precision.
+        ConfigError: if this machine lacks the accelerator, the device in ``trainer.devices`` or the fused kernels, or
+            if the accelerator does not support ``trainer.precision``.
     """
     refuse_missing_kernels(config)
-    # Otherwise the question alone makes CUDA unusable in processes that are forked later.
+    # Without this, torch.cuda.is_available() makes CUDA unusable in processes that are forked later.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     trainer = config.trainer
     found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     if found == "auto":
-        # Not MPS, although Lightning would take it: see grulab.config.notes.
+        # "auto" never selects MPS, although Lightning would: see grulab.config.notes.
         found = "cuda" if torch.cuda.is_available() else "cpu"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found, 1)
     if count == 0:

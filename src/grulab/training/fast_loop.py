@@ -1,9 +1,9 @@
-"""trainer.loop=fast: Lightning's training loop with a step that costs as much as its work, and the same bits.
+"""``trainer.loop=fast``: Lightning's training loop with less overhead in each step, and with the same bits.
 
-Lightning's own step takes half a millisecond beside forward, backward and optimizer, as long again as those three at
-the default sizes: some 25 hooks, each announced, profiled and looked up, closures around closures, and metrics
-collected for callbacks that do not exist. :func:`use_fast_loop` leaves those out of a Trainer. All of it leans on
-private parts of Lightning, so a version that was not tested keeps its own loop.
+Lightning's own step adds half a millisecond to forward, backward and optimizer, which doubles the time of a step at
+the default sizes. The overhead is about 25 hooks, each of them looked up and profiled, nested closures, and metrics
+collected for callbacks that do not exist. :func:`use_fast_loop` removes it from a Trainer. The fast loop depends on
+private parts of Lightning, so an untested version of Lightning keeps its own loop.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,10 @@ _HOOKS_OF_STEPS = (
 
 
 def why_not_fast(config: Config) -> str | None:
-    """Return a line that says why Lightning's own loop runs although trainer.loop=fast, or None if the fast one does.
+    """Return one line that explains why ``trainer.loop=fast`` falls back to Lightning's own loop, or None.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
     """
     if config.trainer.loop == "fast" and L.__version__ not in TESTED_VERSIONS:
         return (
@@ -47,36 +47,37 @@ def why_not_fast(config: Config) -> str | None:
 
 
 def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier) -> None:
-    """Replace the training loop of a Trainer, for this module.
+    """Replace the training loop of a Trainer by the fast one.
 
     Args:
-        trainer: with callbacks that take the metrics from the module, and not from ``trainer.callback_metrics``.
-        module: to be trained by it.
+        trainer: a Trainer whose callbacks read the metrics from the module, not from ``trainer.callback_metrics``.
+        module: the module that the Trainer will train.
     """
     trainer.fit_loop.epoch_loop = FastEpochLoop(trainer)
     trainer.profiler = SilentProfiler()  # type: ignore[attr-defined]
-    # Logging them takes Lightning a millisecond.
+    # Lightning takes a millisecond to log the metrics.
     module.offers_metrics = False
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in _HOOKS_OF_STEPS:
             if not _does_something(callback, hook):
-                # Lightning leaves out a hook that is no function, and calls all others: 40 a step.
+                # Lightning skips a hook that is not callable; otherwise it would call 40 empty hooks in each step.
                 setattr(callback, hook, None)
 
 
 class FastEpochLoop(TrainingEpochLoop):
-    """An epoch of a :class:`SequenceClassifier`, which has one optimizer, no scheduler, and logs nothing in a step.
+    """The loop over the steps of an epoch, for a module with one optimizer, no scheduler and no logging in a step.
 
-    A step calls the callbacks that have something to do in it, and moves the same counters at the same times as
-    Lightning's, so that checkpoints, restarts and everything between the steps are Lightning's.
+    A step calls only the callbacks that override a hook of the step. It increments the same progress counters at the
+    same points as Lightning's step, so Lightning's code for checkpoints, restarts and everything between the steps
+    still applies.
 
-    The first step after a restart, and every step in another precision than 32-true or with gradients that accumulate
-    over several batches, is Lightning's own. Left out are the hooks that a :class:`SequenceClassifier` does not have:
-    those of the module for single steps, its own optimizer step or clipping; and callbacks cannot log in a step.
+    Lightning's own step runs first after a restart, and always if the precision is not 32-true or gradients
+    accumulate over several batches. The fast step omits hooks that :class:`SequenceClassifier` does not override: the
+    module's hooks for a batch, its optimizer step and its gradient clipping. Callbacks cannot log in a step.
     """
 
     def on_run_start(self, data_fetcher: DataFetcher) -> None:
-        """Look up once an epoch what each step calls."""
+        """Look up the hooks that each step calls, once per epoch."""
         super().on_run_start(data_fetcher)
         self._is_plain = type(self.trainer.precision_plugin) is Precision
         self._on_start = self._hooks("on_train_batch_start")
@@ -137,6 +138,6 @@ class FastEpochLoop(TrainingEpochLoop):
 
 
 def _does_something(callback: L.Callback, hook: str) -> bool:
-    """Return whether a callback has a hook of its own."""
+    """Return whether a callback overrides a hook."""
     found = getattr(callback, hook)
     return callable(found) and getattr(found, "__func__", found) is not getattr(L.Callback, hook)

@@ -13,33 +13,34 @@ from grulab.models.gru import GRUClassifier
 from grulab.training.metrics import LossAndAccuracy
 from grulab.training.optimizer import learning_rate, make_optimizer
 
-# Where a checkpoint keeps the sums of an unfinished epoch.
+# The key of the sums of an unfinished epoch in a checkpoint.
 SUMS = "train_sums"
 
 
 class SequenceClassifier(L.LightningModule):
     """Trains a :class:`GRUClassifier` with cross-entropy.
 
-    The arguments are plain numbers and strings and go into the checkpoint, so
-    ``SequenceClassifier.load_from_checkpoint(path)`` needs nothing else.
+    The arguments are plain numbers and strings and are stored in the checkpoint, so
+    ``SequenceClassifier.load_from_checkpoint(path)`` needs no further arguments.
 
     Attributes:
-        train_metrics, val_metrics, test_metrics: exact means over the stage's current epoch.
-        test_outcomes: of each test batch the lengths, and whether each sequence was classified correctly.
+        train_metrics, val_metrics, test_metrics: exact means over the current epoch of training, validation or test.
+        test_outcomes: for each test batch the lengths, and whether each sequence was classified correctly; both
+            (batch,).
         offers_metrics: whether the means are logged for callbacks that read ``trainer.callback_metrics``.
 
     Args:
-        input_size: features in a step.
+        input_size: features per step.
         hidden_size: units in each layer and direction.
-        num_layers: layers.
-        num_classes: classes.
+        num_layers: number of layers.
+        num_classes: number of classes.
         bidirectional: whether the sequence is also read backwards.
-        dropout: between layers.
+        dropout: probability of dropout between layers.
         backend: implementation of the recurrent part; see :func:`grulab.kernels.backend.gru_class`.
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
-        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after the trainer's last.
+        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after ``trainer.max_epochs``.
     """
 
     def __init__(
@@ -81,33 +82,33 @@ class SequenceClassifier(L.LightningModule):
         return make_optimizer(self.parameters(), hparams["algorithm"], hparams["lr"], hparams["weight_decay"], on_cpu)
 
     def on_train_start(self) -> None:
-        """Set the learning rate also where a run goes on inside an epoch, perhaps with another horizon."""
+        """Set the learning rate of a run that resumes inside an epoch, perhaps with another ``max_epochs``."""
         self._set_learning_rate()
 
     def on_train_epoch_start(self) -> None:
-        """Begin new sums. Lightning does not call this when a run goes on inside an epoch."""
+        """Reset the sums. Lightning does not call this hook when a run resumes inside an epoch."""
         self.train_metrics.reset()
         self._set_learning_rate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums over the part of the epoch that is done."""
+        """Add the sums over the finished batches of the epoch to the checkpoint."""
         checkpoint[SUMS] = self.train_metrics.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the sums."""
+        """Restore the sums from the checkpoint."""
         self.train_metrics.resume(checkpoint[SUMS])
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
-        """Return the batch's mean loss."""
+        """Return the mean loss of the batch: ()."""
         loss, _ = self._step(batch, self.train_metrics)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Offer the epoch's means to callbacks."""
+        """Log the means of the epoch for callbacks."""
         self._offer("train", self.train_metrics)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin new sums."""
+        """Reset the sums."""
         self.val_metrics.reset()
 
     def validation_step(self, batch: PaddedBatch, batch_idx: int) -> None:
@@ -115,11 +116,11 @@ class SequenceClassifier(L.LightningModule):
         self._step(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Offer the epoch's means to callbacks."""
+        """Log the means of the epoch for callbacks."""
         self._offer("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        """Begin new sums."""
+        """Reset the sums."""
         self.test_metrics.reset()
         self.test_outcomes.clear()
 
@@ -130,7 +131,7 @@ class SequenceClassifier(L.LightningModule):
 
     def _step(self, batch: PaddedBatch, metrics: LossAndAccuracy) -> tuple[Tensor, Tensor]:
         logits = self.model(batch.x, batch.lengths)
-        # In 32 bits also where the layers before it ran in 16.
+        # The loss needs 32 bits even if the layers ran in 16 bits.
         loss = functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), batch.y)
         metrics.add(loss, logits, batch.y)
         return loss, logits

@@ -1,4 +1,4 @@
-"""The optimizer, and the learning rate of every epoch."""
+"""The optimizer and the learning rate schedule."""
 
 import math
 from collections.abc import Iterable
@@ -20,21 +20,21 @@ def make_optimizer(
         parameters: all weights of the model.
         algorithm: "adam" (weight_decay is added to the gradient) or "adamw" (it shrinks the weights themselves).
         lr: learning rate of the first step.
-        weight_decay: from 0.
-        on_cpu: whether the weights are there: then one kernel updates all of them. On an accelerator that would not
-            go with clipping in 16 bits.
+        weight_decay: at least 0.
+        on_cpu: whether the weights are on the CPU: then a fused kernel updates all of them. On an accelerator the
+            fused kernel would not work together with gradient clipping in 16 bits.
     """
     return ALGORITHMS[algorithm](parameters, lr=lr, weight_decay=weight_decay, fused=on_cpu)
 
 
 def learning_rate(schedule: Schedule, lr: float, epoch: int, max_epochs: int) -> float:
-    """Return the learning rate of an epoch: a function of the epoch and the horizon, without a state to lose.
+    """Return the learning rate of an epoch: a pure function, so that a resume has no scheduler state to restore.
 
     Args:
         schedule: "constant", or "cosine": from lr in the first epoch towards 0 after the last.
-        lr: of the first epoch.
-        epoch: from 0.
-        max_epochs: the horizon.
+        lr: learning rate of the first epoch.
+        epoch: number of the epoch, from 0.
+        max_epochs: number of epochs in the schedule.
     """
     factor = 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)) if schedule == "cosine" else 1.0
     return lr * factor

@@ -1,4 +1,4 @@
-"""How a stopped run goes on exactly, from its folder alone."""
+"""Resume a stopped run exactly, from its folder alone."""
 
 import logging
 from collections.abc import Sequence
@@ -24,29 +24,29 @@ log = logging.getLogger(__name__)
 
 
 def resume(run_dir: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Go on with a run where it stopped.
+    """Resume a run where it stopped.
 
     Args:
         run_dir: the run's folder.
         overrides: changes to its configuration; see ``grulab.config.same_run.MAY_CHANGE``.
 
     Returns:
-        The content of summary.json. Of a run that is finished and not extended, as it is.
+        The content of summary.json. A finished run that is not extended keeps its results.
 
     Raises:
-        ConfigError: if there is no run, it is another one, or another process is at it.
-        DamagedCheckpointError: if no checkpoint is whole.
-        UnsafeCheckpointError: if a checkpoint asks for code.
+        ConfigError: if the folder holds no run or another run, or if another process holds its lock.
+        DamagedCheckpointError: if no checkpoint is intact.
+        UnsafeCheckpointError: if a checkpoint would execute code when it is loaded.
         NonFiniteLossError, DiskFullError, Interrupted: as :func:`grulab.train`.
     """
     return resume_run(resumed_config(Path(run_dir), overrides), Path(run_dir))
 
 
 def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
-    """Go on with the run in a folder; see :func:`grulab.resume`.
+    """Resume the run in a folder; see :func:`grulab.resume`.
 
     Args:
-        config: the run's, with what may change.
+        config: the run's configuration, with the overrides applied.
         run_dir: the run's folder.
     """
     accelerator = find_accelerator(config)
@@ -56,7 +56,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         summary = read_summary(run_dir)
         if found is None:
             rows = count_rows(run_dir)
-            # The first epoch is the best so far, so a checkpoint follows its row at once.
+            # The first epoch is always a new best, so a checkpoint is written right after its row.
             if rows > 1 or (summary and summary["status"] == "done"):
                 raise ConfigError(
                     f"{folder}: holds no checkpoint, but metrics.csv has {rows} epochs; put the checkpoints back, "
@@ -74,7 +74,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
         if summary and is_reported and is_trained(config, epochs, best_epoch):
             if summary["config"] != config.to_dict():
-                # Another horizon or patience under which it is finished just as well.
+                # The run is finished under the new max_epochs or patience as well: only the configuration changes.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}
                 write_summary(run_dir, summary)
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)

@@ -22,7 +22,7 @@ from grulab.run_folder.hparams import session_name
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import Summary, read_summary
-from grulab.run_folder.tensorboard import RunLogger
+from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted
 from grulab.training.accuracy_by_length import accuracy_by_length
 from grulab.training.build import build_module, build_trainer
@@ -41,24 +41,25 @@ log = logging.getLogger(__name__)
 
 
 class DiskFullError(RuntimeError):
-    """There is no room to write; all that was written before is whole."""
+    """The disk is full; all files that were written before are intact."""
 
 
 def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
-    """Train one GRU and leave everything about it in a folder.
+    """Train one GRU and write its results to a folder.
 
     Args:
-        config: what to do; see :func:`grulab.compose`.
-        run_dir: the run's folder; it is made, and may not hold a run yet.
+        config: the run's configuration; see :func:`grulab.compose`.
+        run_dir: the run's folder, created if missing; it must not hold a run yet.
 
     Returns:
         The content of summary.json.
 
     Raises:
-        ConfigError: if the folder holds a run, or the machine lacks what the configuration asks for.
+        ConfigError: if the folder holds a run or another process holds its lock, or if the machine lacks the
+            accelerator or the kernels that the configuration requires.
         NonFiniteLossError: if the loss becomes NaN or infinite.
-        DiskFullError: if there is no room to write.
-        Interrupted: if the run was asked to stop; everything up to there is saved.
+        DiskFullError: if the disk is full.
+        Interrupted: after a signal to stop; the state of the training is saved.
     """
     run_dir = Path(run_dir)
     accelerator = find_accelerator(config)
@@ -78,10 +79,10 @@ def execute(
     """Run from the beginning or from a checkpoint of the same run, in a folder that this process has locked.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         run_dir: the run's folder.
         accelerator: "cpu", "cuda" or "mps"; see :func:`find_accelerator`.
-        resumed: the checkpoint to go on from, and its content.
+        resumed: path and content of the checkpoint to resume from; None to start from the beginning.
 
     Returns, Raises:
         As :func:`train`.
@@ -102,7 +103,7 @@ def execute(
         task = datamodule.task
         module = build_module(config, task)
         if config.trainer.precision == "64-true":
-            # Lightning converts the module after it has restored the weights, which would round them.
+            # Lightning restores the weights before it converts the module, which would round them to 32 bits.
             module.double()
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = task.ceiling()
@@ -150,7 +151,7 @@ def execute(
         except BaseException as error:
             is_failure = isinstance(error, Exception) and not graceful_stop.requested
             logger.end("failed" if is_failure else "interrupted")
-            # An error while the run was being stopped is no failure of the run.
+            # An error after a signal to stop does not count as a failure of the run.
             graceful_stop.check()
             raise
         finally:
@@ -175,10 +176,10 @@ def execute(
 
 @contextmanager
 def explained(run_dir: Path) -> Iterator[None]:
-    """Tell how to go on after an interruption or with a full disk; leave any other traceback in run.log.
+    """Report how to resume after an interruption or a full disk; write the traceback of other errors to run.log.
 
     Raises:
-        DiskFullError: for the system's errors of that kind.
+        DiskFullError: in place of an OSError for a full disk or an exceeded quota.
     """
     try:
         yield
@@ -200,7 +201,7 @@ def explained(run_dir: Path) -> Iterator[None]:
 
 
 def _log_traceback(error: Exception) -> None:
-    """Write the traceback to run.log alone: the terminal has the one line."""
+    """Write the traceback to run.log only: the terminal shows one line for the error."""
     record = log.makeRecord(
         log.name, logging.ERROR, __file__, 0, "traceback", (), (type(error), error, error.__traceback__)
     )
@@ -210,12 +211,12 @@ def _log_traceback(error: Exception) -> None:
 
 
 def announce(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
-    """Log the result of a run that is done, where it lies, and what to do next.
+    """Log the result of a finished run, its folder, and the command for the next step.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         run_dir: the run's folder.
-        content: of its summary.json.
+        content: the content of its summary.json.
     """
     metrics, ceiling = content["metrics"], content["ceiling"]
     log.info(
@@ -233,7 +234,7 @@ def announce(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
 
 
 def _test_metrics(module: SequenceClassifier, by_length: pd.DataFrame) -> dict[str, float]:
-    """Return the test means and the accuracies by length under their tags."""
+    """Return the test means and the accuracies by length, keyed by TensorBoard tag."""
     means = {f"test/{name}": value for name, value in module.test_metrics.compute().items()}
     tags = "test/accuracy_by_length/" + by_length["range"]
     return means | dict(zip(tags, by_length["accuracy"].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A trained model, read from a checkpoint with everything that its use needs."""
+"""Load a trained model from a checkpoint, with its configuration and its task."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from grulab.training.module import SequenceClassifier
 
 @dataclass(frozen=True)
 class Trained:
-    """The content of a checkpoint."""
+    """A model from a checkpoint, in evaluation mode; ``epoch`` counts from 1, ``step`` is Lightning's global step."""
 
     path: Path
     config: Config
@@ -26,10 +26,10 @@ class Trained:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a person means by a path.
+    """Return the path itself if it is a file, or the best checkpoint if it is a run's folder.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if the path does not exist, or the folder holds no best checkpoint.
     """
     if path.is_file():
         return path
@@ -42,10 +42,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_trained(path: Path) -> Trained:
-    """Read a checkpoint with everything that its use needs.
+    """Load the model of a checkpoint with its configuration and its task.
 
     Raises:
-        ConfigError: if it is no checkpoint of grulab, or of another version.
+        ConfigError: if the file is damaged, unsafe to load, or not a checkpoint of this version of grulab.
     """
     try:
         content = load(path)

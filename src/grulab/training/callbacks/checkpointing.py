@@ -1,4 +1,4 @@
-"""When best.ckpt and last.ckpt are written during training, and the state that goes into them."""
+"""The callback that writes best.ckpt and last.ckpt during training."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -17,16 +17,17 @@ from grulab.training.module import SequenceClassifier
 
 
 class Checkpointer(Checkpoint):
-    """Keeps the best epoch by the monitored metric, and the newest state whatever the metric did.
+    """Keeps the best epoch by the monitored metric in best.ckpt, and the newest state in last.ckpt.
 
-    Lightning's ModelCheckpoint writes ``save_last`` only together with a new best since 2.6, so that last is a copy
-    of best; this writes them apart. Lightning calls Checkpoint callbacks after all others, so an epoch's curves are
-    on disk when its checkpoint is written. The files hold plain types only and open with ``weights_only=True``.
+    Since version 2.6, Lightning's ModelCheckpoint writes ``save_last`` only together with a new best, so its last is
+    a copy of its best; this callback writes the two independently. Lightning calls Checkpoint callbacks after all
+    others, so an epoch's curves are on disk when its checkpoint is written. The files hold plain types only and open
+    with ``weights_only=True``.
 
     Args:
-        folder: of the checkpoints.
-        config: of the run; the checkpoint carries it, so that it can be used alone.
-        graceful_stop: tells when to write the state and stop.
+        folder: the folder of the checkpoints.
+        config: the run's configuration; it is stored in the checkpoint, so that the file can be used alone.
+        graceful_stop: the callback that requests to save the state and stop the run.
     """
 
     def __init__(self, folder: Path, config: Config, graceful_stop: GracefulStop) -> None:
@@ -40,16 +41,16 @@ class Checkpointer(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the state inside an epoch, when it is time or when the run is to stop."""
+        """Write last.ckpt inside an epoch: every ``every_n_steps`` steps, and when the run has to stop."""
         every = self._config.checkpoint.every_n_steps
-        # The end of the epoch writes its own.
+        # on_train_epoch_end writes the checkpoint after the last batch.
         is_due = every and trainer.global_step % every == 0 and batch_idx + 1 < trainer.num_training_batches
         if is_due or self._graceful_stop.requested:
             self._write(trainer, is_best=False, is_last=True)
         self._graceful_stop.check()
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Write the state with the validation still to be done, if the run is to stop."""
+        """Write last.ckpt if the run has to stop; a resume repeats the validation of the epoch."""
         if self._graceful_stop.requested:
             self._write(trainer, is_best=False, is_last=True)
         self._graceful_stop.check()
@@ -71,17 +72,17 @@ class Checkpointer(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the run's configuration, and where in its epochs the run is."""
+        """Add the run's configuration, and the numbers of finished epochs and of finished batches in the next."""
         set_between_batches(trainer, checkpoint)
         epochs, batches = finished_epochs_and_batches(trainer)
         checkpoint[KEY] = {"config": self._config.to_dict(), "epochs": epochs, "batches": batches}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best epoch so far."""
+        """Return the best epoch so far, with its score and its step."""
         return {"best_score": self.best_score, "best_epoch": self.best_epoch, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best epoch so far."""
+        """Restore the best epoch so far."""
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_step = state_dict["best_step"]
@@ -90,8 +91,8 @@ class Checkpointer(Checkpoint):
         """Return the checkpoint of the best epoch.
 
         Raises:
-            DamagedCheckpointError: if the file is spoilt, or of a later epoch, which was trained before a crash and
-                is not trained again because the run now ends before it.
+            DamagedCheckpointError: if the file is damaged, or holds a later epoch: the run crashed after that epoch
+                and was resumed with a smaller ``max_epochs``, so the epoch is not trained again.
         """
         content = load(self._folder / BEST)
         if content[KEY]["epochs"] != self.best_epoch:
@@ -108,7 +109,7 @@ class Checkpointer(Checkpoint):
         return score > self.best_score if higher else score < self.best_score
 
     def _write(self, trainer: L.Trainer, is_best: bool, is_last: bool) -> None:
-        """Serialise once, then give the file its names."""
+        """Write the checkpoint once, then store it as best.ckpt, last.ckpt or both."""
         if not (is_best or is_last):
             return
         temporary = self._folder / ".writing.ckpt"

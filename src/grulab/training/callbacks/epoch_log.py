@@ -1,4 +1,4 @@
-"""After every epoch: a row of metrics.csv, a point on every curve, a line in the log."""
+"""Record every epoch: a row of metrics.csv, a point on every TensorBoard curve, and a line in the log."""
 
 import logging
 import time
@@ -9,19 +9,19 @@ from typing import Any, cast
 import lightning as L
 
 from grulab.run_folder.metrics_csv import CURVES, append_row
-from grulab.run_folder.tensorboard import CEILING, CHANCE, RunLogger
+from grulab.run_folder.tensorboard_logger import CEILING, CHANCE, RunLogger
 from grulab.training.module import SequenceClassifier
 
 log = logging.getLogger(__name__)
 
 
 class EpochLog(L.Callback):
-    """Writes down every epoch in the run's folder and on its curves.
+    """Records every epoch in metrics.csv, in TensorBoard and in the log.
 
     Args:
         run_dir: the run's folder.
-        bounds: of the task, drawn beside the accuracy; see :func:`task_bounds`.
-        is_new: whether this is the run's beginning.
+        bounds: the task's bounds, drawn beside the accuracy; see :func:`task_bounds`.
+        is_new: whether the run starts from the beginning.
     """
 
     def __init__(self, run_dir: Path, bounds: Mapping[str, float], is_new: bool) -> None:
@@ -32,25 +32,25 @@ class EpochLog(L.Callback):
         self._rows: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the table so far: the checkpoint can make metrics.csv and the curves again."""
+        """Return the rows so far: a resume rewrites metrics.csv and the curves from the checkpoint."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the table."""
+        """Restore the rows."""
         self._rows = list(state_dict["rows"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the bounds from step 0 on, before there is anything to compare with them."""
+        """Draw the bounds at step 0 of a new run, before the first epoch has a result."""
         self._began = time.perf_counter()
         if self._is_new:
             self._draw(trainer, self._bounds, 0)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the time."""
+        """Start the clock of the epoch."""
         self._began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the epoch down; its validation is over."""
+        """Record the epoch; Lightning calls this hook after the validation."""
         module = cast(SequenceClassifier, pl_module)
         train, val = module.train_metrics.compute(), module.val_metrics.compute()
         row = {
@@ -82,16 +82,16 @@ class EpochLog(L.Callback):
     def _draw(trainer: L.Trainer, curves: Mapping[str, float], step: int) -> None:
         logger = cast(RunLogger, trainer.logger)
         logger.log_metrics(dict(curves), step)
-        # A person who watches sees the epoch now.
+        # Flush, so that TensorBoard shows the epoch at once.
         logger.save()
 
 
 def curves(rows: list[dict[str, float]], bounds: Mapping[str, float]) -> dict[tuple[str, int], float]:
-    """Return the points that the rows of a table have in TensorBoard: the value of each (tag, step).
+    """Return the TensorBoard points for the rows of metrics.csv: the value for each (tag, step).
 
     Args:
-        rows: of metrics.csv.
-        bounds: of the task; see :func:`task_bounds`.
+        rows: the rows of metrics.csv.
+        bounds: the task's bounds; see :func:`task_bounds`.
     """
     points = {(tag, int(row["step"])): row[tag] for row in rows for tag in CURVES}
     steps = [0, *(int(row["step"]) for row in rows)] if rows else []
@@ -99,5 +99,5 @@ def curves(rows: list[dict[str, float]], bounds: Mapping[str, float]) -> dict[tu
 
 
 def task_bounds(chance: float, ceiling: float | None) -> dict[str, float]:
-    """Return the curves beside the accuracy: the task's chance level, and its ceiling where it is known."""
+    """Return the bounds by TensorBoard tag: the task's chance level, and its ceiling if it is known."""
     return {CHANCE: chance} | ({} if ceiling is None else {CEILING: ceiling})

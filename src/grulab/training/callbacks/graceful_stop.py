@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: stop at the next step, with everything saved."""
+"""Stop a run at the next step after Ctrl-C or a termination signal, with its state saved."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ from grulab.system.signals import Interrupted, RepeatFilter, handle_signals, ins
 
 
 class GracefulStop(L.Callback):
-    """Turns signals into a request that is read between two batches.
+    """Turns signals into a stop request that is checked between two batches.
 
-    Before and after the loops a signal stops the run at once: there is nothing to save. Inside them it only sets a
-    flag; after the state is saved, :meth:`check` stops the run. A checkpoint that is being written is finished. A
-    second signal stops the process at once.
+    Outside the training and test loops a signal stops the run at once, because there is nothing to save. Inside the
+    loops a signal only sets a flag, and :meth:`check` stops the run after the state is saved. A checkpoint that is
+    being written is completed. A second signal ends the process at once.
 
     Args:
-        mark: called before the process ends at a second signal; says in the run's folder that it was interrupted.
+        mark: called before a second signal ends the process; marks the run as interrupted in its folder.
     """
 
     def __init__(self, mark: Callable[[], None]) -> None:
@@ -32,43 +32,43 @@ class GracefulStop(L.Callback):
 
     @property
     def requested(self) -> bool:
-        """Whether the run is to stop."""
+        """Whether the run has to stop."""
         return self.signum is not None
 
     def check(self) -> None:
-        """Stop the run, if that was asked for.
+        """Stop the run if a stop was requested.
 
         Raises:
-            Interrupted: if so.
+            Interrupted: if a stop was requested.
         """
         if self.signum is not None:
             raise Interrupted(self.signum)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals; afterwards they do what they did before."""
+        """Install the signal handlers; restore the previous handlers on exit."""
         with handle_signals(self._handle) as self._taken:
             yield
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back: Lightning has handlers of its own, and its SIGTERM exits with 0."""
+        """Reinstall the handlers: Lightning has installed its own, and its handler of SIGTERM exits with 0."""
         self._enter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last state is saved."""
+        """Stop the run if requested: the last state is saved."""
         self._inside_a_loop = False
         self.check()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """As for training."""
+        """Reinstall the handlers, as for training."""
         self._enter()
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Stop between two batches: the test has no state worth keeping."""
+        """Stop the run if requested: the test has no state to save."""
         self.check()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The rest takes no time."""
+        """Stop the run if requested; from here on a signal stops it at once."""
         self._inside_a_loop = False
         self.check()
 

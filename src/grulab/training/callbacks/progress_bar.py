@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing elsewhere."""
+"""A progress bar, shown on a terminal only."""
 
 import logging
 import sys
@@ -17,8 +17,8 @@ _SECONDS_BETWEEN_UPDATES = 0.25
 class ProgressBar(L.Callback):
     """Shows the epoch, its mean loss and accuracy so far, and the time left.
 
-    It looks at the clock each step and at the metrics four times a second: reading them makes the processor wait for
-    an accelerator.
+    It checks the clock in each step, but reads the metrics only four times a second, because reading them makes the
+    CPU wait for an accelerator.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class ProgressBar(L.Callback):
         self._due = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open the bar, if there is somebody to see it."""
+        """Open the bar if the output is a terminal."""
         self._stream = sys.stdout
         if not self._stream.isatty():
             return
@@ -39,21 +39,21 @@ class ProgressBar(L.Callback):
             TextColumn("steps  {task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=Console(file=self._stream),
-            # No thread that draws: loaders fork this process.
+            # No refresh thread, because DataLoader workers are forked from this process.
             auto_refresh=False,
             transient=True,
         )
         total = trainer.num_training_batches * cast(int, trainer.max_epochs)
         self._progress.add_task("", total=total, completed=trainer.global_step, metrics="")
         self._progress.start()
-        # Rich keeps what goes to sys.stdout above the bar; log handlers hold the stream that was there before.
+        # Rich replaces sys.stdout and prints its text above the bar; log handlers still hold the previous stream.
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is self._stream:
                 handler.setStream(sys.stdout)
                 self._handlers.append(handler)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Move the bar when it is due."""
+        """Update the bar if an update is due."""
         if self._progress is None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _SECONDS_BETWEEN_UPDATES
@@ -68,11 +68,11 @@ class ProgressBar(L.Callback):
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._close()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""The state of every random generator, in types that ``torch.load(weights_only=True)`` takes."""
+"""Save the state of every random generator, in types that ``torch.load(weights_only=True)`` accepts."""
 
 import random
 from typing import Any
@@ -9,17 +9,17 @@ import torch
 
 
 class RNGState(L.Callback):
-    """Keeps the generators' states in the checkpoint; Lightning leaves them out (pytorch-lightning#17543).
+    """Stores the states of the random generators in the checkpoint; Lightning omits them (pytorch-lightning#17543).
 
-    They are put back when everything is built and the first batch has not been asked for: whatever a start-up draws
-    does not count.
+    The states are restored after the run is set up and before the first batch is fetched, so random numbers drawn
+    during the set-up have no effect.
     """
 
     def __init__(self) -> None:
         self._to_restore: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states as they are now."""
+        """Return the current states of the generators of Python, NumPy, torch and CUDA."""
         version, words, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
         return {
@@ -32,11 +32,11 @@ class RNGState(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until the training begins."""
+        """Keep the states for :meth:`on_train_start`."""
         self._to_restore = state_dict
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the states back."""
+        """Restore the states."""
         if self._to_restore is None:
             return
         states, self._to_restore = self._to_restore, None
@@ -45,6 +45,6 @@ class RNGState(L.Callback):
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         torch.set_rng_state(states["torch"])
-        # A checkpoint of another machine may know of more devices, or of none.
+        # A checkpoint from another machine may hold the states of more CUDA devices, or of none.
         for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(state, device)

@@ -1,4 +1,4 @@
-"""A run stops when its loss is NaN or infinite."""
+"""Stop a run when its loss is NaN or infinite."""
 
 import math
 from typing import Any, cast
@@ -10,7 +10,7 @@ from torch import Tensor
 from grulab.training.metrics import LossAndAccuracy
 from grulab.training.module import SequenceClassifier
 
-# Reading a loss makes the processor wait for the accelerator, so there it is done once in so many steps.
+# Reading a loss makes the CPU wait for the accelerator, so the losses there are read once in this many steps.
 _STEPS_BETWEEN_READINGS = 50
 _REMEDY = "lower optimizer.lr or set trainer.gradient_clip_val"
 
@@ -20,10 +20,11 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TerminateOnNaN(L.Callback):
-    """Stops the run when the loss is NaN or infinite, and names the step (from 0).
+    """Stops the run when the loss is NaN or infinite, with an error that names the step (from 0).
 
-    On the CPU before that step changes a weight. On an accelerator every loss is kept on the device and read every
-    50 steps and at the end of the epoch, before anything is saved: the step named is still the right one.
+    On the CPU the run stops before that step changes a weight. On an accelerator the losses stay on the device and
+    are read every 50 steps and at the end of the epoch, before anything is saved; the error still names the right
+    step.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class TerminateOnNaN(L.Callback):
         self._first_step = 0
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Look at the loss, or keep it for later."""
+        """Check the loss on the CPU; keep it for a later check on an accelerator."""
         if loss.device.type == "cpu":
             self._check(loss.item(), trainer.global_step)
             return
@@ -42,21 +43,21 @@ class TerminateOnNaN(L.Callback):
             self._read()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at what the epoch's last step, whose loss nobody has computed yet, did to the weights."""
+        """Check the validation loss, because no training loss covers the weights after the epoch's last step."""
         self._check_mean("validation", cast(SequenceClassifier, pl_module).val_metrics, trainer.global_step)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Likewise: the test split may be harder than the validation split."""
+        """Check the test loss, because the test split may be harder than the validation split."""
         self._check_mean("test", cast(SequenceClassifier, pl_module).test_metrics, trainer.global_step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read what is left of the epoch: nothing of a spoilt epoch is written down."""
+        """Check the remaining losses of the epoch, so that an epoch with a non-finite loss is not recorded."""
         self._read()
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """The same before a state is saved inside an epoch."""
+        """Check the remaining losses before a checkpoint is written inside an epoch."""
         self._read()
 
     def _read(self) -> None:

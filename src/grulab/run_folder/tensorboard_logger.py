@@ -1,4 +1,4 @@
-"""The TensorBoard logger of a run: one curve a tag, charts that compare, and hyper-parameters."""
+"""The TensorBoard logger of a run: one curve per tag, charts that compare curves, and hyper-parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,17 +36,17 @@ class RunLogger(TensorBoardLogger):
         self.experiment.file_writer.add_summary(hparams.session_start(config, name))
 
     def end(self, status: str) -> None:
-        """Write how the run ended ("done", "failed" or "interrupted") and close the file."""
+        """Write the final status of the run ("done", "failed" or "interrupted") and close the file."""
         self.experiment.file_writer.add_summary(hparams.session_end(status))
         self.experiment.close()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: Lightning calls this at every start of a fit; :meth:`begin` writes them once."""
+        """Do nothing: Lightning calls this at every start of a fit; :meth:`begin` writes hyper-parameters once."""
 
     def save(self) -> None:
-        """Flush. Lightning would write hparams.yaml as well; the run has .hydra/config.yaml."""
+        """Flush the file, without Lightning's hparams.yaml: the run has .hydra/config.yaml."""
         self.experiment.flush()
 
     def finalize(self, status: str) -> None:
-        """Flush. Lightning closes the file after each of fit and test; :meth:`end` does."""
+        """Flush the file. Lightning would close it after each fit and test; :meth:`end` closes it."""
         self.experiment.flush()
