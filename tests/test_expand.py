@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from grulab.config.compose import compose
-from grulab.config.parameter_budget import parameters
+from grulab.config.parameter_budget import parameter_count
 from grulab.config_error import ConfigError
 from grulab.sweep.compose_jobs import compose_sweep
 from grulab.sweep.expand import expand
@@ -80,7 +80,7 @@ def test_a_budget_buys_the_largest_hidden_size() -> None:
             larger = compose([f"model.hidden_size={size}", *overrides])
             module = build_module(larger, build_task(larger.data))
             counts[size] = sum(parameter.numel() for parameter in module.parameters())
-            assert parameters(larger) == counts[size]
+            assert parameter_count(larger) == counts[size]
         assert counts[config.model.hidden_size] <= 5000 < counts[config.model.hidden_size + 1]
 
 
@@ -96,3 +96,8 @@ def test_keys_that_only_go_together_may_be_swept_together() -> None:
     """min_length=20 is over the default max_length, but every job overrides max_length."""
     sweep = compose_sweep(["data.min_length=20", "data.max_length=30,40"])
     assert [job.config.data.max_length for job in sweep.jobs] == [30, 40]  # type: ignore[attr-defined]
+
+
+def test_a_key_that_is_taken_away_is_not_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"model.hidden_size: has no value"):
+        compose(["~model.hidden_size", "model.parameter_budget=5000"])

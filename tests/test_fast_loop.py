@@ -1,5 +1,6 @@
 """trainer.loop=fast and trainer.loop=lightning give the same weights, checkpoints and hook calls."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
 from grulab.training.fast_loop import FastEpochLoop, use_fast_loop
 from grulab.training.metrics import LossAndAccuracy
 from grulab.training.run import train
-from tests.conftest import SMALL, Start, interrupt_after
+from tests.conftest import SMALL, Start, grulab, interrupt_after
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -80,13 +81,31 @@ def test_a_version_that_was_not_tested_keeps_its_own_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(FastEpochLoop, "advance", lambda *_: pytest.fail("the fast loop ran"))
-    monkeypatch.setattr("grulab.training.fast_loop.TESTED_VERSIONS", ("2.6.4", "2.6.5"))
+    monkeypatch.setattr("grulab.internals.lightning.TESTED_VERSIONS", ("2.6.4", "2.6.5"))
     assert train(compose(SMALL), tmp_path / "fast")["loop"] == "lightning"
     (line,) = [record.message for record in caplog.records if "trainer.loop" in record.message]
     assert line.startswith(f"trainer.loop=fast was tested with Lightning 2.6.4, 2.6.5 and not with {L.__version__}: ")
     caplog.clear()
     train(compose([*SMALL, "trainer.loop=lightning"]), tmp_path / "lightning")
     assert not [record for record in caplog.records if "trainer.loop" in record.message]
+
+
+def test_a_version_without_the_private_loop_trains(tmp_path: Path) -> None:
+    """A new version of Lightning may lack the private parts; nothing but the fast loop may import them."""
+    program = """
+import sys
+import lightning.pytorch.loops.training_epoch_loop as loops, lightning.pytorch.loops.fetchers as fetchers
+import lightning
+lightning.__version__ = "2.7.0"
+for module, name in ((loops, "_TrainingEpochLoop"), (fetchers, "_DataFetcher")):
+    delattr(module, name)
+from grulab.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run", program=program)
+    assert process.returncode == 0, process.stderr
+    assert "was tested with Lightning 2.6.6 and not with 2.7.0: Lightning's own loop runs" in process.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["loop"] == "lightning"
 
 
 class Listener(L.Callback):

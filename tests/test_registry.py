@@ -74,10 +74,11 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "others_task.py").write_text(OUTSIDE)
     (site / "others_broken.py").write_text("import no_such_module\n")
     (site / "others_silent.py").write_text("")
+    (site / "others_sinusoids.py").write_text(OUTSIDE.replace('"sign"', '"sinusoids"'))
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
         "[grulab.tasks]\nsign = others_task\nbroken = others_broken\nsilent = others_silent:Nothing\n"
-        "mute = others_silent\n"
+        "mute = others_silent\nbase = others_task\ntwice = others_sinusoids\n"
     )
     conf = tmp_path / "conf" / "data"
     conf.mkdir(parents=True)
@@ -128,9 +129,11 @@ def test_no_curve_is_drawn_of_an_unknown_ceiling(outside: Path, tmp_path: Path) 
         (["data.task=broken"], "data.task=broken: others_broken cannot be imported (ModuleNotFoundError: "),
         (["data.task=silent"], "data.task=silent: others_silent:Nothing cannot be imported (AttributeError: "),
         (["data.task=mute"], "data.task=mute: others_silent does not register it; decorate its class"),
-        (["data.task=missing"], "data.task=missing: choose from broken, "),
-        (["data.task=registry"], "data.task=registry: choose from broken, "),
-        (["data.task=os.path"], "data.task=os.path: choose from broken, "),
+        (["data.task=twice"], "data.task=twice: others_sinusoids cannot be imported (ValueError: grulab has a task "),
+        (["data.task=base"], "data.task=base: others_task does not register it"),
+        (["data.task=missing"], "data.task=missing: choose from base, broken, "),
+        (["data.task=registry"], "data.task=registry: choose from base, broken, "),
+        (["data.task=os.path"], "data.task=os.path: choose from base, broken, "),
         (["data=sign", "data.width=0"], "data.width=0: must be at least 1"),
         (["data=sign", "data.wdth=1"], "data.wdth=1: no such key; did you mean data.width?"),
         (["data.width=1"], "data.width=1: no such key; only data=sign has it"),
@@ -150,10 +153,19 @@ def test_a_stored_run_of_a_task_that_is_not_installed_is_named(
 ) -> None:
     where = ["--config-dir", str(outside), "data=sign", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
     assert grulab(tmp_path, "train", *where, "hydra.run.dir=run").returncode == 0
+    assert grulab(tmp_path, "train", "-m", *where, "seed=0,1", "hydra.sweep.dir=sweep").returncode == 0
     monkeypatch.delenv("PYTHONPATH")
-    process = grulab(tmp_path, "resume", "run", "trainer.max_epochs=3")
-    assert process.returncode == 2
-    assert "data.task=sign: choose from" in process.stderr
+    for verb in ("resume", "trace"):
+        process = grulab(tmp_path, verb, "run")
+        assert process.returncode == 2
+        assert "data.task=sign: choose from" in process.stderr
+        assert "install the package that has the task" in process.stderr
+    for verb in ("resume", "report"):
+        process = grulab(tmp_path, verb, "sweep")
+        assert process.returncode == 2
+        assert process.stderr.startswith("grulab: sweep/sweep.json: data.task=sign: choose from")
+        assert "install the package that has the task" in process.stderr
+        assert "remove it" not in process.stderr
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -270,3 +282,12 @@ def test_a_task_is_what_its_base_says() -> None:
     assert "temporal_order" not in loaded
     assert "'torch'" not in loaded
     assert pd.__name__ not in loaded
+
+
+def test_a_task_without_its_data_is_a_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_data(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "series.csv")
+
+    monkeypatch.setattr(find_task("sinusoids"), "__init__", without_data)
+    with pytest.raises(ConfigError, match=r"data.task=sinusoids: .*series.csv"):
+        compose(["data.seed=77", "model.parameter_budget=500"])

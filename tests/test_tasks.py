@@ -17,12 +17,12 @@ from grulab.config.compose import compose
 from grulab.field_types import Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import Sequences, Task
-from grulab.tasks.registry import build_task
+from grulab.tasks.registry import build_task, task_names
 from grulab.tasks.sinusoids import Sinusoids
 from grulab.tasks.temporal_order import LEVELS, SYMBOLS, TemporalOrder
 
 EVERY_TASK = [
-    ("data=sinusoids",),
+    *((f"data={name}",) for name in task_names()),
     (
         "data=sinusoids",
         "data.max_length=40",
@@ -63,7 +63,7 @@ def test_a_sequence_depends_on_its_index_alone(
         assert (together.features[row, length:] == 0).all()
 
 
-@pytest.mark.parametrize("overrides", EVERY_TASK[:3], ids=" ".join)
+@pytest.mark.parametrize("overrides", EVERY_TASK[: len(task_names()) + 1], ids=" ".join)
 def test_seeds_and_splits_are_different_worlds(overrides: tuple[str, ...]) -> None:
     task = task_of(*overrides)
     worlds = [
@@ -78,9 +78,10 @@ def test_seeds_and_splits_are_different_worlds(overrides: tuple[str, ...]) -> No
     ("overrides", "digest"),
     [
         (("data=sinusoids",), "f10365c9b23897cf6846af556594d71629748275825da3ac5d0bd5a01dae4148"),
+        (("data=hidden_markov",), "527aa436fe2ebaf417e90fb12d185933caeeb53e02cc318842a0681a39b96270"),
         (("data=temporal_order",), "9fec2007381bc9816c8e6622948f91d6b1b7e4ebb4d4a14924a9aab1a1dc8020"),
     ],
-    ids=["sinusoids", "temporal_order"],
+    ids=["sinusoids", "hidden_markov", "temporal_order"],
 )
 def test_the_same_bits_on_every_machine(overrides: tuple[str, ...], digest: str) -> None:
     sequences = task_of(*overrides).generate(0, "train", np.arange(1000))

@@ -79,6 +79,15 @@ def test_observations_follow_from_the_numbers() -> None:
     ]
 
 
+@pytest.mark.parametrize("ceiling", [None, 1 / 3, 1 / 3 + 1e-12])
+def test_without_a_ceiling_above_chance_nothing_is_divided(ceiling: float | None) -> None:
+    epochs = table(train_loss=[1.1, 0.8], val_loss=[1.1, 0.8], val_accuracy=[0.33, 0.65])
+    assert observe(epochs, 1 / 3, ceiling) == [
+        "no better than chance",
+        "0.317 above chance; val loss fell by 27%; best so far",
+    ]
+
+
 def test_a_checkpoint_alone_is_enough(run: Run, tmp_path: Path) -> None:
     run("run")
     alone = tmp_path / "elsewhere" / "mine.ckpt"

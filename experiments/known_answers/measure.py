@@ -1,4 +1,4 @@
-"""Measure the accuracy of default runs, and write results.md beside this file. Takes half a minute.
+"""Measure the accuracy of default runs, and write results.md beside this file. Takes two minutes.
 
 Run: python experiments/known_answers/measure.py
 """
@@ -50,8 +50,24 @@ def temporal_order() -> Section:
     return Section("Temporal order, 6a, level normal: test accuracy", command, pd.DataFrame(table, columns=columns))
 
 
+def hidden_markov() -> Section:
+    """Return the test accuracy on hidden_markov of 16 units against the number of sequences, each seen once."""
+    table = []
+    for size in (16_000, 32_000, 64_000, 128_000):
+        overrides = ["trainer.max_epochs=1", "model.hidden_size=16", "optimizer.lr=0.01", "data.test_size=10000"]
+        rows = summaries("data=hidden_markov", f"data.train_size={size}", *overrides)
+        accuracies = [row["metrics"]["test/accuracy"] for row in rows]
+        table.append([size, *(f"{accuracy:.3f}" for accuracy in accuracies), f"{rows[0]['ceiling']:.3f}"])
+    columns = ["sequences", *(f"seed {seed}" for seed in SEEDS), "ceiling"]
+    command = (
+        "`grulab train data=hidden_markov trainer.max_epochs=1 model.hidden_size=16 optimizer.lr=0.01 "
+        "data.test_size=10000 data.train_size=<sequences> seed=<seed>`"
+    )
+    return Section("hidden_markov, 16 units: test accuracy", command, pd.DataFrame(table, columns=columns))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    text = to_markdown("Known answers: results", [seed_example(), temporal_order()])
+    text = to_markdown("Known answers: results", [seed_example(), temporal_order(), hidden_markov()])
     (HERE / "results.md").write_text(text, encoding="utf-8")
     print(text)

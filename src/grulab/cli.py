@@ -61,10 +61,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     logging.raiseExceptions = False
     # Until the run installs its own handlers, a termination signal exits with 143.
     handle_defaults(lambda *_: sys.exit(128 + signal.SIGTERM))
-    with quick_import():
-        import_numpy_with_one_thread()
-        command = import_module(f"grulab.commands.{verb}")
     try:
+        with quick_import():
+            import_numpy_with_one_thread()
+            command = import_module(f"grulab.commands.{verb}")
         command.main(arguments)
     except ConfigError as error:
         return _refuse(str(error))

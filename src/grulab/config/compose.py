@@ -101,7 +101,7 @@ def refuse_size_and_budget(budget_set: Any, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: if both are set.
     """
-    lines = {key_of(line): line.lstrip("+") for line in overrides}
+    lines = {key_of(line): line.lstrip("+") for line in overrides if not line.startswith("~")}
     size, budget = lines.get("model.hidden_size"), lines.get("model.parameter_budget")
     if budget is None and budget_set is not None:
         budget = f"model.parameter_budget={budget_set}"

@@ -1,6 +1,6 @@
 """Notes on a configuration: options without effect, and devices with known errors."""
 
-from grulab.config.parameter_budget import parameters
+from grulab.config.parameter_budget import parameter_count
 from grulab.config.schema import Config
 
 
@@ -10,7 +10,7 @@ def notes(config: Config) -> list[str]:
     if config.model.parameter_budget is not None:
         lines.append(
             f"model.parameter_budget={config.model.parameter_budget} makes model.hidden_size="
-            f"{config.model.hidden_size}: {parameters(config):,} parameters"
+            f"{config.model.hidden_size}: {parameter_count(config):,} parameters"
         )
     if config.model.dropout > 0 and config.model.num_layers == 1:
         lines.append(

@@ -9,7 +9,7 @@ from grulab.config_error import ConfigError
 from grulab.tasks.registry import build_task
 
 
-def parameters(config: Config) -> int:
+def parameter_count(config: Config) -> int:
     """Return the number of weights and biases of a run's model. This builds the task to get its sizes."""
     task, model = build_task(config.data), config.model
     return count_parameters(

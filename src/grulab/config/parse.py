@@ -12,7 +12,7 @@ from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config.validation_messages import dotted, remedy, shown_value
 from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
-from grulab.tasks.registry import find_task
+from grulab.tasks.registry import find_task, task_names
 
 _SCHEMA: TypeAdapter[Config] = TypeAdapter(Config)
 _SECTIONS = [field.name for field in dataclasses.fields(Config)]
@@ -50,8 +50,10 @@ def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:
     """
     if not isinstance(section, Mapping):
         raise ConfigError(f"data={shown_value(section)}: must be a group of keys")
-    if not isinstance(section.get("task"), str):
+    if "task" not in section:
         raise ConfigError("data.task: has no value; give it the name of a task")
+    if not isinstance(section["task"], str):
+        raise ConfigError(f"data.task={shown_value(section['task'])}: choose from {', '.join(task_names())}")
     schema = _data_schema(section["task"])
     try:
         return schema.validate_python(section)

@@ -45,7 +45,7 @@ def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
 
 
-def name_of_run(config: Config) -> str:
+def run_hash(config: Config) -> str:
     """Return a hash of the configuration without ``name``: two configurations that make the same run share it."""
     return dataclasses.replace(config, name="any").hash()
 

@@ -83,20 +83,23 @@ class ResumableBatchSampler(Sampler[Indices]):
     calls too late after a resume with workers (pytorch-lightning#21938).
 
     Args:
-        plan: (epoch from 0, number of its batches already done) -> the remaining batches.
+        batches_of: (epoch from 0, number of its batches already done) -> the remaining batches.
         position: () -> (epoch, number of its batches already done).
         batches: number of batches in a whole epoch.
     """
 
     def __init__(
-        self, plan: Callable[[int, int], Iterator[Indices]], position: Callable[[], tuple[int, int]], batches: int
+        self,
+        batches_of: Callable[[int, int], Iterator[Indices]],
+        position: Callable[[], tuple[int, int]],
+        batches: int,
     ) -> None:
-        self._plan = plan
+        self._batches_of = batches_of
         self._position = position
         self._batches = batches
 
     def __iter__(self) -> Iterator[Indices]:
-        return self._plan(*self._position())
+        return self._batches_of(*self._position())
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch, also inside an epoch: Lightning counts from its start."""

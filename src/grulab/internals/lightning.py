@@ -1,13 +1,25 @@
 """Private parts of Lightning, read in version 2.6.6."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
-from lightning.pytorch.loops.fetchers import _DataFetcher as DataFetcher
-from lightning.pytorch.loops.progress import _ProcessedTracker
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loops.fetchers import _DataFetcher as DataFetcher
+    from lightning.pytorch.loops.progress import _ProcessedTracker
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import the private loop on first use, so that runs with Lightning's own loop do not need it."""
+        if name == "TrainingEpochLoop":
+            from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+            return _TrainingEpochLoop
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "DataFetcher",
@@ -16,12 +28,23 @@ __all__ = [
     "finished_epochs_and_batches",
     "next_epoch_and_batch",
     "set_between_batches",
+    "why_not_fast",
 ]
 
-# The versions with which the fast training loop was tested; see grulab.training.fast_loop.
+# The versions with which the fast training loop was tested; see :func:`why_not_fast`.
 TESTED_VERSIONS = ("2.6.6",)
 
 _NOTHING = nullcontext()
+
+
+def why_not_fast() -> str | None:
+    """Return a line that says why trainer.loop=fast runs Lightning's own loop here, or None if the fast one runs."""
+    if L.__version__ in TESTED_VERSIONS:
+        return None
+    return (
+        f"trainer.loop=fast was tested with Lightning {', '.join(TESTED_VERSIONS)} and not with {L.__version__}: "
+        "Lightning's own loop runs, with the same numbers in more time"
+    )
 
 
 class SilentProfiler(PassThroughProfiler):
@@ -69,7 +92,6 @@ def set_between_batches(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
     validation["is_last_batch"] = False
 
 
-def _progress(trainer: L.Trainer) -> tuple[_ProcessedTracker, _ProcessedTracker]:
-    fit_loop = trainer.fit_loop
-    epoch = cast(_ProcessedTracker, fit_loop.epoch_progress.current)
-    return epoch, cast(_ProcessedTracker, fit_loop.epoch_loop.batch_progress.current)
+def _progress(trainer: L.Trainer) -> "tuple[_ProcessedTracker, _ProcessedTracker]":
+    fit_loop: Any = trainer.fit_loop
+    return fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress.current

@@ -89,4 +89,6 @@ def try_to_build(path: Path = PATH) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(try_to_build())
+    if failure := try_to_build():
+        sys.exit(failure)
+    print(f"built {PATH}")

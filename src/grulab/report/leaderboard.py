@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from grulab.config.same_run import flatten, name_of_run
+from grulab.config.same_run import flatten, run_hash
 from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
@@ -162,7 +162,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
             overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
             config = parse_stored(summary["config"], folder / paths.SUMMARY)
             # A second copy of a run is not an independent result.
-            jobs.setdefault(name_of_run(config), Job(number, folder.name, overrides, config))
+            jobs.setdefault(run_hash(config), Job(number, folder.name, overrides, config))
     return list(jobs.values())
 
 

@@ -1,6 +1,5 @@
 """Sections of a report, with a title, paragraphs and a table, for the terminal and for Markdown."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,9 +71,3 @@ def _markdown_table(table: pd.DataFrame) -> str:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[str(cell).replace("|", "\\|") for cell in row] for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def ceiling_in_words(ceiling: float | None) -> str:
-    """Return the ceiling of a task as text: "ceiling 0.999", or "ceiling unknown"."""
-    # pandas converts None in a table to NaN.
-    return "ceiling unknown" if ceiling is None or math.isnan(ceiling) else f"ceiling {ceiling:.3f}"

@@ -14,10 +14,11 @@ from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
-from grulab.report.sections import Section, ceiling_in_words, print_sections, to_markdown
+from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
+from grulab.tasks.base import ceiling_in_words
 
 FIGURES = {
     "effects.png": sweep_figures.draw_effects,
@@ -75,9 +76,11 @@ def _ranking(board: Leaderboard) -> Section:
     table["seq/s"] = ranking["sequences_per_second"].map("{:,.0f}".format)
     table["padding"] = ranking["padding"].map("{:.0%}".format)
     done = board.done.iloc[0]
+    # In a table without a ceiling, pandas stores NaN.
+    ceiling = None if pd.isna(done["ceiling"]) else float(done["ceiling"])
     text += (
         f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; "
-        f"chance {done['chance']:.3f}, {ceiling_in_words(done['ceiling'])}."
+        f"chance {done['chance']:.3f}, ceiling {ceiling_in_words(ceiling)}."
     )
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
 

@@ -5,9 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from grulab.report.sections import Section
+from grulab.tasks.base import ceiling_in_words
 
 _ROWS = 40
 _BAR = 10
+# Between chance and a ceiling that are closer, a share means nothing.
+_LEAST_SPAN = 1e-6
 
 
 def training_section(table: Path, chance: float, ceiling: float | None, used_epoch: int) -> Section:
@@ -37,8 +40,10 @@ def training_section(table: Path, chance: float, ceiling: float | None, used_epo
             "observation": remarks,
         }
     )
-    known = "unknown" if ceiling is None else f"{ceiling:.3f}"
-    text = f"Validation accuracy between chance ({chance:.3f}) and ceiling ({known}); epoch {used_epoch} is traced."
+    text = (
+        f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling_in_words(ceiling)}); "
+        f"epoch {used_epoch} is traced."
+    )
     if len(rows) > _ROWS:
         text += f" The first and last {_ROWS // 2} of {len(rows)} epochs."
         rows = pd.concat([rows.head(_ROWS // 2), rows.tail(_ROWS // 2)])
@@ -79,7 +84,7 @@ def _remarks(row: "pd.Series[float]", before: pd.DataFrame, chance: float, ceili
 
 def _place(accuracy: float, chance: float, ceiling: float | None) -> str:
     """Return in words where an accuracy lies between chance and ceiling."""
-    if ceiling is None:
+    if ceiling is None or ceiling - chance < _LEAST_SPAN:
         return "no better than chance" if accuracy <= chance else f"{accuracy - chance:.3f} above chance"
     # The fraction of the range between chance and ceiling: 0 at chance, 1 at the ceiling.
     learned = (accuracy - chance) / (ceiling - chance)

@@ -19,6 +19,7 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import read_summary
+from grulab.tasks.registry import find_task
 
 
 def resumed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
@@ -48,7 +49,7 @@ def stored_config(run_dir: Path) -> Config:
     summary = read_summary(run_dir)
     if summary is not None:
         return parse_stored(summary["config"], run_dir / paths.SUMMARY)
-    composed = run_dir / ".hydra" / "config.yaml"
+    composed = run_dir / paths.COMPOSED_CONFIG
     if composed.is_file():
         # The run was stopped before it wrote summary.json, or summary.json was damaged later.
         values = OmegaConf.load(composed)
@@ -74,6 +75,12 @@ def parse_stored(values: Mapping[str, Any], path: Path) -> Config:
     Raises:
         ConfigError: if the values do not match this version's schema; each line names the file.
     """
+    data = values.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("task"), str):
+        try:
+            find_task(data["task"])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}; install the package that has the task") from None
     try:
         return parse(values)
     except ConfigError as error:

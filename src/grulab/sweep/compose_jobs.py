@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from grulab.config.compose import checked, compose_values, hydra_ready, refuse_size_and_budget
 from grulab.config.hydra_errors import known_keys
 from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value, split_override, structure_of
-from grulab.config.same_run import name_of_run
+from grulab.config.same_run import run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
@@ -182,6 +182,6 @@ def _refuse_same_runs(configs: list[Config], points: list[list[str]]) -> None:
     """Refuse a sweep with the same run twice: a seed that counts twice would make every interval too narrow."""
     numbers: dict[str, int] = {}
     for number, config in enumerate(configs):
-        first = numbers.setdefault(name_of_run(config), number)
+        first = numbers.setdefault(run_hash(config), number)
         if first != number:
             raise ConfigError(f"{' '.join(points[number])}: jobs {first} and {number} are the same run; name it once")

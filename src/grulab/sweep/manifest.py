@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grulab.config.parse import parse
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
@@ -85,10 +84,13 @@ def read(sweep_dir: Path) -> Manifest | None:
     path = sweep_dir / paths.SWEEP
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        jobs = [_job(content, row) for row in content["jobs"]]
+        jobs = [_job(content, row, path) for row in content["jobs"]]
         return Manifest(content["arguments"], jobs, content["git"], content["versions"], content["created"])
     except FileNotFoundError:
         return None
+    except ConfigError:
+        # The file is whole, but for another version of grulab or for a task that is not installed here.
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
@@ -104,7 +106,7 @@ def find(sweep_dir: Path, number: int) -> Job | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return next((_job(content, row) for row in content["jobs"] if row["number"] == number), None)
+    return next((_job(content, row, path) for row in content["jobs"] if row["number"] == number), None)
 
 
 def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
@@ -181,8 +183,8 @@ def what_changed(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _job(content: Mapping[str, Any], row: Mapping[str, Any]) -> Job:
-    config = parse(unflatten(content["config"] | row["config"]))
+def _job(content: Mapping[str, Any], row: Mapping[str, Any], path: Path) -> Job:
+    config = parse_stored(unflatten(content["config"] | row["config"]), path)
     return Job(row["number"], row["folder"], row["overrides"], config)
 
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grulab.config.overrides import key_of
-from grulab.config.parameter_budget import parameters
+from grulab.config.parameter_budget import parameter_count
 from grulab.run_folder.paths import display_path
 from grulab.sweep.compose_jobs import Sweep
 from grulab.sweep.job import Job
@@ -23,7 +23,7 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     for job in sweep.jobs:
         statuses.append(_status(sweep, job))
         overrides = [line for line in job.overrides if key_of(line) not in sweep.constant]
-        table.add_row(str(job.number), " ".join(overrides), f"{parameters(job.config):,}", statuses[-1])
+        table.add_row(str(job.number), " ".join(overrides), f"{parameter_count(job.config):,}", statuses[-1])
     console.print(table, highlight=False)
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     console.print(f"\n{len(sweep.jobs)} jobs: {counts}", highlight=False)

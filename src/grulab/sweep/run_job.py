@@ -12,6 +12,7 @@ from grulab.config.compose import checked
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import read_summary
+from grulab.sweep import job_folders as job_folders
 from grulab.sweep import manifest
 from grulab.sweep.status import record_failure, result_of
 from grulab.system.quick_import import quick_import
@@ -29,15 +30,15 @@ def run_job(values: DictConfig) -> float:
     """
     settings = HydraConfig.get()
     run_dir = Path(settings.runtime.output_dir)
-    config = checked(values)
     if settings.mode != RunMode.MULTIRUN:
+        config = checked(values)
         # Torch is imported here, after every check of the configuration.
         with quick_import():
             from grulab.training.run import train
 
         return _score(train(config, run_dir))
-    if job := manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num):
-        config = job.config
+    job = manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num)
+    config = job.config if job else checked(values)
     score = result_of(run_dir, config)
     if score is not None:
         log.info("done before")

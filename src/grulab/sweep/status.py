@@ -73,5 +73,5 @@ def cause_of(folder: Path) -> str:
         return f"{paths.SUMMARY} cannot be read"
     error = (summary or {}).get("error")
     if not error:
-        return f"left no summary; see {display_path(folder / 'run.log')}"
+        return f"left no summary; see {display_path(folder / paths.RUN_LOG)}"
     return f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"

@@ -68,6 +68,8 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     Raises:
         ImportError: if a library is missing.
     """
+    # The threads of a BLAS that is loaded later would not survive a fork; jobs compute in torch.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with quick_import():
         # Lightning would import this module only when it writes the first event.
         import torch.utils.tensorboard  # noqa: F401

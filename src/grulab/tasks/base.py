@@ -1,11 +1,11 @@
 """The interface of a task: configuration, sequences by index, chance level and best possible accuracy."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from grulab.field_types import STRICT, Count, Integer, Seed, Split
@@ -32,6 +32,23 @@ class GeneratedDataConfig(DataConfig):
     train_size: Count
     val_size: Count
     test_size: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class LengthRangeConfig(GeneratedDataConfig):
+    """The keys of a task that generates sequences with lengths from a range."""
+
+    min_length: Count
+    max_length: Count
+
+    @model_validator(mode="after")
+    def _lengths_are_a_range(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length={self.min_length}: is over data.max_length={self.max_length}; "
+                "lower the one or raise the other"
+            )
+        return self
 
 
 class Sequences(NamedTuple):
@@ -108,3 +125,8 @@ class GeneratedTask(Task):
     def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the lengths of the sequences with these indices; see :meth:`Task.lengths`."""
         return counter_rng.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
+
+
+def ceiling_in_words(ceiling: float | None) -> str:
+    """Return a ceiling as reports and logs show it: "0.999", or "unknown"."""
+    return "unknown" if ceiling is None else f"{ceiling:.3f}"

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from grulab.field_types import STRICT, Count, Number, Split
+from grulab.field_types import STRICT, Number, Split
 from grulab.tasks import counter_rng
-from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
+from grulab.tasks.base import GeneratedTask, LengthRangeConfig, Sequences
 from grulab.tasks.registry import register_task
 
 # The ceiling is a mean over this many sequences; its standard error is 0.0007 at the default values.
 _CEILING_SEQUENCES = 40_000
-# Number of sequences processed at once, so that their states fit in the processor's L2 cache.
-_PIECE = 2000
+# Numbers made at once for the ceiling: a few arrays of that many fit in the processor's L2 cache.
+_CELLS = 250_000
 _CLASSES = 3
 # A state is a pair of bits, (previous, current), with the number 2 * previous + current.
 _STATES = 4
@@ -25,23 +25,12 @@ _RULES = np.array([_PREVIOUS, 1 - _PREVIOUS, _PREVIOUS ^ _CURRENT])
 
 
 @dataclass(frozen=True, config=STRICT)
-class HiddenMarkovConfig(GeneratedDataConfig):
+class HiddenMarkovConfig(LengthRangeConfig):
     """The keys of :class:`HiddenMarkov`."""
 
     task: Literal["hidden_markov"]
-    min_length: Count
-    max_length: Count
     reliability: Annotated[Number, Field(ge=0.5, le=1)]
     emission: Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=2)]
-
-    @model_validator(mode="after")
-    def _lengths_are_a_range(self) -> Self:
-        if self.min_length > self.max_length:
-            raise ValueError(
-                f"min_length={self.min_length}: is over data.max_length={self.max_length}; "
-                "lower the one or raise the other"
-            )
-        return self
 
     @model_validator(mode="after")
     def _emission_sums_to_1(self) -> Self:
@@ -98,7 +87,8 @@ class HiddenMarkov(GeneratedTask):
         """
         if self._ceiling is None:
             best = []
-            for piece in np.split(np.arange(_CEILING_SEQUENCES), _CEILING_SEQUENCES // _PIECE):
+            pieces = _CEILING_SEQUENCES * self.config.max_length * self.num_features // _CELLS
+            for piece in np.array_split(np.arange(_CEILING_SEQUENCES), min(max(pieces, 1), _CEILING_SEQUENCES)):
                 sequences = self._generate(0, "ceiling", piece)
                 best.append(self.posterior(sequences.features, sequences.lengths).max(axis=1))
             self._ceiling = float(np.concatenate(best).mean())

@@ -31,6 +31,11 @@ def register_task(config_class: type[DataConfig]) -> Callable[[_TaskClass], _Tas
     (name,) = get_args(get_type_hints(config_class)["task"])
 
     def register(task_class: _TaskClass) -> _TaskClass:
+        other = _REGISTERED.get(name)
+        if _is_module(name) and task_class.__module__ != f"{_PACKAGE}.{name}":
+            raise ValueError(f"grulab has a task with the name {name}; choose another name")
+        if other is not None and other.__qualname__ != task_class.__qualname__:
+            raise ValueError(f"{other.__module__} has a task with the name {name}; choose another name")
         task_class.config_class = config_class
         _REGISTERED[name] = task_class
         return task_class
@@ -50,11 +55,20 @@ def find_task(name: str) -> type[Task]:
 
 
 def build_task(config: DataConfig) -> Task:
-    """Return the task of a configuration; equal configurations share an object, which computes its ceiling once."""
+    """Return the task of a configuration; equal configurations share an object, which computes its ceiling once.
+
+    Raises:
+        ConfigError: if the task cannot be built, such as from data that are not there.
+    """
     key = repr(config)
     if key not in _BUILT:
         task_class: Any = find_task(config.task)
-        _BUILT[key] = task_class(config)
+        try:
+            _BUILT[key] = task_class(config)
+        except ConfigError:
+            raise
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"data.task={config.task}: {error}") from None
     return _BUILT[key]
 
 
@@ -67,9 +81,9 @@ def task_names() -> list[str]:
 
 def _import_task(name: str) -> None:
     """Import the module that registers a task."""
-    if name.isidentifier() and find_spec(f"{_PACKAGE}.{name}"):
+    if _is_module(name):
         import_module(f"{_PACKAGE}.{name}")
-    elif found := [*entry_points(group=ENTRY_POINTS, name=name)]:
+    if name not in _REGISTERED and (found := [*entry_points(group=ENTRY_POINTS, name=name)]):
         try:
             found[0].load()
         # A module of another package may raise any exception.
@@ -86,3 +100,8 @@ def _import_task(name: str) -> None:
             )
     if name not in _REGISTERED:
         raise ConfigError(f"data.task={name}: choose from {', '.join(task_names())}")
+
+
+def _is_module(name: str) -> bool:
+    """Return whether a module of this package has a name."""
+    return name.isidentifier() and find_spec(f"{_PACKAGE}.{name}") is not None

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from grulab.field_types import STRICT, Count, Number, Split
 from grulab.tasks import counter_rng
-from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
+from grulab.tasks.base import GeneratedTask, LengthRangeConfig, Sequences
 from grulab.tasks.registry import register_task
 
 # The ceiling is a mean over this many sequences. A probability has a standard deviation of at most 0.5, so the mean
@@ -23,25 +23,14 @@ _CELLS = 32_768
 
 
 @dataclass(frozen=True, config=STRICT)
-class SinusoidsConfig(GeneratedDataConfig):
+class SinusoidsConfig(LengthRangeConfig):
     """The keys of :class:`Sinusoids`."""
 
     task: Literal["sinusoids"]
-    min_length: Count
-    max_length: Count
     num_features: Count
     frequencies: Annotated[list[Annotated[Number, Field(ge=0, le=0.5)]], Field(min_length=2)]
     # With less noise the ceiling is 1, and computing it takes minutes.
     noise: Annotated[Number, Field(ge=0.01, le=1e6)]
-
-    @model_validator(mode="after")
-    def _lengths_are_a_range(self) -> Self:
-        if self.min_length > self.max_length:
-            raise ValueError(
-                f"min_length={self.min_length}: is over data.max_length={self.max_length}; "
-                "lower the one or raise the other"
-            )
-        return self
 
     @model_validator(mode="after")
     def _frequencies_differ(self) -> Self:

@@ -7,16 +7,18 @@ private parts of Lightning, so an untested version of Lightning keeps its own lo
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 from lightning.pytorch.plugins.precision import Precision
 from torch.optim import Optimizer
 
-from grulab.config.schema import Config
 from grulab.data.batch import PaddedBatch
-from grulab.internals.lightning import TESTED_VERSIONS, DataFetcher, SilentProfiler, TrainingEpochLoop
+from grulab.internals.lightning import SilentProfiler, TrainingEpochLoop
 from grulab.training.module import SequenceClassifier
+
+if TYPE_CHECKING:
+    from grulab.internals.lightning import DataFetcher
 
 _HOOKS_OF_STEPS = (
     "on_train_batch_start",
@@ -30,20 +32,6 @@ _HOOKS_OF_STEPS = (
     "on_test_batch_start",
     "on_test_batch_end",
 )
-
-
-def why_not_fast(config: Config) -> str | None:
-    """Return one line that explains why ``trainer.loop=fast`` falls back to Lightning's own loop, or None.
-
-    Args:
-        config: the run's configuration.
-    """
-    if config.trainer.loop == "fast" and L.__version__ not in TESTED_VERSIONS:
-        return (
-            f"trainer.loop=fast was tested with Lightning {', '.join(TESTED_VERSIONS)} and not with {L.__version__}: "
-            "Lightning's own loop runs, with the same numbers in more time"
-        )
-    return None
 
 
 def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier) -> None:
@@ -76,7 +64,7 @@ class FastEpochLoop(TrainingEpochLoop):
     module's hooks for a batch, its optimizer step and its gradient clipping. Callbacks cannot log in a step.
     """
 
-    def on_run_start(self, data_fetcher: DataFetcher) -> None:
+    def on_run_start(self, data_fetcher: "DataFetcher") -> None:
         """Look up the hooks that each step calls, once per epoch."""
         super().on_run_start(data_fetcher)
         self._is_plain = type(self.trainer.precision_plugin) is Precision
@@ -87,7 +75,7 @@ class FastEpochLoop(TrainingEpochLoop):
         self._on_step = self._hooks("on_before_optimizer_step")
         self._on_end = self._hooks("on_train_batch_end")
 
-    def advance(self, data_fetcher: DataFetcher) -> None:
+    def advance(self, data_fetcher: "DataFetcher") -> None:
         """Train on the next batch."""
         if self.restarting or not self._is_plain or self.trainer.accumulate_grad_batches > 1:
             super().advance(data_fetcher)

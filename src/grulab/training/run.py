@@ -15,6 +15,7 @@ from grulab.config.notes import notes
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
+from grulab.internals.lightning import why_not_fast
 from grulab.kernels.backend import backend_notes, find_backend
 from grulab.run_folder import event_file, metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY
@@ -24,6 +25,7 @@ from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import Summary, read_summary
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted
+from grulab.tasks.base import ceiling_in_words
 from grulab.training.accuracy_by_length import accuracy_by_length
 from grulab.training.build import build_module, build_trainer
 from grulab.training.callbacks.checkpointing import Checkpointer
@@ -34,7 +36,6 @@ from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
 from grulab.training.device import find_accelerator
 from grulab.training.early_stopping import is_trained
-from grulab.training.fast_loop import use_fast_loop, why_not_fast
 from grulab.training.module import SequenceClassifier
 
 log = logging.getLogger(__name__)
@@ -132,10 +133,14 @@ def execute(
                 checkpointer,
             ]
             trainer = build_trainer(config, accelerator, run_dir, logger, callbacks)
-            if note := why_not_fast(config):
-                log.warning(note)
+            note = why_not_fast() if config.trainer.loop == "fast" else None
             is_fast = config.trainer.loop == "fast" and note is None
+            if note:
+                log.warning(note)
             if is_fast:
+                # A version of Lightning that was not tested may lack what this imports.
+                from grulab.training.fast_loop import use_fast_loop
+
                 use_fast_loop(trainer, module)
             summary.update(loop="fast" if is_fast else "lightning")
             if not is_trained(config, epochs, checkpointer.best_epoch):
@@ -218,12 +223,12 @@ def announce(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
         run_dir: the run's folder.
         content: the content of its summary.json.
     """
-    metrics, ceiling = content["metrics"], content["ceiling"]
+    metrics = content["metrics"]
     log.info(
         "result  test accuracy %.3f (chance %.3f, ceiling %s), loss %.4f, with epoch %d of %d, best by %s",
         metrics["test/accuracy"],
         content["chance"],
-        "unknown" if ceiling is None else f"{ceiling:.3f}",
+        ceiling_in_words(content["ceiling"]),
         metrics["test/loss"],
         content["best_epoch"],
         content["epochs"],
