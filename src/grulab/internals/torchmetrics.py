@@ -24,7 +24,7 @@ def without_scipy_signal() -> Iterator[None]:
     """Replace scipy.signal by an empty module while torchmetrics is imported.
 
     torchmetrics/__init__.py imports scipy.signal only to restore a name that SciPy removed (hamming), for some
-    versions of another library. The import takes an eighth of the start-up (experiments/throughput/start_up.py
+    versions of another library. The import takes a fifth of the start-up (experiments/throughput/start_up.py
     measures it).
     """
     stand_in = ModuleType("scipy.signal")
