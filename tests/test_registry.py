@@ -16,7 +16,7 @@ from grulab.config.suggestions import valid_keys
 from grulab.config_error import ConfigError
 from grulab.run_folder.summary import read_summary
 from grulab.tasks.base import DataConfig, GeneratedTask, Task
-from grulab.tasks.registry import build_task, find_task, task_names
+from grulab.tasks.registry import build_task, find_task, imported_tasks, task_names
 from grulab.training.accuracy_by_length import accuracy_by_length, quantile_starts, uniform_starts
 from tests.conftest import SMALL, grulab
 
@@ -74,15 +74,28 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "others_task.py").write_text(OUTSIDE)
     (site / "others_broken.py").write_text("import no_such_module\n")
     (site / "others_silent.py").write_text("")
+    (site / "others_exits.py").write_text("import sys\nsys.exit(0)\n")
+    typed = OUTSIDE.replace('"sign"', '"typed"').replace(
+        "width: Count", "width: Count\n    pair: tuple[int, int] = (1, 2)"
+    )
+    (site / "others_typed.py").write_text(typed)
+    # Sizes as NumPy's integers, which labels.max() + 1 gives.
+    (site / "others_numpy.py").write_text(
+        OUTSIDE.replace('"sign"', '"numpy"')
+        .replace("width: Count", "width: int")
+        .replace("config.width, 2, 0.5", "np.int64(config.width), np.int64(2), np.float32(0.5)")
+    )
     (site / "others_sinusoids.py").write_text(OUTSIDE.replace('"sign"', '"sinusoids"'))
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
         "[grulab.tasks]\nsign = others_task\nbroken = others_broken\nsilent = others_silent:Nothing\n"
         "mute = others_silent\nbase = others_task\ntwice = others_sinusoids\n"
+        "exits = others_exits\ntyped = others_typed\nnumpy = others_numpy\n"
     )
     conf = tmp_path / "conf" / "data"
     conf.mkdir(parents=True)
-    (conf / "sign.yaml").write_text(YAML)
+    for name in ("sign", "typed", "numpy"):
+        (conf / f"{name}.yaml").write_text(YAML.replace("sign", name))
     monkeypatch.setenv("PYTHONPATH", str(site))
     return conf.parent
 
@@ -111,6 +124,26 @@ def test_a_task_of_another_package_trains_sweeps_and_is_reported(outside: Path, 
     assert (tmp_path / "sweep" / "figures" / "learning.png").is_file()
 
 
+def test_sizes_may_be_numbers_of_numpy(outside: Path, tmp_path: Path) -> None:
+    """They would not be plain data in a checkpoint, and the run would fail at its end."""
+    where = ["--config-dir", str(outside), "data=numpy", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    process = grulab(tmp_path, "train", *where, "hydra.run.dir=run")
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("ceiling", ["float('nan')", "2.0", "1 / 0"])
+def test_a_ceiling_that_is_none_fails_the_run(outside: Path, tmp_path: Path, ceiling: str) -> None:
+    module = tmp_path / "site" / "others_task.py"
+    module.write_text(module.read_text().replace("return None", f"return {ceiling}"))
+    where = ["--config-dir", str(outside), "data=sign", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    process = grulab(tmp_path, "train", *where, "hydra.run.dir=run")
+    assert process.returncode in (1, 2)
+    summary = read_summary(tmp_path / "run")
+    assert summary is not None
+    assert summary["status"] == "failed"
+    assert ("ceiling" in summary["error"]["message"]) == (ceiling != "1 / 0")
+
+
 def test_no_curve_is_drawn_of_an_unknown_ceiling(outside: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -131,12 +164,15 @@ def test_no_curve_is_drawn_of_an_unknown_ceiling(outside: Path, tmp_path: Path) 
         (["data.task=mute"], "data.task=mute: others_silent does not register it; decorate its class"),
         (["data.task=twice"], "data.task=twice: others_sinusoids cannot be imported (ValueError: grulab has a task "),
         (["data.task=base"], "data.task=base: others_task does not register it"),
-        (["data.task=missing"], "data.task=missing: choose from base, broken, "),
-        (["data.task=registry"], "data.task=registry: choose from base, broken, "),
-        (["data.task=os.path"], "data.task=os.path: choose from base, broken, "),
+        (["data.task=missing"], "data.task=missing: choose from base, broken, exits, "),
+        (["data.task=registry"], "data.task=registry: choose from base, broken, exits, "),
+        (["data.task=os.path"], "data.task=os.path: choose from base, broken, exits, "),
         (["data=sign", "data.width=0"], "data.width=0: must be at least 1"),
         (["data=sign", "data.wdth=1"], "data.wdth=1: no such key; did you mean data.width?"),
-        (["data.width=1"], "data.width=1: no such key; only data=sign has it"),
+        (["data.task=exits"], "data.task=exits: others_exits cannot be imported (SystemExit: 0); "),
+        (["data=typed"], "data.pair=(1, 2): its schema makes it a tuple, which JSON and checkpoints do not keep; "),
+        (["data=numpy", "data.width=0"], "data.task=numpy: it has 0 features and 2 classes; "),
+        (["data.lenght=5"], "data.lenght=5: no such key; did you mean data.min_length?"),
     ],
 )
 def test_a_missing_or_broken_task_is_one_line(outside: Path, tmp_path: Path, overrides: list[str], told: str) -> None:
@@ -185,7 +221,7 @@ def test_nothing_but_its_file_knows_a_task() -> None:
     import grulab as package
 
     sources = Path(package.__file__).parent
-    for name in task_names():
+    for name in imported_tasks():
         knowing = [
             path.name for path in sources.rglob("*.py") if name in path.read_text() and path.name != f"{name}.py"
         ]

@@ -49,6 +49,8 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         print("grulab: interrupted before the run had begun", file=sys.stderr)
         return 130
     except SystemExit as exit_:
+        if isinstance(exit_.code, str):
+            print(f"grulab: {exit_.code}", file=sys.stderr)
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
 
 

@@ -22,6 +22,7 @@ from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
+from grulab.tasks.registry import build_task
 
 # The precisions that every device supports.
 _ANYWHERE = ("32-true", "bf16-mixed")
@@ -94,11 +95,12 @@ def call_hydra(args: Namespace, words: Sequence[str]) -> None:
 
 
 def check_machine(config: Config) -> None:
-    """Check that this machine, which executes the run, has the device, the precision and the kernels of the run.
+    """Check that this machine, which executes the run, has its data, device, precision and kernels.
 
     Raises:
         ConfigError: if one of them is missing.
     """
+    build_task(config.data)
     refuse_missing_kernels(config)
     trainer = config.trainer
     # Only these settings need torch for the check.

@@ -72,6 +72,10 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
 def compose_values(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, HydraSettings]:
     """Return the unchecked values that Hydra composes, and Hydra's settings; call it within :func:`hydra_ready`."""
     values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    data = values.get("data")
+    if isinstance(data, DictConfig) and ("task" not in data or OmegaConf.is_missing(data, "task")):
+        # The name, and with it the folders, refer to it.
+        raise ConfigError("data.task: has no value; give it the name of a task")
     sweep: Any = OmegaConf.to_container(values.hydra.sweep, resolve=False)
     sweeper: Any = OmegaConf.to_container(values.hydra.sweeper, resolve=True)
     launcher: Any = OmegaConf.to_container(values.hydra.launcher, resolve=True)

@@ -40,8 +40,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{written(found[1])}: is there already; leave out the + to change it"
     if found := re.search(r"(\S+) appears more than once in the final defaults list", text):
         return f"{written(found[1])}: is there already; leave out the + to change it"
-    if text.startswith("Config group override must be"):
-        wrong = [line for line in overrides if key_of(line) in groups()]
+    wrong = [line for line in overrides if key_of(line) in groups()]
+    if text.startswith("Config group override must be") and wrong:
         choices = [", ".join(groups()[key_of(line)]) for line in wrong]
         return "; ".join(f"{line}: choose from {choice}" for line, choice in zip(wrong, choices, strict=True))
     if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:

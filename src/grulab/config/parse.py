@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
@@ -34,8 +35,10 @@ def parse(values: Mapping[str, Any]) -> Config:
     try:
         config = _SCHEMA.validate_python({**values, "data": data} if "data" in values else values)
     except ValidationError as error:
-        mistakes = [dict(mistake) for mistake in error.errors()]
-        lines += [(_position(mistake), _explain(mistake, values)) for mistake in mistakes if _is_left(mistake)]
+        mistakes: list[dict[str, Any]] = [dict(mistake) for mistake in error.errors()]
+        # If the section data has mistakes, they are in the list already.
+        left = [mistake for mistake in mistakes if mistake["loc"][0] != "data" or data or "data" not in values]
+        lines += [(_position(mistake), _explain(mistake, values)) for mistake in left]
     if lines:
         lines.sort(key=lambda line: line[0])
         raise ConfigError("\n".join(dict.fromkeys(line for _, line in lines)))
@@ -56,20 +59,34 @@ def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:
         raise ConfigError(f"data.task={shown_value(section['task'])}: choose from {', '.join(task_names())}")
     schema = _data_schema(section["task"])
     try:
-        return schema.validate_python(section)
+        data = schema.validate_python(section)
     except ValidationError as error:
         mistakes = [{**mistake, "loc": ("data", *mistake["loc"])} for mistake in error.errors()]
         raise ConfigError("\n".join(_explain(mistake, values) for mistake in mistakes)) from None
+    for key, value in dataclasses.asdict(data).items():
+        if not _is_plain(value):
+            raise ConfigError(
+                f"data.{key}={value!r}: its schema makes it a {type(value).__name__}, which JSON and checkpoints do "
+                "not keep; the keys of a task hold numbers, text, true, false, null, or lists of these"
+            )
+    return data
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether JSON, a checkpoint and a line of sweep.json give a value back as it is."""
+    return (
+        value is None
+        or type(value) in (bool, int, float, str)
+        or (type(value) is list and all(map(_is_plain, value)))
+    )
 
 
 @cache
 def _data_schema(task: str) -> TypeAdapter[DataConfig]:
-    return TypeAdapter(find_task(task).config_class)
-
-
-def _is_left(mistake: Mapping[str, Any]) -> bool:
-    """Return whether a mistake is still to be reported: :func:`_parse_data` reports those in the section ``data``."""
-    return bool(mistake["loc"][0] != "data" or mistake["type"] == "missing")
+    try:
+        return TypeAdapter(find_task(task).config_class)
+    except PydanticUserError as error:
+        raise ConfigError(f"data.task={task}: its configuration is no schema: {str(error).splitlines()[0]}") from None
 
 
 def _position(mistake: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
-from grulab.tasks.registry import find_task, task_names
+from grulab.tasks.registry import find_task, imported_tasks
 
 
 def unknown_key(override: str, valid: Sequence[str]) -> str:
@@ -56,4 +56,4 @@ def _task_with(key: str) -> str | None:
     """Return the first task that has the key, or None."""
     if not key.startswith("data."):
         return None
-    return next((task for task in task_names() if key in valid_keys(task)), None)
+    return next((task for task in imported_tasks() if key in valid_keys(task)), None)

@@ -18,6 +18,7 @@ from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training_trace import training_section
 from grulab.run_folder import paths
+from grulab.tasks.base import checked_ceiling
 from grulab.training.trained_model import Trained, find_checkpoint, load_trained
 
 FOLDER = "trace"
@@ -52,7 +53,7 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     with torch.inference_mode():
         sections = [
             _data_flow(trained),
-            training_section(table, trained.task.chance, trained.task.ceiling(), trained.epoch),
+            training_section(table, trained.task.chance, checked_ceiling(trained.task), trained.epoch),
             *_prediction(trained, sequence, folder / PICTURE),
         ]
     text = to_markdown(f"Trace of {trained.path.name}, epoch {trained.epoch}", sections)

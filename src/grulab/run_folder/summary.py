@@ -65,9 +65,11 @@ class Summary:
 
     def update(self, **values: Any) -> None:
         """Set top-level values and write the file."""
-        self.content.update(values)
-        self.content["seconds"] = round(self._seconds_before + time.perf_counter() - self._began, 3)
-        write_summary(self.path.parent, self.content)
+        seconds = round(self._seconds_before + time.perf_counter() - self._began, 3)
+        content = self.content | values | {"seconds": seconds}
+        # Values that cannot be written stay out of the later writes.
+        write_summary(self.path.parent, content)
+        self.content = content
 
     def __enter__(self) -> Self:
         self.update()

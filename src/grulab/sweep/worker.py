@@ -77,13 +77,14 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
         import grulab.training.run  # noqa: F401
         from grulab.data.dataset import remember_splits
         from grulab.run_folder.summary import git_state, versions
+        from grulab.tasks.base import checked_ceiling
         from grulab.tasks.registry import build_task
 
     git_state()
     versions()
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
-        build_task(data).ceiling()
+        checked_ceiling(build_task(data))
         remember_splits(data)
 
 

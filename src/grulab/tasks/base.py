@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from grulab.config_error import ConfigError
 from grulab.field_types import STRICT, Count, Integer, Seed, Split
 from grulab.tasks import counter_rng
 
@@ -80,6 +81,7 @@ class Task(ABC):
     """
 
     config_class: ClassVar[type[DataConfig]]
+    config: DataConfig
     num_features: int
     num_classes: int
     chance: float
@@ -125,6 +127,22 @@ class GeneratedTask(Task):
     def lengths(self, seed: int, split: str, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the lengths of the sequences with these indices; see :meth:`Task.lengths`."""
         return counter_rng.integers(*self.length_range, seed, split, "length", indices, 1)[:, 0]
+
+
+def checked_ceiling(task: Task) -> float | None:
+    """Return the ceiling of a task as a plain number, or None if it is unknown.
+
+    Raises:
+        ConfigError: if it is no accuracy.
+    """
+    ceiling = task.ceiling()
+    if ceiling is None:
+        return None
+    if not 0 <= float(ceiling) <= 1:
+        raise ConfigError(
+            f"data.task={task.config.task}: its ceiling is {ceiling}; it has to be from 0 to 1, or None"
+        )
+    return float(ceiling)
 
 
 def ceiling_in_words(ceiling: float | None) -> str:

@@ -25,7 +25,7 @@ from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import Summary, read_summary
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted
-from grulab.tasks.base import ceiling_in_words
+from grulab.tasks.base import ceiling_in_words, checked_ceiling
 from grulab.training.accuracy_by_length import accuracy_by_length
 from grulab.training.build import build_module, build_trainer
 from grulab.training.callbacks.checkpointing import Checkpointer
@@ -107,7 +107,7 @@ def execute(
             # Lightning restores the weights before it converts the module, which would round them to 32 bits.
             module.double()
         parameters = sum(parameter.numel() for parameter in module.parameters())
-        ceiling = task.ceiling()
+        ceiling = checked_ceiling(task)
         backend = find_backend(config, accelerator)
         for line in backend_notes(config, accelerator, backend, summary.content["backend"] if resumed else None):
             log.warning(line)
