@@ -242,3 +242,13 @@ def test_the_report_is_whole(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in sweep.glob("*.*")}
     write_report(sweep)
     assert {path.name: path.read_bytes() for path in sweep.glob("*.*")} == before
+
+
+def test_the_keys_of_several_tasks_have_no_effect_of_their_own(tmp_path: Path) -> None:
+    for number, task in enumerate(("sinusoids", "temporal_order", "hidden_markov")):
+        for seed in (0, 1):
+            folder = tmp_path / f"{2 * number + seed:03d}"
+            write_job(folder, [f"data={task}", f"seed={seed}", "model.hidden_size=8"], 0.5 + 0.1 * number)
+    board = read_sweep(tmp_path)
+    assert board.swept == ["data.task"]
+    assert "data.train_size" in board.tied

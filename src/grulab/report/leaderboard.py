@@ -201,6 +201,7 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
     partitions = {
         key: tuple(pd.factorize(pd.Series([job.get(key, _ABSENT) for job in values]))[0].tolist()) for key in keys
     }
+    tasks = partitions["data.task"]
     seen: set[tuple[int, ...]] = set()
     swept, tied = [], []
     for key in [*everywhere, *(key for key in keys if key not in everywhere)]:
@@ -213,7 +214,9 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
         if key == _SOLVED and is_solved:
             tied.append(key)
             continue
-        if partitions[key] not in seen:
+        # Of three tasks, two may have the same value of a key, which is still the task's.
+        is_of_task = key != "data.task" and len({*zip(tasks, partitions[key], strict=True)}) == len({*tasks})
+        if partitions[key] not in seen and not (key.startswith("data.") and is_of_task):
             swept.append(key)
         elif key in everywhere:
             tied.append(key)
