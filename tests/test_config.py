@@ -49,6 +49,8 @@ MISTAKES = {
     "data.frequencies=[0.1,0.9]": "must be at most 0.5",
     "data.frequencies=[0.1,0.1]": "each class needs its own",
     "data.level=easy": "only data=temporal_order has it",
+    "data.task=hidden_markov": "write data=hidden_markov",
+    "~data.task": "has no value",
     "data.task=parity": f"choose from {TASKS}",
     "trainer.max_epochs=0": "must be at least 1",
     "trainer.accelerator=tpux": "choose from auto, cpu, cuda, gpu or mps",

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     metadata = tmp_path / "site" / "mypackage-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
-    ((name, value),) = re.findall(r'^(\w+) = "(.*)"$', points, flags=re.MULTILINE)
+    ((name, value),) = tomllib.loads(points)["project"]["entry-points"]["grulab.tasks"].items()
     (metadata / "entry_points.txt").write_text(f"[grulab.tasks]\n{name} = {value}\n")
     (tmp_path / "myconf" / "data").mkdir(parents=True)
     (tmp_path / "myconf" / "data" / "parity.yaml").write_text(yaml)

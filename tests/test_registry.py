@@ -195,12 +195,12 @@ def test_a_stored_run_of_a_task_that_is_not_installed_is_named(
         process = grulab(tmp_path, verb, "run")
         assert process.returncode == 2
         assert "data.task=sign: choose from" in process.stderr
-        assert "install the package that has the task" in process.stderr
+        assert "install the package that has this task" in process.stderr
     for verb in ("resume", "report"):
         process = grulab(tmp_path, verb, "sweep")
         assert process.returncode == 2
         assert process.stderr.startswith("grulab: sweep/sweep.json: data.task=sign: choose from")
-        assert "install the package that has the task" in process.stderr
+        assert "install the package that has this task" in process.stderr
         assert "remove it" not in process.stderr
 
 

@@ -249,6 +249,17 @@ def test_the_keys_of_several_tasks_have_no_effect_of_their_own(tmp_path: Path) -
         for seed in (0, 1):
             folder = tmp_path / f"{2 * number + seed:03d}"
             write_job(folder, [f"data={task}", f"seed={seed}", "model.hidden_size=8"], 0.5 + 0.1 * number)
+            summary = json.loads((folder / "summary.json").read_text())
+            (folder / "summary.json").write_text(json.dumps(summary | {"chance": 1 / (3 + number)}))
     board = read_sweep(tmp_path)
     assert board.swept == ["data.task"]
     assert "data.train_size" in board.tied
+    write_report(tmp_path)
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "the jobs have different tasks, with chance levels and ceilings of their own" in text
+
+
+def test_equal_scores_are_no_lead(tmp_path: Path) -> None:
+    for number, (size, seed) in enumerate(itertools.product((4, 8), (0, 1))):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 1.0)
+    assert verdict(read_sweep(tmp_path)) == "hidden_size 4 and hidden_size 8 are equal in every one of 2 seeds."

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from grulab.config.conf_dir import config_dir
+from grulab.config.conf_dir import chosen_task, config_dir, groups
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, parse_overrides, split_override
 from grulab.config.parameter_budget import within_budget
@@ -71,6 +71,9 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
 
 def compose_values(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, HydraSettings]:
     """Return the unchecked values that Hydra composes, and Hydra's settings; call it within :func:`hydra_ready`."""
+    for key, value in map(split_override, overrides):
+        if key == "data.task" and value in groups()["data"] and value != chosen_task(overrides):
+            raise ConfigError(f"{key}={value}: brings none of its other keys; write data={value}")
     values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
     data = values.get("data")
     if isinstance(data, DictConfig) and ("task" not in data or OmegaConf.is_missing(data, "task")):

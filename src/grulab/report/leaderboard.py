@@ -101,6 +101,8 @@ def verdict(board: Leaderboard) -> str:
     names = f"{board.label(first)} is ahead of {board.label(second)}"
     if pairs < 2:
         return f"{names}, but they share {pairs} seed(s): at least 2 are needed to tell a difference from chance."
+    if mean == 0 and half == 0:
+        return f"{board.label(first)} and {board.label(second)} are equal in every one of {pairs} seeds."
     low, high = mean - half, mean + half
     what = (
         f"by {abs(mean):.4f} in {board.metric} (95 % interval {low:+.4f} to {high:+.4f}, paired over {pairs} seeds)"

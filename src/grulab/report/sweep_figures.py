@@ -19,7 +19,7 @@ _HIGHLIGHTED = 4
 def draw_effects(board: Leaderboard, path: Path) -> None:
     """Draw the metric against each swept key: means over all jobs with their 95 % intervals, jobs as dots."""
     count = len(board.swept)
-    figure = Figure(figsize=(max(4.0, 2.8 * count), 3.4), layout="constrained")
+    figure = Figure(figsize=(max(5.2, 2.8 * count), 3.4), layout="constrained")
     axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     for axis, key in zip(axes, board.swept, strict=True):
         table = effects(board, key)
@@ -80,12 +80,11 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
         (line,) = axis.plot(mean.index, mean, linewidth=2, label=f"{rank}. {board.label(row)}")
         half = curves.apply(interval).fillna(0)
         axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.12, linewidth=0)
-    done = board.done.iloc[0]
     for name, style in (("ceiling", ":"), ("chance", "--")):
-        if pd.isna(done[name]):
-            continue
-        axis.axhline(done[name], color="black", linestyle=style, linewidth=1)
-        axis.annotate(name, (1, done[name]), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
+        # One for each task; none where it is unknown.
+        for level in board.done[name].dropna().unique():
+            axis.axhline(level, color="black", linestyle=style, linewidth=1)
+            axis.annotate(name, (1, level), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, -0.02), min(high, 1.04))

@@ -75,13 +75,13 @@ def _ranking(board: Leaderboard) -> Section:
     table["seconds"] = ranking["seconds"].map("{:.1f}".format)
     table["seq/s"] = ranking["sequences_per_second"].map("{:,.0f}".format)
     table["padding"] = ranking["padding"].map("{:.0%}".format)
-    done = board.done.iloc[0]
+    bounds = board.done[["chance", "ceiling"]].drop_duplicates()
     # In a table without a ceiling, pandas stores NaN.
-    ceiling = None if pd.isna(done["ceiling"]) else float(done["ceiling"])
-    text += (
-        f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; "
-        f"chance {done['chance']:.3f}, ceiling {ceiling_in_words(ceiling)}."
-    )
+    ceiling = None if pd.isna(bounds["ceiling"].iloc[0]) else float(bounds["ceiling"].iloc[0])
+    words = f"chance {bounds['chance'].iloc[0]:.3f}, ceiling {ceiling_in_words(ceiling)}"
+    if len(bounds) > 1:
+        words = "the jobs have different tasks, with chance levels and ceilings of their own (summary.json)"
+    text += f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; {words}."
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
 
 

@@ -80,7 +80,7 @@ def parse_stored(values: Mapping[str, Any], path: Path) -> Config:
         try:
             find_task(data["task"])
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}; install the package that has the task") from None
+            raise ConfigError(f"{path}: {error}") from None
     try:
         return parse(values)
     except ConfigError as error:

@@ -67,7 +67,9 @@ def find_task(name: str) -> type[Task]:
                 f'decorate its class with register_task, and its configuration has task: Literal["{name}"]'
             )
     if name not in _REGISTERED:
-        raise ConfigError(f"data.task={name}: choose from {', '.join(task_names())}")
+        raise ConfigError(
+            f"data.task={name}: choose from {', '.join(task_names())}, or install the package that has this task"
+        )
     return _REGISTERED[name]
 
 
