@@ -281,15 +281,6 @@ def test_without_gradients_nothing_is_kept_for_them(monkeypatch: pytest.MonkeyPa
     assert kept[-1] is not None
 
 
-def test_a_second_derivative_is_refused() -> None:
-    quick = FusedGRU(4, 6)
-    sequences = packed(3, 5, 4)
-    x = sequences.data.requires_grad_()
-    (gradient,) = torch.autograd.grad(quick(sequences)[1].square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
 def test_weights_that_are_computed_get_gradients() -> None:
     """A parametrization computes new weights at each call; nn.GRU notices them, and so must FusedGRU."""
     gradients = []
@@ -328,3 +319,44 @@ def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(tmp_path: Path) -> 
     finished = subprocess.run([program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout == "in bounds\n"
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("with_initial_state", [False, True])
+def test_second_derivatives_are_those_of_nn_gru(bidirectional: bool, with_initial_state: bool) -> None:
+    """A penalty on gradients: create_graph differentiates the backward pass, which the kernels cannot do."""
+    gru = FusedGRU(3, 5, num_layers=2, bidirectional=bidirectional, batch_first=True)
+    reference = nn.GRU(3, 5, num_layers=2, bidirectional=bidirectional, batch_first=True)
+    reference.load_state_dict(gru.state_dict())
+    # Not contiguous: the graph has to lead to the input itself.
+    data, lengths = torch.randn(7, 4, 3).transpose(0, 1), torch.tensor([7, 5, 2, 1])
+    states = torch.randn(4 if bidirectional else 2, 4, 5)
+    found = []
+    for module in (gru, reference):
+        x, h_0 = data.clone().requires_grad_(), states.clone().requires_grad_()
+        packed = pack_padded_sequence(x, lengths, batch_first=True)
+        output, h_n = module(packed, h_0 if with_initial_state else None)
+        loss = h_n.sum() + output.data.square().sum()
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        (loss + 10 * gradient.square().sum()).backward()
+        wanted = [x, *([h_0] if with_initial_state else []), *module.parameters()]
+        found.append([parameter.grad for parameter in wanted])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("hidden_size", [1, 7, 16, 33])
+def test_weights_that_are_not_finite_show_from_the_first_step(bad: float, hidden_size: int) -> None:
+    """Without an initial state the first product is with zeros; 0 times infinity is NaN, as with nn.GRU."""
+    gru = FusedGRU(3, hidden_size, bidirectional=True)
+    with torch.no_grad():
+        gru.weight_hh_l0[hidden_size // 2, hidden_size // 2] = bad
+        gru.weight_hh_l0_reverse[-1, 0] = bad
+    reference = nn.GRU(3, hidden_size, bidirectional=True)
+    reference.load_state_dict(gru.state_dict())
+    packed = pack_padded_sequence(torch.randn(3, 4, 3), torch.tensor([3, 2, 1, 1]))
+    (output, h_n), (expected, expected_h_n) = gru(packed), reference(packed)
+    assert torch.equal(output.data.isnan(), expected.data.isnan())
+    assert torch.equal(h_n.isnan(), expected_h_n.isnan())
+    assert h_n.isnan().any()

@@ -1,5 +1,6 @@
 """Private parts of torch, read in version 2.13.0."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,29 @@ def flat_weights(gru: nn.GRU) -> list[Tensor]:
     # A parametrization creates new tensors; this call of nn.GRU looks them up.
     gru._update_flat_weights()
     return cast(list[Tensor], gru._flat_weights)
+
+
+def packed_gru_layer(
+    x: Tensor, batch_sizes: Tensor, h_0: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Compute one GRU layer with torch's own operator.
+
+    Args:
+        x: (rows, features) float, the data of a PackedSequence.
+        batch_sizes: (time,) int64 on the CPU, of the same PackedSequence.
+        h_0: (directions, batch, hidden_size) float, or None for zeros.
+        weights: four tensors for each direction, in nn.GRU's order.
+
+    Returns:
+        (rows, directions x hidden_size) and (directions, batch, hidden_size).
+    """
+    directions = len(weights) // 4
+    if h_0 is None:
+        h_0 = x.new_zeros(directions, int(batch_sizes[0]), weights[1].shape[1])
+    output, h_n = torch._VF.gru(
+        x, batch_sizes, h_0, list(weights), True, 1, 0.0, False, directions == 2
+    )
+    return output, h_n
 
 
 def is_tracing() -> bool:

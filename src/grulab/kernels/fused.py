@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
-from grulab.internals.torch import flat_weights, is_negated_view, is_tracing
+from grulab.internals.torch import flat_weights, is_negated_view, is_tracing, packed_gru_layer
 from grulab.kernels import library
 
 _Address = ctypes.c_void_p
@@ -50,7 +49,8 @@ class FusedGRU(nn.GRU):
     the same bits each time. ``nn.GRU`` computes all other cases (another device or dtype, autocast, padded input, no
     bias, tracing), and every case if the kernels are not built.
 
-    Second derivatives and forward-mode derivatives are not supported: they need ``nn.GRU``.
+    Second derivatives (``create_graph=True``) are those of ``nn.GRU``, in its time; forward-mode derivatives are not
+    supported.
     """
 
     def forward(self, input: Any, hx: Any = None) -> Any:
@@ -113,8 +113,8 @@ class _FusedLayer(torch.autograd.Function):
         ctx: Any, with_gradients: bool, x: Tensor, batch_sizes: Tensor, h_0: Tensor | None, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the output (rows, directions x hidden_size) and h_n (directions, batch, hidden_size)."""
-        x, batch_sizes, weights = x.contiguous(), batch_sizes.contiguous(), tuple(w.contiguous() for w in weights)
-        h_0 = None if h_0 is None else h_0.contiguous()
+        inputs = (x, batch_sizes, h_0, *weights)
+        x, batch_sizes, h_0, *weights = _contiguous(inputs)  # type: ignore[assignment]
         directions, hidden_size = len(weights) // 4, weights[1].shape[1]
         for weight, columns in zip(weights, ((x.shape[1],), (hidden_size,), (), ()) * directions, strict=True):
             if weight.shape != (3 * hidden_size, *columns):
@@ -125,7 +125,8 @@ class _FusedLayer(torch.autograd.Function):
         gates = None
         if with_gradients and any(ctx.needs_input_grad):
             gates = x.new_empty(directions, len(x), 4 * hidden_size)
-            ctx.save_for_backward(x, batch_sizes, h_0, output, gates, *weights)
+            # The inputs themselves, which are connected to their graphs, and no contiguous copies.
+            ctx.save_for_backward(output, gates, *inputs)
             ctx.set_materialize_grads(False)
         layer = _layer(x, batch_sizes, h_0, output, gates, weights)
         layer.h_n = _address(h_n)
@@ -133,10 +134,13 @@ class _FusedLayer(torch.autograd.Function):
         return output, h_n
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients with respect to the arguments of :meth:`forward`."""
-        x, batch_sizes, h_0, output, gates, *weights = ctx.saved_tensors
+        output, gates, *inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # The caller asks for a graph of the gradients (create_graph), which the kernels cannot make.
+            return _differentiable_backward(ctx, inputs, d_output, d_h_n)
+        x, batch_sizes, h_0, *weights = _contiguous(inputs)
         layer = _layer(x, batch_sizes, h_0, output, gates, weights)
         d_output = None if d_output is None else d_output.resolve_neg().contiguous()
         # The kernel replaces the gradient with respect to h_n by the gradient with respect to h_0.
@@ -150,6 +154,31 @@ class _FusedLayer(torch.autograd.Function):
         layer.d_weights = _addresses(d_weights)
         _run(_library().gru_backward, layer)
         return None, d_x, None, d_h if h_0 is not None else None, *d_weights
+
+
+def _contiguous(tensors: Sequence[Any]) -> list[Any]:
+    """Return the tensors with contiguous memory; None stays None."""
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def _differentiable_backward(
+    ctx: Any, inputs: Sequence[Any], d_output: Tensor | None, d_h_n: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of :meth:`_FusedLayer.backward` with a graph of their own, from torch's operator."""
+    x, batch_sizes, h_0, *weights = inputs
+    outputs = packed_gru_layer(x, batch_sizes, h_0, weights)
+    pairs = [(out, grad) for out, grad in zip(outputs, (d_output, d_h_n), strict=True) if grad is not None]
+    arguments = (None, x, None, h_0, *weights)
+    wanted = [place for place, needed in enumerate(ctx.needs_input_grad) if needed]
+    found = torch.autograd.grad(
+        [out for out, _ in pairs],
+        [arguments[place] for place in wanted],
+        [grad for _, grad in pairs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    gradients = dict(zip(wanted, found, strict=True))
+    return tuple(gradients.get(place) for place in range(len(arguments)))
 
 
 def _layer(

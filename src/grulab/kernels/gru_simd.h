@@ -213,8 +213,18 @@ FUNCTION void NAME(forward_step)(int64_t m, int64_t H, const float *h, int64_t h
 #undef STEP
 }
 
+/* Whether all numbers from p to end are finite; there are whole vectors of them. */
+FUNCTION int NAME(are_finite)(const float *p, const float *end)
+{
+    V sum = {0};
+    for (; p < end; p += LANES) sum += NAME(load)(p, LANES) * 0.0f;
+    int finite = 1;
+    for (int64_t lane = 0; lane < LANES; lane++) finite &= sum[lane] == 0.0f;
+    return finite;
+}
+
 FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, float *inputs, float *bias,
-                                      float *panels)
+                                      const float *zeros, float *panels)
 {
     int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
     const float *const *w = g->weights[reverse];
@@ -234,8 +244,15 @@ FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, fl
                 for (int64_t lane = 0; lane < LANES; lane++)
                     panel[lane] = j + lane < H ? w[W_HH][(gate * H + j + lane) * H + k] : 0.0f;
 
-    const float *h_0 = g->h_0 ? g->h_0 + reverse * batch * H : 0, *h = h_0;
-    int64_t h_stride = H, row = reverse ? g->rows : 0, known = reverse ? 0 : batch;
+    const float *h_0 = g->h_0 ? g->h_0 + reverse * batch * H : 0;
+    int64_t h_0_stride = H;
+    /* The product with a state of zeros is left out, unless a weight is not finite: 0 times infinity is NaN. */
+    if (!h_0 && !NAME(are_finite)(panels, panel)) {
+        h_0 = zeros;
+        h_0_stride = 0;
+    }
+    const float *h = h_0;
+    int64_t h_stride = h_0_stride, row = reverse ? g->rows : 0, known = reverse ? 0 : batch;
     for (int64_t s = 0; s < g->steps; s++) {
         int64_t t = reverse ? g->steps - 1 - s : s, m = g->batch_sizes[t];
         if (reverse) row -= m;
@@ -243,8 +260,8 @@ FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, fl
         known = LEAST(known, m);
         NAME(forward_step)(known, H, h, h_stride, panels, inputs + row * 3 * H, bias_n, output, stride, gates);
         /* In the backward direction, shorter sequences start at a later iteration, from h_0. */
-        NAME(forward_step)(m - known, H, h_0 ? h_0 + known * H : 0, H, panels, inputs + (row + known) * 3 * H, bias_n,
-                           output + known * stride, stride, gates ? gates + known * 4 * H : 0);
+        NAME(forward_step)(m - known, H, h_0 ? h_0 + known * h_0_stride : 0, h_0_stride, panels,
+                           inputs + (row + known) * 3 * H, bias_n, output + known * stride, stride, gates ? gates + known * 4 * H : 0);
         /* In the forward direction, the sequences that have no next step end here. */
         int64_t going_on = reverse ? (t ? m : 0) : t + 1 < g->steps ? g->batch_sizes[t + 1] : 0;
         for (int64_t i = going_on; i < m; i++) memcpy(h_n + i * H, output + i * stride, H * sizeof(float));
@@ -259,11 +276,12 @@ FUNCTION int NAME(forward)(const struct gru_layer *g)
 {
     int64_t H = g->hidden_size, deepest = g->input_size > H ? g->input_size : H;
     /* W_i x of all rows, the biases added to it, and panels of 3 x COLUMNS(H) or COLUMNS(3 H) columns. */
-    float *inputs = malloc((g->rows * 3 * H + 3 * H + 3 * COLUMNS(H) * deepest) * sizeof(float));
+    float *inputs = malloc((g->rows * 3 * H + 4 * H + 3 * COLUMNS(H) * deepest) * sizeof(float));
     if (!inputs) return 1;
-    float *bias = inputs + g->rows * 3 * H;
+    float *bias = inputs + g->rows * 3 * H, *zeros = bias + 3 * H;
+    memset(zeros, 0, H * sizeof(float));
     for (int reverse = 0; reverse < g->directions; reverse++)
-        NAME(forward_direction)(g, reverse, inputs, bias, bias + 3 * H);
+        NAME(forward_direction)(g, reverse, inputs, bias, zeros, zeros + H);
     free(inputs);
     return 0;
 }
