@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
@@ -26,6 +27,7 @@ VERBS = ("train", "resume", "report", "trace")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 failed, 2 invalid input, 130 or 143 interrupted."""
+    _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -40,6 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean grulab {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
         return _refuse(f"{verb}: no such command; {hint}")
     return _guarded(verb, rest)
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that the caller has closed (``>&-``), which Python represents by None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def _guarded(verb: str, arguments: list[str]) -> int:

@@ -1,9 +1,12 @@
 """Private parts of Lightning, read in version 2.6.6."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.profilers import PassThroughProfiler
 
 if TYPE_CHECKING:
@@ -23,8 +26,10 @@ else:
 
 __all__ = [
     "DataFetcher",
+    "OneProcess",
     "SilentProfiler",
     "TrainingEpochLoop",
+    "act_as_rank_zero",
     "finished_epochs_and_batches",
     "next_epoch_and_batch",
     "set_between_batches",
@@ -47,6 +52,23 @@ def why_not_fast() -> str | None:
     )
 
 
+def act_as_rank_zero() -> None:
+    """Give this process the rank 0: it is the only one of its run, whatever a scheduler's variables say.
+
+    Lightning reads SLURM_PROCID, RANK, LOCAL_RANK and JSM_NAMESPACE_RANK when it is imported, and a process with
+    another rank than 0 gets no logger.
+    """
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+
+
+class OneProcess(LightningEnvironment):
+    """The environment of a run, which is one process. Under SLURM, Lightning's own would requeue a stopped job."""
+
+    def local_rank(self) -> int:
+        """Return 0, the rank of the only process."""
+        return 0
+
+
 class SilentProfiler(PassThroughProfiler):
     """A profiler that does nothing, without Lightning's generator for each of the 80 actions of a step."""
 
@@ -65,6 +87,24 @@ def finished_epochs_and_batches(trainer: L.Trainer) -> tuple[int, int]:
     """Return the number of finished epochs, and the number of finished batches of the next epoch."""
     epoch, batches = _progress(trainer)
     return epoch.processed, batches.processed if epoch.ready > epoch.processed else 0
+
+
+def loops_of_new_trainer() -> dict[str, Any]:
+    """Return the loops' part of a checkpoint as a new Trainer would write it, with all counters at 0."""
+    # What a Trainer logs about itself does not concern the run.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[OneProcess()],
+    )
+    names = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    loops: dict[str, Any] = {name: getattr(trainer, name).state_dict() for name in names}
+    loops["fit_loop"]["epoch_loop.state_dict"] = {"_batches_that_stepped": 0}
+    return loops
 
 
 def set_between_batches(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:

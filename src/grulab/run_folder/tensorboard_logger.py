@@ -29,6 +29,12 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir, name=paths.TENSORBOARD, version="", default_hp_metric=False)
+        self._folder = run_dir / paths.TENSORBOARD
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the event files; Lightning would expand ``$NAME`` and ``~`` in it."""
+        return str(self._folder)
 
     def begin(self, config: Mapping[str, Any], name: str) -> None:
         """Write the records of the whole run: the layout of the charts and the hyper-parameters."""

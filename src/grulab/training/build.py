@@ -7,9 +7,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from grulab.config.schema import Config
+from grulab.internals.lightning import OneProcess
 from grulab.kernels.backend import backend_of_weights
 from grulab.run_folder.checkpoint_file import ChecksummedCheckpointIO
 from grulab.run_folder.tensorboard_logger import RunLogger
@@ -23,6 +23,8 @@ _IGNORED_WARNINGS = (
     # The sampler restores the position of a resumed run; Lightning expects the DataLoader to do it.
     ".*your dataloader is not resumable",
     ".*isinstance.treespec, LeafSpec.",
+    # A run is one process, with or without srun.
+    ".*The `srun` command is available on your system but is not used",
 )
 
 
@@ -65,8 +67,7 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        # Without LightningEnvironment, Lightning would itself requeue a SLURM job that receives a stop signal.
-        plugins=[LightningEnvironment(), ChecksummedCheckpointIO()],
+        plugins=[OneProcess(), ChecksummedCheckpointIO()],
     )
     # Filling protects operators that read memory before they write it. No operator here does, and filling costs a
     # pass over each new tensor.

@@ -15,7 +15,7 @@ from grulab.config.notes import notes
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
-from grulab.internals.lightning import why_not_fast
+from grulab.internals.lightning import act_as_rank_zero, why_not_fast
 from grulab.kernels.backend import backend_notes, find_backend
 from grulab.run_folder import event_file, metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY
@@ -98,6 +98,7 @@ def execute(
         checkpoints = run_dir / paths.CHECKPOINTS
         checkpoints.mkdir(exist_ok=True)
 
+        act_as_rank_zero()
         torch.set_num_threads(config.trainer.threads)
         L.seed_everything(config.seed, verbose=False)
         datamodule = SequenceDataModule(config.data, config.seed)
