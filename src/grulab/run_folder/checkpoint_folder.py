@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ PREVIOUS = "last-previous.ckpt"
 DAMAGED = "last-damaged"
 
 log = logging.getLogger(__name__)
+
+
+# Raises DamagedCheckpointError if a checkpoint, a path and its content, is not as its run writes it.
+Check = Callable[[Path, dict[str, Any]], None]
+
+
+def _no_check(path: Path, content: dict[str, Any]) -> None:
+    """Accept every checkpoint."""
 
 
 def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool) -> None:
@@ -51,7 +60,7 @@ def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool)
         _sync(folder)
 
 
-def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_good(folder: Path, check: Check = _no_check) -> tuple[Path, dict[str, Any]] | None:
     """Make last.ckpt the newest undamaged checkpoint, and return its path and content.
 
     best.ckpt is a complete checkpoint too, and is newer than last.ckpt after a crash between the two writes.
@@ -63,7 +72,7 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         DamagedCheckpointError: if every checkpoint is damaged.
         UnsafeCheckpointError: if a checkpoint refers to code.
     """
-    states, damages = _states(folder)
+    states, damages = _states(folder, check)
     if not states:
         if damages:
             message = "; ".join(map(str, damages.values()))
@@ -83,7 +92,7 @@ def newest_good(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return folder / LAST, states[newest]
 
 
-def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None) -> None:
+def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None, check: Check = _no_check) -> None:
     """Make sure that best.ckpt holds the best epoch, which is tested at the end of the run.
 
     Args:
@@ -96,7 +105,7 @@ def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None) ->
     """
     if best_epoch is None:
         return
-    states, damages = _states(folder)
+    states, damages = _states(folder, check)
     holders = [
         name
         for name, state in states.items()
@@ -111,12 +120,14 @@ def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None) ->
         _copy(folder / holders[0], folder / BEST)
 
 
-def _states(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
+def _states(folder: Path, check: Check) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
     """Return the content of every undamaged checkpoint, last.ckpt first, and the errors of the damaged ones."""
     states, damages = {}, {}
     for name in (LAST, PREVIOUS, BEST):
         try:
-            states[name] = load(folder / name)
+            content = load(folder / name)
+            check(folder / name, content)
+            states[name] = content
         except FileNotFoundError:
             continue
         except DamagedCheckpointError as error:
