@@ -165,6 +165,12 @@ def test_mistakes_in_a_sweep_are_found_before_its_first_job(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_whole_number_with_an_exponent_is_written_out() -> None:
+    with pytest.raises(ConfigError, match=r"data.train_size=1000000.0: must be a whole number; write 1_000_000$"):
+        compose(["data.train_size=1e6"])
+    assert compose(["data.train_size=1_000_000"]).data == compose(["data.train_size=1000000"]).data
+
+
 def test_overrides_are_a_list() -> None:
     with pytest.raises(ConfigError, match=r"seed=1: is text"):
         compose("seed=1")

@@ -18,6 +18,10 @@ def remedy(mistake: Mapping[str, Any]) -> str:
         case "less_than":
             return f"must be under {context['lt']}"
         case "int_type" | "int_parsing" | "int_from_float":
+            value = mistake["input"]
+            if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+                # Hydra reads 1e6 as a float.
+                return f"must be a whole number; write {int(value):_}"
             return "must be a whole number"
         case "float_type" | "float_parsing":
             return "must be a number"
