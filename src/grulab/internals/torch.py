@@ -36,9 +36,7 @@ def packed_gru_layer(
     directions = len(weights) // 4
     if h_0 is None:
         h_0 = x.new_zeros(directions, int(batch_sizes[0]), weights[1].shape[1])
-    output, h_n = torch._VF.gru(
-        x, batch_sizes, h_0, list(weights), True, 1, 0.0, False, directions == 2
-    )
+    output, h_n = torch._VF.gru(x, batch_sizes, h_0, list(weights), True, 1, 0.0, False, directions == 2)
     return output, h_n
 
 
