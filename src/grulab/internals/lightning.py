@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -89,6 +90,7 @@ def finished_epochs_and_batches(trainer: L.Trainer) -> tuple[int, int]:
     return epoch.processed, batches.processed if epoch.ready > epoch.processed else 0
 
 
+@cache
 def loops_of_new_trainer() -> dict[str, Any]:
     """Return the loops' part of a checkpoint as a new Trainer would write it, with all counters at 0."""
     # What a Trainer logs about itself does not concern the run.

@@ -30,7 +30,7 @@ _IGNORED_WARNINGS = (
 
 def build_module(config: Config, task: Task) -> SequenceClassifier:
     """Return the untrained module for a configuration; the task gives the input size and the number of classes."""
-    return SequenceClassifier(
+    module = SequenceClassifier(
         input_size=task.num_features,
         hidden_size=config.model.hidden_size,
         num_layers=config.model.num_layers,
@@ -43,6 +43,10 @@ def build_module(config: Config, task: Task) -> SequenceClassifier:
         weight_decay=config.optimizer.weight_decay,
         schedule=config.optimizer.schedule,
     )
+    if config.trainer.precision == "64-true":
+        # Lightning restores the weights before it converts the module, which would round them to 32 bits.
+        module.double()
+    return module
 
 
 def build_trainer(

@@ -61,8 +61,6 @@ class _OddError(Exception):
 
 def _check(content: Mapping[str, Any], config: Config) -> None:
     module = build_module(config, build_task(config.data))
-    if config.trainer.precision == "64-true":
-        module.double()
     epochs = content[KEY]["epochs"]
     steps = content.get("global_step")
     hyper_parameters = SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY

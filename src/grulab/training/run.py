@@ -104,15 +104,16 @@ def execute(
         datamodule = SequenceDataModule(config.data, config.seed)
         task = datamodule.task
         module = build_module(config, task)
-        if config.trainer.precision == "64-true":
-            # Lightning restores the weights before it converts the module, which would round them to 32 bits.
-            module.double()
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = checked_ceiling(task)
         backend = find_backend(config, accelerator)
         for line in backend_notes(config, accelerator, backend, summary.content["backend"] if resumed else None):
             log.warning(line)
-        summary.update(parameters=parameters, backend=backend, chance=task.chance, ceiling=ceiling)
+        loop = config.trainer.loop
+        if loop == "fast" and (note := why_not_fast()):
+            log.warning(note)
+            loop = "lightning"
+        summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
 
         bounds = task_bounds(task.chance, ceiling)
         rows = state["callbacks"][EpochLog.__name__]["rows"] if state else []
@@ -134,16 +135,11 @@ def execute(
                 checkpointer,
             ]
             trainer = build_trainer(config, accelerator, run_dir, logger, callbacks)
-            note = why_not_fast() if config.trainer.loop == "fast" else None
-            is_fast = config.trainer.loop == "fast" and note is None
-            if note:
-                log.warning(note)
-            if is_fast:
+            if loop == "fast":
                 # A version of Lightning that was not tested may lack what this imports.
                 from grulab.training.fast_loop import use_fast_loop
 
                 use_fast_loop(trainer, module)
-            summary.update(loop="fast" if is_fast else "lightning")
             if not is_trained(config, epochs, checkpointer.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
