@@ -41,7 +41,7 @@ def write_job(folder: Path, overrides: list[str], score: float | None, **summary
             "val/accuracy": score, "val/loss": 1 - score, "test/accuracy": score - 0.01, "test/loss": 1.1 - score,
         },
         "parameters": 10 * hidden_size, "seconds": 2.0, "sequences_per_second": 500.0, "padding": 0.1,
-        "chance": 1 / 3, "ceiling": 0.99,
+        "chance": 1 / 3, "ceiling": 0.99, "best_epoch": 3, "epochs": 3,
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(content | summary))
     rows = [f"{epoch},{epoch},1,0.5,1,{score * epoch / 3},0.02,0.1" for epoch in (1, 2, 3)]

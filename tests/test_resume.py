@@ -142,14 +142,14 @@ def test_a_finished_run_says_so_and_is_left_alone(start: Start, caplog: pytest.L
     ],
 )
 def test_another_run_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
-    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "metrics": {}}
+    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "monitor": "val/accuracy", "metrics": {}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ConfigError, match=message):
         resumed_config(tmp_path, overrides)
 
 
 def test_the_same_run_may_change_what_does_not_count(tmp_path: Path) -> None:
-    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "metrics": {}}
+    summary = {"status": "failed", "config": compose(SMALL).to_dict(), "monitor": "val/accuracy", "metrics": {}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     overrides = ["trainer.max_epochs=50", "data.num_workers=2", "trainer.early_stopping_patience=7"]
     overrides += ["trainer.accelerator=cpu"]

@@ -16,3 +16,6 @@ Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# What a configuration holds, as read back from JSON.
+_Scalar = str | int | float | bool | None
+Plain = _Scalar | list[_Scalar | list[_Scalar | list[_Scalar]]]

@@ -1,5 +1,6 @@
 """Parse and classify overrides, the ``key=value`` arguments of the command line."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -46,7 +47,9 @@ def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:
 
 def is_about_hydra(line: str) -> bool:
     """Return whether an override changes Hydra's own configuration, and not the run's."""
-    return key_of(line).startswith(("hydra.", "hydra/"))
+    # key@package=choice puts a group's choice there.
+    key, _, package = line.lstrip("+~").partition("=")[0].partition("@")
+    return any(re.split(r"[./:]", name)[0] == "hydra" for name in (key, package))
 
 
 def sets_value(override: Override) -> bool:

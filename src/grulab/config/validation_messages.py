@@ -52,10 +52,17 @@ def dotted(location: Sequence[str | int]) -> str:
     return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
 
 
+def printable(text: str) -> str:
+    """Return a text in one line, with line breaks, control characters and bytes outside UTF-8 as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def shown_value(value: Any) -> str:
-    """Return a value as text in the syntax of the command line."""
+    """Return a value as text in the syntax of the command line, in one line."""
     if isinstance(value, Mapping):
         return "{...}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return printable(str(value))

@@ -1,5 +1,6 @@
 """Private parts of TensorBoard, read in version 2.21.0: classes and modules to write and read its event files."""
 
+from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -14,6 +15,7 @@ FILE_VERSION = "brain.Event:2"
 
 __all__ = [
     "FILE_VERSION",
+    "DecodeError",
     "Event",
     "RawEventFileLoader",
     "RecordWriter",

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from grulab.config.same_run import flatten, run_hash
 from grulab.config.schema import is_higher_better
@@ -14,7 +13,7 @@ from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.report.statistics import difference, interval
 from grulab.run_folder import paths
-from grulab.run_folder.stored_config import parse_stored
+from grulab.run_folder.stored_config import parse_stored, stored_overrides
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
@@ -160,8 +159,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
     for number, folder in enumerate(sorted(sweep_dir.iterdir())):
         summary = read_summary(folder) if folder.is_dir() else None
         if summary is not None:
-            path = folder / ".hydra" / "overrides.yaml"
-            overrides: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else []
+            overrides = stored_overrides(folder)
             config = parse_stored(summary["config"], folder / paths.SUMMARY)
             # A second copy of a run is not an independent result.
             jobs.setdefault(run_hash(config), Job(number, folder.name, overrides, config))
@@ -169,17 +167,17 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
 
 
 def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
-    summary = read_summary(folder) or {}
     status = planned_status_of(folder, job.config)
-    if status == "to extend":
-        # The metrics so far are not the result of the longer run.
+    summary = read_summary(folder) or {}
+    if status != "done":
+        # The metrics so far are not the result of a longer run, and those of another run are none at all.
         summary["metrics"] = {}
     return {
         "job": job.folder,
         "folder": folder,
         "arguments": [*flags, *job.overrides],
         "status": status,
-        "error": cause_of(folder) if status == "failed" else "",
+        "error": cause_of(folder, job.config) if status == "failed" else "",
         "chance": summary.get("chance"),
         "ceiling": summary.get("ceiling"),
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},

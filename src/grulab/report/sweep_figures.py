@@ -11,7 +11,7 @@ from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects
 from grulab.report.statistics import interval
-from grulab.run_folder import paths
+from grulab.run_folder.metrics_csv import read_table
 
 _HIGHLIGHTED = 4
 
@@ -71,7 +71,9 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     for place, (_, row) in enumerate(board.ranking[::-1].iterrows()):
         rank = len(board.ranking) - place
         members = board.members(row)
-        tables = [pd.read_csv(folder / paths.METRICS) for folder in members["folder"]]
+        tables = [table for folder in members["folder"] if (table := read_table(folder)) is not None]
+        if not tables:
+            continue
         curves = pd.concat(tables).groupby("epoch")["val/accuracy"]
         mean = curves.mean()
         if rank > _HIGHLIGHTED:

@@ -17,9 +17,12 @@ from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
 
+TABLE, TEXT, PAGE = "leaderboard.csv", "leaderboard.md", "report.html"
 FIGURES = {
     "effects.png": sweep_figures.draw_effects,
     "pareto.png": sweep_figures.draw_pareto,
@@ -45,16 +48,19 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     """
     sweep_dir = Path(sweep_dir)
     board = read_sweep(sweep_dir)
-    sections = [_ranking(board), *_insights(board), *_failures(board)]
+    figures = sweep_dir / "figures"
+    files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
+    refuse_odd_kinds(files, [figures])
+    sections = [_ranking(board), *_insights(board), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
-    pictures = _draw(board, sweep_dir / "figures")
-    write_atomically(sweep_dir / "leaderboard.csv", board.ranking.to_csv(index=False))
+    pictures = _draw(board, figures)
+    write_atomically(sweep_dir / TABLE, board.ranking.to_csv(index=False))
     images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
-    write_atomically(sweep_dir / "leaderboard.md", to_markdown(title, sections) + images)
-    write_atomically(sweep_dir / "report.html", _page(title, sections, pictures))
+    write_atomically(sweep_dir / TEXT, to_markdown(title, sections) + images)
+    write_atomically(sweep_dir / PAGE, _page(title, sections, pictures))
     if console is not None:
         print_sections(sections, console)
-        console.print(f"\nreport  {display_path(sweep_dir / 'report.html')}", highlight=False, soft_wrap=True)
+        console.print(f"\nreport  {display_path(sweep_dir / PAGE)}", highlight=False, soft_wrap=True)
     return board
 
 
@@ -128,6 +134,14 @@ def _failures(board: Leaderboard) -> list[Section]:
         return []
     table = failed[["job", "status", "error"]].rename(columns={"error": "cause"})
     return [Section("Without a result", f"{len(failed)} of {len(board.jobs)} jobs.", table)]
+
+
+def _lost_curves(board: Leaderboard) -> list[Section]:
+    lost = board.done[[read_table(folder) is None for folder in board.done["folder"]]]
+    if lost.empty:
+        return []
+    text = f"{paths.METRICS} is missing or damaged, so learning.png is without them."
+    return [Section("Without a curve", text, lost[["job"]])]
 
 
 def _draw(board: Leaderboard, folder: Path) -> list[Path]:

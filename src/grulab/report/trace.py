@@ -18,11 +18,15 @@ from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training_trace import training_section
 from grulab.run_folder import paths
+from grulab.run_folder.metrics_csv import read_table
+from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.tasks.base import checked_ceiling
 from grulab.training.trained_model import Trained, find_checkpoint, load_trained
 
 FOLDER = "trace"
+REPORT = "trace.md"
 PICTURE = "hidden_states.png"
+_EVENTS = "events.out.tfevents.*"
 _ROWS = 16
 _COLUMNS = 8
 
@@ -46,19 +50,21 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     if not 0 <= sequence < size:
         raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1}; the test split has {size}")
     run_dir = trained.path.parent.parent
-    table = run_dir / paths.METRICS
-    folder = run_dir / FOLDER if table.is_file() else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")
+    is_in_run = (run_dir / paths.METRICS).is_file()
+    folder = run_dir / FOLDER if is_in_run else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")
+    files = [folder / name for name in (REPORT, PICTURE)]
+    refuse_odd_kinds([*files, *folder.glob(_EVENTS)], [folder])
     folder.mkdir(exist_ok=True)
 
     with torch.inference_mode():
         sections = [
             _data_flow(trained),
-            training_section(table, trained.task.chance, checked_ceiling(trained.task), trained.epoch),
+            training_section(read_table(run_dir), trained.task.chance, checked_ceiling(trained.task), trained.epoch),
             *_prediction(trained, sequence, folder / PICTURE),
         ]
     text = to_markdown(f"Trace of {trained.path.name}, epoch {trained.epoch}", sections)
     text += f"\n![Hidden states of the last layer over time]({PICTURE})\n"
-    (folder / "trace.md").write_text(text, encoding="utf-8")
+    (folder / REPORT).write_text(text, encoding="utf-8")
     _show_in_tensorboard(folder, text, trained.step)
     if console is not None:
         print_sections(sections, console)
@@ -155,7 +161,7 @@ def _prediction(trained: Trained, sequence: int, picture: Path) -> list[Section]
 
 def _show_in_tensorboard(folder: Path, text: str, step: int) -> None:
     """Write the picture and the text as a separate TensorBoard run, in place of an earlier trace."""
-    for old in folder.glob("events.out.tfevents.*"):
+    for old in folder.glob(_EVENTS):
         old.unlink()
     with SummaryWriter(folder) as writer:
         with Image.open(folder / PICTURE) as picture:

@@ -1,10 +1,9 @@
 """The training trace: a table of the epochs, with a remark on the numbers of each."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from grulab.report.sections import Section
+from grulab.run_folder import paths
 from grulab.tasks.base import ceiling_in_words
 
 _ROWS = 40
@@ -13,21 +12,20 @@ _BAR = 10
 _LEAST_SPAN = 1e-6
 
 
-def training_section(table: Path, chance: float, ceiling: float | None, used_epoch: int) -> Section:
+def training_section(epochs: pd.DataFrame | None, chance: float, ceiling: float | None, used_epoch: int) -> Section:
     """Return the training trace of a metrics.csv.
 
     Args:
-        table: path of metrics.csv, which may be missing.
+        epochs: the table; None if it is missing or damaged.
         chance: the task's chance level.
         ceiling: the task's ceiling, or None where it is unknown.
         used_epoch: the epoch of the checkpoint that is traced.
     """
     title = "Training trace"
-    if not table.is_file():
-        return Section(title, f"Not known: there is no {table.name} beside this checkpoint.")
-    epochs = pd.read_csv(table)
+    if epochs is None:
+        return Section(title, f"Not known: there is no {paths.METRICS} beside this checkpoint, or it is damaged.")
     if epochs.empty:
-        return Section(title, f"Not known: {table.name} has no epoch yet.")
+        return Section(title, f"Not known: {paths.METRICS} has no epoch yet.")
     remarks = observe(epochs, chance, ceiling)
     rows = pd.DataFrame(
         {

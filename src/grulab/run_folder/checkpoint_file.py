@@ -4,20 +4,29 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from grulab.internals.torch import with_room_for_comment
+from grulab.run_folder.regular_file import create, read_regular
 
 # The key of grulab's own entries in a checkpoint.
 KEY = "grulab"
 # Number of hexadecimal digits of the checksum at the end of a checkpoint.
 _DIGITS = 64
 _PARTS = {KEY, "state_dict", "loops", "callbacks"}
+_ZIP = b"PK\x03\x04"
 _NO_CHECKSUM = "it does not end with grulab's checksum"
+_ODD_CONTENT = "its content is not that of one"
+# A model of 65,536 units has some 300 GB of weights and moments; what a run can hold is checked by its configuration.
+_MAX_BYTES = 2**33
+# An epoch adds ten values; a million epochs are more than anybody trains.
+_MAX_VALUES = 10**7
 
 
 class DamagedCheckpointError(RuntimeError):
@@ -35,7 +44,8 @@ class ChecksummedCheckpointIO(TorchCheckpointIO):
         """Write the file; ``path`` must be a temporary name, because the process may be killed during the write."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        Path(path).write_bytes(add_checksum(buffer.getvalue()))
+        with create(Path(path)) as file:
+            file.write(add_checksum(buffer.getvalue()))
 
 
 def add_checksum(data: bytes) -> bytes:
@@ -52,8 +62,12 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest().encode()
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
     """Load a checkpoint, possibly from an untrusted source.
+
+    Args:
+        path: of the checkpoint.
+        max_bytes: a larger file is not read.
 
     Raises:
         DamagedCheckpointError: if the file is incomplete, was changed, or was written by another program.
@@ -61,23 +75,66 @@ def load(path: Path) -> dict[str, Any]:
         FileNotFoundError: if the file does not exist.
     """
     try:
-        data = path.read_bytes()
-    except (PermissionError, IsADirectoryError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        data = read_regular(path, max_bytes)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     has_checksum = re.fullmatch(rb"[0-9a-f]{64}", data[-_DIGITS:]) is not None
     if has_checksum and data[-_DIGITS:] != _digest(data[:-_DIGITS]):
         raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
     try:
+        _refuse_compressed(data)
         with warnings.catch_warnings():
             # torch.load warns about the pickle protocol of files from other programs.
             warnings.simplefilter("ignore")
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        _refuse_repetition(content)
     # Damaged bytes may raise any exception.
     except Exception as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             message = f"{path}: refused: it asks for {wanted[1]}, which is code and not data; nothing was executed"
             raise UnsafeCheckpointError(message) from None
         content = None
-    if not has_checksum or not isinstance(content, dict) or not content.keys() >= _PARTS:
+    if not has_checksum:
         raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: {_NO_CHECKSUM}")
+    if not isinstance(content, dict) or not content.keys() >= _PARTS:
+        raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: {_ODD_CONTENT}")
     return content
+
+
+def _refuse_compressed(data: bytes) -> None:
+    """Refuse an archive whose members are larger than the archive: a small file could fill the memory.
+
+    Raises:
+        ValueError, BadZipFile: if it is such an archive, or a broken one.
+    """
+    if not data.startswith(_ZIP):
+        # A bare pickle, which torch.load reads too.
+        return
+    with ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != ZIP_STORED for member in members) or _total(members) > len(data):
+        raise ValueError("torch.save does not compress")
+
+
+def _total(members: Iterable[ZipInfo]) -> int:
+    return sum(member.file_size for member in members)
+
+
+def _refuse_repetition(content: Any) -> None:
+    """Refuse nested values that are few in memory but many to visit, since lists may hold the same list many times.
+
+    Raises:
+        ValueError: if there are more values than a checkpoint can have.
+    """
+    visited, left = 0, [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list | tuple | set):
+            left += value
+        visited += 1
+        if visited + len(left) > _MAX_VALUES:
+            raise ValueError("too many values")

@@ -11,6 +11,7 @@ from typing import Any
 from grulab.config.same_run import what_differs
 from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
 from grulab.run_folder.paths import BEST, LAST
+from grulab.run_folder.regular_file import create
 
 # The previous last.ckpt: if the disk damages last.ckpt, this is the newest good checkpoint.
 PREVIOUS = "last-previous.ckpt"
@@ -19,12 +20,8 @@ DAMAGED = "last-damaged"
 log = logging.getLogger(__name__)
 
 
-# Raises DamagedCheckpointError if a checkpoint, a path and its content, is not as its run writes it.
-Check = Callable[[Path, dict[str, Any]], None]
-
-
-def _no_check(path: Path, content: dict[str, Any]) -> None:
-    """Accept every checkpoint."""
+# Returns the content of a checkpoint; raises as :func:`load`, also if it is not as its run writes it.
+Load = Callable[[Path], dict[str, Any]]
 
 
 def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool) -> None:
@@ -60,7 +57,7 @@ def put_in_place(temporary: Path, is_best: bool, is_last: bool, is_urgent: bool)
         _sync(folder)
 
 
-def newest_good(folder: Path, check: Check = _no_check) -> tuple[Path, dict[str, Any]] | None:
+def newest_good(folder: Path, load: Load = load) -> tuple[Path, dict[str, Any]] | None:
     """Make last.ckpt the newest undamaged checkpoint, and return its path and content.
 
     best.ckpt is a complete checkpoint too, and is newer than last.ckpt after a crash between the two writes.
@@ -72,7 +69,7 @@ def newest_good(folder: Path, check: Check = _no_check) -> tuple[Path, dict[str,
         DamagedCheckpointError: if every checkpoint is damaged.
         UnsafeCheckpointError: if a checkpoint refers to code.
     """
-    states, damages = _states(folder, check)
+    states, damages = _states(folder, load)
     if not states:
         if damages:
             message = "; ".join(map(str, damages.values()))
@@ -92,20 +89,21 @@ def newest_good(folder: Path, check: Check = _no_check) -> tuple[Path, dict[str,
     return folder / LAST, states[newest]
 
 
-def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None, check: Check = _no_check) -> None:
+def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None, load: Load = load) -> None:
     """Make sure that best.ckpt holds the best epoch, which is tested at the end of the run.
 
     Args:
         folder: the checkpoint folder.
         content: the content of the checkpoint from which the run resumes.
         best_epoch: the best epoch in that checkpoint; None before the end of the first epoch.
+        load: how to load a checkpoint.
 
     Raises:
         DamagedCheckpointError: if no file holds the best epoch.
     """
     if best_epoch is None:
         return
-    states, damages = _states(folder, check)
+    states, damages = _states(folder, load)
     holders = [
         name
         for name, state in states.items()
@@ -120,14 +118,12 @@ def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None, ch
         _copy(folder / holders[0], folder / BEST)
 
 
-def _states(folder: Path, check: Check) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
+def _states(folder: Path, load: Load) -> tuple[dict[str, dict[str, Any]], dict[str, DamagedCheckpointError]]:
     """Return the content of every undamaged checkpoint, last.ckpt first, and the errors of the damaged ones."""
     states, damages = {}, {}
     for name in (LAST, PREVIOUS, BEST):
         try:
-            content = load(folder / name)
-            check(folder / name, content)
-            states[name] = content
+            states[name] = load(folder / name)
         except FileNotFoundError:
             continue
         except DamagedCheckpointError as error:
@@ -141,7 +137,8 @@ def _is_same_run(state: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _copy(path: Path, name: Path) -> None:
     temporary = path.with_name(".copying.ckpt")
-    shutil.copyfile(path, temporary)
+    with path.open("rb") as source, create(temporary) as copy:
+        shutil.copyfileobj(source, copy)
     _rename(temporary, name)
 
 

@@ -6,15 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from grulab.config_error import ConfigError
 from grulab.internals.tensorboard import (
     FILE_VERSION,
+    DecodeError,
     Event,
     RawEventFileLoader,
     RecordWriter,
     custom_scalar_metadata,
     hparams_metadata,
 )
+from grulab.run_folder.regular_file import create, open_regular
 
+_MAX_BYTES = 2**30
 # TensorBoard reads a folder's files in the order of their names; a new writer's name has the time in place of zeros.
 _FILE_NAME = "events.out.tfevents.0000000000.resumed"
 # A resumed run writes the records of these plugins again.
@@ -61,7 +65,7 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
             kept[tag, step].summary.value.add(tag=tag, simple_value=number)
     folder.mkdir(exist_ok=True)
     temporary = folder / "cutting"
-    with temporary.open("wb") as stream:
+    with create(temporary) as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=time.time(), file_version=FILE_VERSION).SerializeToString())
         for event in sorted(kept.values(), key=lambda event: event.step):
@@ -75,8 +79,20 @@ def cut_back(folder: Path, curves: Mapping[tuple[str, int], float]) -> None:
 
 
 def _events(file: Path) -> Iterator[Event]:
-    """Yield the events of a file up to its end or to the first damaged record."""
+    """Yield the events of a file up to its end or to the first damaged record.
+
+    Raises:
+        ConfigError: if it is not a regular file of a possible size.
+    """
+    try:
+        open_regular(file, _MAX_BYTES).close()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; remove it") from None
     # The reader warns about truncated records, which this module repairs.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     for record in RawEventFileLoader(str(file)).Load():
-        yield Event.FromString(record)
+        try:
+            yield Event.FromString(record)
+        except DecodeError:
+            # Its checksum is right, but it is not an event.
+            return

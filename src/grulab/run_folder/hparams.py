@@ -18,6 +18,7 @@ from grulab.internals.tensorboard import (
     hparams_metadata,
 )
 from grulab.run_folder import paths
+from grulab.run_folder.regular_file import create
 
 _STATUS = {
     "done": hparams_api.STATUS_SUCCESS,
@@ -53,7 +54,7 @@ def write_session_end(run_dir: Path, status: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     # TensorBoard reads the files in the order of their names, and the run's own file may have begun in this second.
-    with (folder / f"events.out.tfevents.{int(now) + 1:010d}.ended").open("wb") as stream:
+    with create(folder / f"events.out.tfevents.{int(now) + 1:010d}.ended") as stream:
         writer = RecordWriter(stream)
         writer.write(Event(wall_time=now, file_version=FILE_VERSION).SerializeToString())
         writer.write(Event(wall_time=now, summary=session_end(status)).SerializeToString())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
+from grulab.run_folder.regular_file import refuse_odd_kinds
 
 # Together long enough for a killed process to exit.
 _ATTEMPTS = 5
@@ -29,10 +30,12 @@ def lock(run_dir: Path) -> Iterator[None]:
     process ends for any reason, so a dead process leaves no lock.
 
     Raises:
-        ConfigError: if the folder is locked (the message names the process and the time) or cannot be written to.
+        ConfigError: if the folder is locked (the message names the process and the time), cannot be written to, or
+            has a link, a FIFO or the like where grulab writes.
     """
+    refuse_odd_kinds(paths.written_files(run_dir), paths.written_folders(run_dir))
     path = run_dir / paths.LOCK
-    place = path.resolve()
+    place = _place(path)
     # The kernel's lock excludes other processes, but not other threads of this process.
     with _GUARD:
         if place in _HELD:
@@ -48,10 +51,10 @@ def is_locked(run_dir: Path) -> bool:
     """Return whether a process holds the lock of a run's folder."""
     path = run_dir / paths.LOCK
     with _GUARD:
-        if path.resolve() in _HELD:
+        if _place(path) in _HELD:
             return True
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return False
         try:
@@ -59,6 +62,9 @@ def is_locked(run_dir: Path) -> bool:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
+        except OSError:
+            # Not a file that can be locked.
+            return False
         finally:
             os.close(descriptor)
         return False
@@ -66,7 +72,7 @@ def is_locked(run_dir: Path) -> bool:
 
 def _locked(run_dir: Path, path: Path) -> Iterator[None]:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -89,6 +95,12 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
     finally:
         # Closing releases the lock. If the file were removed, two processes could lock two files of the same name.
         os.close(descriptor)
+
+
+def _place(path: Path) -> Path:
+    """Return the path without links in its folder's name."""
+    # Path.resolve raises an error for a loop of links.
+    return Path(os.path.realpath(path))
 
 
 def _holder(descriptor: int) -> str:

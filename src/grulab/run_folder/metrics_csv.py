@@ -4,9 +4,14 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
+from grulab.run_folder.regular_file import MAX_TABLE_BYTES, read_regular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr")
 COLUMNS = ("epoch", "step", *CURVES, "seconds")
@@ -29,14 +34,32 @@ def write_rows(run_dir: Path, rows: list[dict[str, float]]) -> None:
 
 def count_rows(run_dir: Path) -> int:
     """Return the number of epochs in the file; 0 if there is no file."""
-    path = run_dir / paths.METRICS
-    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+    try:
+        return max(0, len(read_regular(run_dir / paths.METRICS, MAX_TABLE_BYTES).splitlines()) - 1)
+    except FileNotFoundError:
+        return 0
+
+
+def read_table(run_dir: Path) -> "pd.DataFrame | None":
+    """Return the whole file, one row an epoch; None if it is missing, or not as a run writes it."""
+    # pandas is not needed for a run's checks.
+    import pandas as pd
+
+    try:
+        content = read_regular(run_dir / paths.METRICS, MAX_TABLE_BYTES)
+        table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    # The reader's errors are of many kinds.
+    except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        return None
+    is_whole = tuple(table.columns) == COLUMNS and not table.isna().any(axis=None)
+    numbers = all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS) or table.empty
+    return table if is_whole and numbers else None
 
 
 def read_column(run_dir: Path, name: str) -> list[float]:
     """Return the values of a column so far; [] if the file is missing or a row is being written."""
     try:
-        with (run_dir / paths.METRICS).open(newline="") as file:
-            return [float(row[name]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError):
+        text = read_regular(run_dir / paths.METRICS, MAX_TABLE_BYTES).decode()
+        return [float(row[name]) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return []

@@ -17,6 +17,21 @@ COMPOSED_CONFIG = Path(".hydra", "config.yaml")
 LOCK = ".owner"
 # In the folder of a sweep.
 SWEEP = "sweep.json"
+MULTIRUN = "multirun.yaml"
+
+
+def written_files(folder: Path) -> list[Path]:
+    """Return the files that grulab and Hydra write in the folder of a run or a sweep, whether they exist or not."""
+    names = (SUMMARY, METRICS, RUN_LOG, LOCK, SWEEP, MULTIRUN)
+    of_hydra = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")]
+    checkpoints = [folder / CHECKPOINTS / name for name in (BEST, LAST)]
+    events = (folder / TENSORBOARD).glob("events.out.tfevents.*")
+    return [*(folder / name for name in names), *of_hydra, *checkpoints, *events]
+
+
+def written_folders(folder: Path) -> list[Path]:
+    """Return the folders that grulab and Hydra make in the folder of a run, whether they exist or not."""
+    return [folder / name for name in (CHECKPOINTS, TENSORBOARD, ".hydra")]
 
 
 def make_unused(folder: Path) -> Path:
@@ -36,4 +51,6 @@ def make_unused(folder: Path) -> Path:
 def display_path(path: Path) -> str:
     """Return a path quoted for the shell, relative to the working directory if it lies inside."""
     relative = os.path.relpath(path)
-    return shlex.quote(str(path) if relative.startswith("..") else relative)
+    shown = str(path) if relative.startswith("..") else relative
+    # A command would read -y as a flag.
+    return shlex.quote(f"./{shown}" if shown.startswith("-") else shown)

@@ -9,12 +9,17 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Literal, NotRequired, Self, cast
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from grulab.config.schema import Config
+from grulab.field_types import Plain
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.regular_file import MAX_JSON_BYTES, read_regular
 
 _LIBRARIES = (
     "grulab",
@@ -26,6 +31,41 @@ _LIBRARIES = (
     "tensorboard",
     "numpy",
 )
+
+
+class _Error(TypedDict):
+    type: str
+    message: str
+    traceback: str
+
+
+class _Schema(TypedDict):
+    """The entries that are read back, by a resume or a report; the others may be of any kind."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+
+    status: Literal["running", "interrupted", "failed", "done"]
+    config: dict[str, Plain | dict[str, Plain]]
+    monitor: Literal["val/accuracy", "val/loss"]
+    metrics: dict[Annotated[str, Field(pattern="/")], float]
+    error: NotRequired[_Error | None]
+    parameters: NotRequired[Annotated[int, Field(ge=0, lt=2**63)] | None]
+    backend: NotRequired[str | None]
+    seconds: NotRequired[float]
+    started: NotRequired[str]
+    resumed: NotRequired[int]
+    chance: NotRequired[float]
+    ceiling: NotRequired[float | None]
+    best_epoch: NotRequired[int]
+    epochs: NotRequired[int]
+    sequences_per_second: NotRequired[float]
+    padding: NotRequired[float]
+
+
+_SCHEMA: TypeAdapter[_Schema] = TypeAdapter(_Schema)
+# What a run has written when it is done.
+_KEYS_OF_A_RESULT = {"parameters", "chance", "ceiling", "best_epoch", "epochs", "sequences_per_second", "padding"}
+_METRICS_OF_A_RESULT = {"val/loss", "val/accuracy", "test/loss", "test/accuracy"}
 
 
 class Summary:
@@ -43,8 +83,7 @@ class Summary:
         self.path = run_dir / paths.SUMMARY
         self._began = time.perf_counter()
         before = read_summary(run_dir) or {}
-        seconds, resumed = before.get("seconds"), before.get("resumed")
-        self._seconds_before = seconds if isinstance(seconds, float) else 0.0
+        self._seconds_before = before.get("seconds", 0.0)
         self.content: dict[str, Any] = {
             "status": "running",
             "name": config.name,
@@ -57,7 +96,7 @@ class Summary:
             "backend": before.get("backend"),
             "seconds": 0.0,
             "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
-            "resumed": resumed + 1 if isinstance(resumed, int) else int(bool(before)),
+            "resumed": before.get("resumed", 0) + 1 if before else 0,
             "versions": versions(),
             "git": git_state(),
             "error": None,
@@ -99,15 +138,13 @@ class Summary:
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Return the content of a run's summary.json, or None if the file is missing or invalid."""
     try:
-        content = json.loads((run_dir / paths.SUMMARY).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content: Any = json.loads(read_regular(run_dir / paths.SUMMARY, MAX_JSON_BYTES))
+        _SCHEMA.validate_python(content, strict=True)
+    # A deeply nested file makes the reader of JSON raise RecursionError.
+    except (OSError, ValueError, ValidationError, RecursionError):
         return None
-    try:
-        is_sound = isinstance(content["config"], dict) and isinstance(content["metrics"], dict)
-        has_result = content["status"] != "done" or content["monitor"] in content["metrics"]
-    except (KeyError, TypeError):
-        return None
-    return content if is_sound and has_result else None
+    is_whole = content.keys() >= _KEYS_OF_A_RESULT and content["metrics"].keys() >= _METRICS_OF_A_RESULT
+    return cast(dict[str, Any], content) if is_whole or content["status"] != "done" else None
 
 
 def write_summary(run_dir: Path, content: dict[str, Any]) -> None:

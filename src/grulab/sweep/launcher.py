@@ -179,7 +179,7 @@ class _Launcher:
         else:
             progress.state = "failed"
         if progress.state == "failed":
-            progress.cause = cause_of(progress.folder)
+            progress.cause = cause_of(progress.folder, progress.job.config)
             if progress.attempts <= self.settings.retries:
                 progress.state = "pending"
                 todo.append(progress)

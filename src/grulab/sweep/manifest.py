@@ -4,15 +4,21 @@ import json
 import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, cast
 
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from grulab.config.overrides import is_about_hydra
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
-from grulab.config.validation_messages import shown_value
+from grulab.config.validation_messages import dotted, printable, remedy, shown_value
 from grulab.config_error import ConfigError
+from grulab.field_types import Plain
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.regular_file import MAX_JSON_BYTES, read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
@@ -38,6 +44,30 @@ class Manifest:
     git: dict[str, Any] | None
     versions: dict[str, str]
     created: str
+
+
+class _Row(TypedDict):
+    number: Annotated[int, Field(ge=0)]
+    folder: str
+    overrides: list[str]
+    config: dict[str, Plain]
+
+
+class _Git(TypedDict):
+    commit: str | None
+    changed: bool
+
+
+class _Schema(TypedDict):
+    created: str
+    arguments: list[str]
+    git: _Git | None
+    versions: dict[str, str]
+    config: dict[str, Plain]
+    jobs: list[_Row]
+
+
+_SCHEMA: TypeAdapter[_Schema] = TypeAdapter(_Schema)
 
 
 def new_manifest(arguments: Sequence[str], jobs: Sequence[Job]) -> Manifest:
@@ -79,34 +109,67 @@ def read(sweep_dir: Path) -> Manifest | None:
     """Return the content of sweep.json, or None if the file does not exist.
 
     Raises:
-        ConfigError: if it cannot be read.
+        ConfigError: if it cannot be read, or holds what no sweep writes.
     """
-    path = sweep_dir / paths.SWEEP
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        jobs = [_job(content, row, path) for row in content["jobs"]]
-        return Manifest(content["arguments"], jobs, content["git"], content["versions"], content["created"])
-    except FileNotFoundError:
+    content = _content(sweep_dir)
+    if content is None:
         return None
-    except ConfigError:
-        # The file is whole, but for another version of grulab or for a task that is not installed here.
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"{path}: cannot be read ({what}); remove it, and give the sweep's command once more with its "
-            f"hydra.sweep.dir={display_path(sweep_dir)}: jobs that are done stay done"
-        ) from None
+    path = sweep_dir / paths.SWEEP
+    jobs = [_job(content, row, path) for row in content["jobs"]]
+    return Manifest(content["arguments"], jobs, cast(Any, content["git"]), content["versions"], content["created"])
 
 
 def find(sweep_dir: Path, number: int) -> Job | None:
-    """Return one job of a sweep, or None if sweep.json is missing or does not list it."""
+    """Return one job of a sweep, or None if sweep.json is missing or does not list it.
+
+    Raises:
+        ConfigError: as :func:`read`.
+    """
+    content = _content(sweep_dir)
+    rows = content["jobs"] if content else []
+    path = sweep_dir / paths.SWEEP
+    return next((_job(content, row, path) for row in rows if content and row["number"] == number), None)
+
+
+def _content(sweep_dir: Path) -> _Schema | None:
     path = sweep_dir / paths.SWEEP
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _SCHEMA.validate_python(json.loads(read_regular(path, MAX_JSON_BYTES)), strict=True)
+        _refuse_odd_rows(content["jobs"])
     except FileNotFoundError:
         return None
-    return next((_job(content, row, path) for row in content["jobs"] if row["number"] == number), None)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({_cause(error)}); remove it, and give the sweep's command once more with its "
+            f"hydra.sweep.dir={display_path(sweep_dir)}: jobs that are done stay done"
+        ) from None
+    return content
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        mistake: dict[str, Any] = dict(error.errors()[0])
+        return f"{dotted(mistake['loc'])}: {remedy(mistake)}"
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
+    """Check what the rows of the jobs say beside their configurations.
+
+    Raises:
+        ValueError: if numbers or folders repeat, a folder lies elsewhere, or an override is about Hydra itself.
+    """
+    for name, values in (("number", [row["number"] for row in rows]), ("folder", [row["folder"] for row in rows])):
+        if len(set(values)) < len(values):
+            raise ValueError(f"two jobs have the same {name}")
+    for row in rows:
+        parts = PurePosixPath(row["folder"]).parts
+        if not parts or row["folder"] != printable(row["folder"]) or "/" in parts or ".." in parts:
+            raise ValueError(f"job {row['number']} has the folder {printable(row['folder'])}")
+        if foreign := next(filter(is_about_hydra, row["overrides"]), None):
+            raise ValueError(f"job {row['number']} has the override {printable(foreign)}")
 
 
 def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:

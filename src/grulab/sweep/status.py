@@ -1,10 +1,12 @@
 """The status of a job, read from its folder: pending, running, interrupted, failed or done."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-from grulab.config.same_run import what_differs
+from grulab.config.same_run import flatten, what_differs
 from grulab.config.schema import Config
+from grulab.config.validation_messages import printable, shown_value
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.lock import is_locked, lock
@@ -16,7 +18,7 @@ def status_of(run_dir: Path) -> str:
     """Return the status of a job: "running" in summary.json means "interrupted" if no process holds the lock."""
     summary = read_summary(run_dir)
     if summary is None:
-        if (run_dir / paths.SUMMARY).exists():
+        if _problem(run_dir):
             return "failed"
         return "running" if is_locked(run_dir) else "pending"
     status = str(summary["status"])
@@ -44,15 +46,17 @@ def result_of(run_dir: Path, config: Config) -> float | None:
 
 
 def planned_status_of(run_dir: Path, config: Config) -> str:
-    """Return the status of a job with a new configuration: "to extend" if a finished run has to train longer."""
-    state = status_of(run_dir)
+    """Return the status of a job with a new configuration.
+
+    It is "to extend" if a finished run has to train longer, and "failed" if the folder holds another run.
+    """
+    state = "failed" if _another_run(run_dir, config) else status_of(run_dir)
     return "to extend" if state == "done" and result_of(run_dir, config) is None else state
 
 
 def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> None:
     """Record in summary.json and TensorBoard that a job failed, unless the folder holds another run or is locked."""
-    summary = read_summary(run_dir)
-    if summary is not None and what_differs(summary["config"], config.to_dict()):
+    if _another_run(run_dir, config):
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,12 +70,35 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
         return
 
 
-def cause_of(folder: Path) -> str:
+def cause_of(folder: Path, config: Config) -> str:
     """Return the cause of the failure of a job, in one line."""
-    summary = read_summary(folder)
-    if summary is None and (folder / paths.SUMMARY).exists():
-        return f"{paths.SUMMARY} cannot be read"
-    error = (summary or {}).get("error")
+    if found := _problem(folder) or _another_run(folder, config):
+        return found
+    error = (read_summary(folder) or {}).get("error")
     if not error:
         return f"left no summary; see {display_path(folder / paths.RUN_LOG)}"
-    return f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"
+    return printable(f"{error['type']}: {(error['message'].splitlines() or [''])[0]}")
+
+
+def _problem(folder: Path) -> str | None:
+    """Return what keeps a folder from being that of a job, or None."""
+    if folder.is_symlink() and not folder.exists():
+        return "its folder is a link to nothing"
+    if folder.exists() and not folder.is_dir():
+        return "its folder is a file"
+    if os.path.lexists(folder / paths.SUMMARY) and read_summary(folder) is None:
+        return f"{paths.SUMMARY} cannot be read"
+    return None
+
+
+def _another_run(folder: Path, config: Config) -> str | None:
+    """Return in what the run in a folder differs from a job, or None if it does not, or there is none."""
+    summary = read_summary(folder)
+    if summary is None:
+        return None
+    before, after = flatten(summary["config"]), flatten(config.to_dict())
+    differing = what_differs(before, after)
+    if not differing:
+        return None
+    key = differing[0]
+    return f"{key}={shown_value(after.get(key))}: the run in its folder has {shown_value(before.get(key))}"

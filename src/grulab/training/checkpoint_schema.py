@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grulab.config.parameter_budget import parameter_count
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
 from grulab.internals.lightning import loops_of_new_trainer
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
 from grulab.run_folder.metrics_csv import COLUMNS
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module
@@ -28,6 +29,20 @@ from grulab.training.module import SUMS, SequenceClassifier
 # Lightning counts in Python integers, PyTorch in 64 bits.
 _LARGEST = 2**62
 _WHOLE_NUMBERS = ("epoch", "step")
+# Weights and two moments of 64 bits; the room is for the rest, such as the rows of the epochs.
+_BYTES_PER_PARAMETER = 24
+_ROOM = 2**28
+
+
+def load_checked(path: Path, config: Config) -> dict[str, Any]:
+    """Load a checkpoint of a run with this configuration.
+
+    Raises:
+        As :func:`load` and :func:`check_checkpoint`.
+    """
+    content = load(path, max_bytes=_ROOM + _BYTES_PER_PARAMETER * parameter_count(config))
+    check_checkpoint(path, content, config)
+    return content
 
 
 def check_checkpoint(path: Path, content: Mapping[str, Any], config: Config) -> None:

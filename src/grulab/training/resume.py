@@ -17,7 +17,7 @@ from grulab.run_folder.metrics_csv import count_rows
 from grulab.run_folder.stored_config import parse_stored, resumed_config
 from grulab.run_folder.summary import read_summary, write_summary
 from grulab.training.callbacks.checkpointing import Checkpointer
-from grulab.training.checkpoint_schema import check_checkpoint
+from grulab.training.checkpoint_schema import load_checked
 from grulab.training.device import find_accelerator
 from grulab.training.early_stopping import is_trained
 from grulab.training.run import announce, execute, explained
@@ -54,8 +54,8 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
     accelerator = find_accelerator(config)
     with explained(run_dir), lock(run_dir):
         folder = run_dir / paths.CHECKPOINTS
-        check = partial(check_checkpoint, config=config)
-        found = newest_good(folder, check)
+        load = partial(load_checked, config=config)
+        found = newest_good(folder, load)
         summary = read_summary(run_dir)
         if found is None:
             rows = count_rows(run_dir)
@@ -70,7 +70,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         path, state = found
         refuse_another_run(parse_stored(state[KEY]["config"], path), config)
         best_epoch = state["callbacks"][Checkpointer.__name__]["best_epoch"]
-        check_best(folder, state, best_epoch, check)
+        check_best(folder, state, best_epoch, load)
         epochs, batches = state[KEY]["epochs"], state[KEY]["batches"]
         if config.trainer.max_epochs < epochs:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
