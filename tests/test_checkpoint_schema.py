@@ -12,7 +12,8 @@ import torch
 
 from grulab import compose, resume, train
 from grulab.config.schema import Config
-from grulab.run_folder.checkpoint_file import DamagedCheckpointError, add_checksum, load
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import add_checksum, load
 from grulab.training.checkpoint_schema import check_checkpoint
 from tests.conftest import SMALL, Start, grulab
 

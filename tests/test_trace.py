@@ -130,10 +130,10 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, run: Run) -> None:
         trace(tmp_path)
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"not a checkpoint")
-    with pytest.raises(ConfigError, match=r"broken.ckpt: is not a checkpoint of grulab, or damaged"):
+    with pytest.raises(ConfigError, match=r"broken.ckpt: is damaged, or not a checkpoint of grulab"):
         trace(broken)
     torch.save({"weights": torch.zeros(1)}, broken)
-    with pytest.raises(ConfigError, match=r"is not a checkpoint of grulab"):
+    with pytest.raises(ConfigError, match=r"or not a checkpoint of grulab"):
         trace(broken)
     run("run")
     with pytest.raises(ConfigError, match=r"--sequence 40: choose from 0 to 39"):

@@ -1,12 +1,20 @@
 """``grulab trace``: show a trained GRU's data flow, its training by epochs, and one prediction step by step."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from grulab.commands.argument_parser import ArgumentParser
+from grulab.config_error import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError, find_checkpoint, read_checkpoint
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.stored_config import parse_stored
+from grulab.run_folder.summary import read_summary
 from grulab.system.quick_import import quick_import
+from grulab.tasks.base import refuse_no_sequence
+from grulab.tasks.registry import build_task
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,9 +31,28 @@ def main(arguments: Sequence[str]) -> None:
         "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
     )
     options = parser.parse_args(arguments)
+    _check_before_import(Path(options.path), options.sequence)
     # This module imports torch.
     with quick_import():
         from grulab.report.trace import trace
 
     folder = trace(options.path, options.sequence, Console())
     print(f"\nfolder  {display_path(folder)}")
+
+
+def _check_before_import(path: Path, sequence: int) -> None:
+    """Find the mistakes that can be found without torch, which takes seconds to import.
+
+    Raises:
+        ConfigError: if there is no checkpoint, it is damaged, or its run has no such test sequence.
+    """
+    checkpoint = find_checkpoint(path)
+    try:
+        read_checkpoint(checkpoint)
+    except DamagedCheckpointError as error:
+        raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
+    run_dir = checkpoint.resolve().parent.parent
+    summary = read_summary(run_dir)
+    if summary is not None:
+        config = parse_stored(summary["config"], run_dir / paths.SUMMARY)
+        refuse_no_sequence(build_task(config.data), sequence)

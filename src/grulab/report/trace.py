@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.tensorboard import SummaryWriter
 
-from grulab.config_error import ConfigError
 from grulab.data.batch import PaddedBatch
 from grulab.report import trace_figures
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.training_trace import training_section
 from grulab.run_folder import paths
+from grulab.run_folder.checkpoint_bytes import find_checkpoint
 from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.regular_file import refuse_odd_kinds
-from grulab.tasks.base import checked_ceiling
-from grulab.training.trained_model import Trained, find_checkpoint, load_trained
+from grulab.tasks.base import checked_ceiling, refuse_no_sequence
+from grulab.training.trained_model import Trained, load_trained
 
 FOLDER = "trace"
 REPORT = "trace.md"
@@ -46,9 +46,7 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
         ConfigError: if the path holds no checkpoint, or the test split has no sequence with this index.
     """
     trained = load_trained(find_checkpoint(Path(path)).resolve())
-    size = trained.task.size("test")
-    if not 0 <= sequence < size:
-        raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1}; the test split has {size}")
+    refuse_no_sequence(trained.task, sequence)
     run_dir = trained.path.parent.parent
     is_in_run = (run_dir / paths.METRICS).is_file()
     folder = run_dir / FOLDER if is_in_run else trained.path.with_name(f"{trained.path.stem}_{FOLDER}")

@@ -1,6 +1,5 @@
 """Checkpoint files: plain data with a checksum, written in one go, and read without executing code."""
 
-import hashlib
 import io
 import re
 import warnings
@@ -13,24 +12,17 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from grulab.internals.torch import with_room_for_comment
-from grulab.run_folder.regular_file import create, read_regular
+from grulab.run_folder.checkpoint_bytes import DIGITS, MAX_BYTES, DamagedCheckpointError, checksum, read_checkpoint
+from grulab.run_folder.regular_file import create
 
 # The key of grulab's own entries in a checkpoint.
 KEY = "grulab"
-# Number of hexadecimal digits of the checksum at the end of a checkpoint.
-_DIGITS = 64
 _PARTS = {KEY, "state_dict", "loops", "callbacks"}
 _ZIP = b"PK\x03\x04"
 _NO_CHECKSUM = "it does not end with grulab's checksum"
 _ODD_CONTENT = "its content is not that of one"
-# A model of 65,536 units has some 300 GB of weights and moments; what a run can hold is checked by its configuration.
-_MAX_BYTES = 2**33
 # An epoch adds ten values; a million epochs are more than anybody trains.
 _MAX_VALUES = 10**7
-
-
-class DamagedCheckpointError(RuntimeError):
-    """A checkpoint is incomplete or was changed since it was written."""
 
 
 class UnsafeCheckpointError(RuntimeError):
@@ -54,15 +46,11 @@ def add_checksum(data: bytes) -> bytes:
     The archive has a checksum for each member, but none for its central directory, and a changed byte there can make
     a reader return zeros.
     """
-    data = with_room_for_comment(data, _DIGITS)
-    return data + _digest(data)
+    data = with_room_for_comment(data, DIGITS)
+    return data + checksum(data)
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
-
-
-def load(path: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
+def load(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Load a checkpoint, possibly from an untrusted source.
 
     Args:
@@ -74,15 +62,7 @@ def load(path: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
         UnsafeCheckpointError: if the file refers to code; none of that code has been executed.
         FileNotFoundError: if the file does not exist.
     """
-    try:
-        data = read_regular(path, max_bytes)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    has_checksum = re.fullmatch(rb"[0-9a-f]{64}", data[-_DIGITS:]) is not None
-    if has_checksum and data[-_DIGITS:] != _digest(data[:-_DIGITS]):
-        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
+    data, has_checksum = read_checkpoint(path, max_bytes)
     try:
         _refuse_compressed(data)
         with warnings.catch_warnings():

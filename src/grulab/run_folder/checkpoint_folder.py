@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from grulab.config.same_run import what_differs
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.paths import BEST, LAST
 from grulab.run_folder.regular_file import create
 

@@ -148,3 +148,14 @@ def checked_ceiling(task: Task) -> float | None:
 def ceiling_in_words(ceiling: float | None) -> str:
     """Return a ceiling as reports and logs show it: "0.999", or "unknown"."""
     return "unknown" if ceiling is None else f"{ceiling:.3f}"
+
+
+def refuse_no_sequence(task: Task, sequence: int) -> None:
+    """Check that the test split has a sequence with this index.
+
+    Raises:
+        ConfigError: if it has none; the message names the option ``--sequence``.
+    """
+    size = task.size("test")
+    if not 0 <= sequence < size:
+        raise ConfigError(f"--sequence {sequence}: choose from 0 to {size - 1}; the test split has {size}")

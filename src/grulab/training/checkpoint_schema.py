@@ -17,7 +17,8 @@ from grulab.config.parameter_budget import parameter_count
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
 from grulab.internals.lightning import loops_of_new_trainer
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.metrics_csv import COLUMNS
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
-from grulab.run_folder import paths
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, UnsafeCheckpointError, load
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, UnsafeCheckpointError, load
 from grulab.run_folder.stored_config import parse_stored
 from grulab.tasks.base import Task
 from grulab.tasks.registry import build_task
+from grulab.training.build import build_module
+from grulab.training.checkpoint_schema import check_checkpoint
 from grulab.training.module import SequenceClassifier
 
 
@@ -25,22 +27,6 @@ class Trained:
     step: int
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Return the path itself if it is a file, or the best checkpoint if it is a run's folder.
-
-    Raises:
-        ConfigError: if the path does not exist, or the folder holds no best checkpoint.
-    """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder")
-    best = path / paths.CHECKPOINTS / paths.BEST
-    if not best.is_file():
-        raise ConfigError(f"{path}: holds no {paths.CHECKPOINTS}/{paths.BEST}; name a run's folder or a .ckpt")
-    return best
-
-
 def load_trained(path: Path) -> Trained:
     """Load the model of a checkpoint with its configuration and its task.
 
@@ -49,14 +35,17 @@ def load_trained(path: Path) -> Trained:
     """
     try:
         content = load(path)
-        config = parse_stored(content[KEY]["config"], path)
-        module = SequenceClassifier(**content[SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY])
-        module.load_state_dict(content["state_dict"])
-    except UnsafeCheckpointError as error:
-        raise ConfigError(str(error)) from None
-    except (DamagedCheckpointError, RuntimeError, KeyError, TypeError):
-        raise ConfigError(
-            f"{path}: is not a checkpoint of grulab, or damaged; name a run's folder or its .ckpt"
-        ) from None
+        values = content[KEY]["config"] if isinstance(content[KEY], dict) else None
+        if not isinstance(values, dict):
+            raise DamagedCheckpointError(f"{path}: is damaged: config is no group of keys")
+        config = parse_stored(values, path)
+        check_checkpoint(path, content, config)
+    except (UnsafeCheckpointError, DamagedCheckpointError) as error:
+        raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
+    except KeyError as error:
+        raise ConfigError(f"{path}: is damaged: {error} is missing; name a run's folder or its .ckpt") from None
+    module = build_module(config, build_task(config.data))
+    module.load_state_dict(content["state_dict"])
     epoch, step = content["epoch"] + 1, content["global_step"]
-    return Trained(path, config, build_task(config.data), module.eval(), epoch, step)
+    # A run with 64 bits has weights of 64 bits.
+    return Trained(path, config, build_task(config.data), module.float().eval(), epoch, step)

@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from grulab.config.schema import Config, is_higher_better
 from grulab.internals.lightning import finished_epochs_and_batches, set_between_batches
-from grulab.run_folder.checkpoint_file import KEY, DamagedCheckpointError, load
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.checkpoint_folder import put_in_place
 from grulab.run_folder.paths import BEST
 from grulab.training.callbacks.graceful_stop import GracefulStop

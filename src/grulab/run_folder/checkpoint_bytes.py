@@ -1,0 +1,58 @@
+"""Find the file of a checkpoint, read its bytes and check them, without importing torch."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from grulab.config_error import ConfigError
+from grulab.run_folder.paths import BEST, CHECKPOINTS
+from grulab.run_folder.regular_file import read_regular
+
+# Number of hexadecimal digits of the checksum at the end of a checkpoint.
+DIGITS = 64
+# A model of 65,536 units has some 300 GB of weights and moments; what a run can hold is checked by its configuration.
+MAX_BYTES = 2**33
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint is incomplete or was changed since it was written."""
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the path itself if it is a file, or the best checkpoint if it is a run's folder.
+
+    Raises:
+        ConfigError: if the path does not exist, or the folder holds no best checkpoint.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return path
+    best = path / CHECKPOINTS / BEST
+    if not best.is_file():
+        raise ConfigError(f"{path}: holds no {CHECKPOINTS}/{BEST}; name a run's folder or a .ckpt")
+    return best
+
+
+def checksum(data: bytes) -> bytes:
+    """Return the checksum of the bytes before it."""
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, bool]:
+    """Return the bytes of a checkpoint, and whether they end with a checksum; if they do, it is the right one.
+
+    Raises:
+        DamagedCheckpointError: if the checksum is not that of the bytes before it, or the file cannot be read.
+        FileNotFoundError: if the file does not exist.
+    """
+    try:
+        data = read_regular(path, max_bytes)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    has_checksum = re.fullmatch(rb"[0-9a-f]{64}", data[-DIGITS:]) is not None
+    if has_checksum and data[-DIGITS:] != checksum(data[:-DIGITS]):
+        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
+    return data, has_checksum
