@@ -332,8 +332,12 @@ def test_a_full_disk_in_the_middle_loses_nothing(
 
 
 def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> int:
-        raise PermissionError(13, "Permission denied")
+    original = os.open
+
+    def refuse(path: Any, *arguments: Any, **named: Any) -> int:
+        if Path(path).name == ".owner":
+            raise PermissionError(13, "Permission denied")
+        return original(path, *arguments, **named)
 
     monkeypatch.setattr("grulab.run_folder.lock.os.open", refuse)
     with pytest.raises(ConfigError, match=r"cannot be written to \(Permission denied\)"):
