@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from grulab.config.validation_messages import printable
+
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
 
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 failed, 2 invalid input, 130 or 143 interrupted."""
     _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if odd := _odd_word([*arguments, _working_directory()]):
+        return _refuse(odd)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -42,6 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean grulab {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
         return _refuse(f"{verb}: no such command; {hint}")
     return _guarded(verb, rest)
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
+
+
+def _odd_word(words: Sequence[str]) -> str | None:
+    """Return what is odd in the arguments and the working directory, which come last, or None."""
+    if not words[-1]:
+        return "the working directory does not exist any more; change to another one"
+    odd = next((word for word in words if printable(word) != word), None)
+    return odd and f"{printable(odd)}: has a line break, a control character or a byte outside UTF-8; rename it"
 
 
 def _open_closed_streams() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,18 +18,11 @@ class GridSweeper(Sweeper):
     """Hydra's basic sweeper with zipped keys; a failed job does not stop the other jobs of a launch.
 
     Args:
-        max_batch_size: number of jobs launched together; None launches all.
-        params: the swept values, ``key: values``.
-        zip: keys whose values are paired by position instead of combined, or a list of lists of such keys.
+        settings: as in conf/hydra/sweeper/grid.yaml.
     """
 
-    def __init__(
-        self,
-        max_batch_size: int | None = None,
-        params: dict[str, str] | None = None,
-        zip: Any = None,
-    ) -> None:
-        self.max_batch_size, self.params, self.zip = max_batch_size, params or {}, zip
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Create the launcher."""
@@ -46,16 +39,18 @@ class GridSweeper(Sweeper):
         """
         from grulab.sweep.expand import expand
         from grulab.sweep.failures import JobNotRunError, SweepFailedError
+        from grulab.sweep.sweeper_settings import parse_settings
 
         assert self.config is not None
         assert self.launcher is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
+        settings = parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))
         # The jobs are not composed here, which takes Hydra 60 ms per job: the command line has checked them.
-        jobs = expand([*(f"{key}={values}" for key, values in self.params.items()), *arguments], self.zip)
+        jobs = expand([*settings.swept, *arguments], settings.zip, settings.max_jobs)
         returned: list[JobReturn] = []
-        size = self.max_batch_size or len(jobs)
+        size = settings.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
             returned += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
             failed = [job for job in returned if job.status == JobStatus.FAILED]

@@ -11,4 +11,6 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with the message and a pointer to ``--help``."""
+        # With intermixed arguments, argparse counts the overrides as required too.
+        message = message.replace(", KEY=VALUE", "")
         raise ConfigError(f"{message}; {self.prog} --help shows how")

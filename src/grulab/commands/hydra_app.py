@@ -1,31 +1,37 @@
 """The Hydra application behind ``grulab train``, with checks of the input before Hydra creates a folder."""
 
 import os
+import shutil
 import sys
+import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from hydra.plugins.sweeper import Sweeper
 
 from grulab.config.conf_dir import config_dir
 from grulab.config.hydra_errors import explain
-from grulab.config.overrides import key_of, quoted
+from grulab.config.overrides import key_of, quoted, refuse_reference
 from grulab.config.schema import Config
+from grulab.config.yaml_files import refuse_odd_yaml
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import get_args_parser
 from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
+from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
 from grulab.tasks.registry import build_task
 
 # The precisions that every device supports.
 _ANYWHERE = ("32-true", "bf16-mixed")
+# What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
+_WRITTEN_BEFORE_A_RUN = {paths.LOCK, paths.SWEEP, paths.MULTIRUN, paths.RUN_LOG, ".hydra"}
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
@@ -55,10 +61,20 @@ def refuse_flags(args: Namespace) -> None:
         raise ConfigError(
             f"--experimental-rerun {args.experimental_rerun}: a pickle may hold code; name the overrides"
         )
+    for flag, value in (("--config-name", args.config_name), ("--config-dir", args.config_dir)):
+        if value == "":
+            raise ConfigError(f"{flag}=: is empty; leave it out, or name one")
+    if mode := next((line for line in args.overrides if key_of(line) == "hydra.mode"), None):
+        raise ConfigError(f"{mode}: leave it out; -m makes a sweep")
+    if args.resolve and not (args.cfg or args.help):
+        raise ConfigError("--resolve: has no effect on its own; it goes with --cfg job or --help")
     if args.multirun and (args.cfg or args.info):
         raise ConfigError("--multirun: does not go with --cfg or --info, which show one configuration")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
+    for folder in (config_dir(), args.config_dir):
+        if folder is not None:
+            refuse_odd_yaml(Path(folder))
 
 
 def with_config_dir(args: Namespace) -> list[str]:
@@ -88,10 +104,20 @@ def call_hydra(args: Namespace, words: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        if show_all:
+    except Exception as error:
+        # Such as a full disk; an error of Hydra may count as an OSError too.
+        is_no_mistake = isinstance(error, ConfigError | OSError) and not isinstance(error, HydraException)
+        if show_all or is_no_mistake or _has_begun(error):
             raise
-        raise ConfigError(explain(error, args.overrides)) from None
+        raise ConfigError(explain(error, args.overrides)) from error
+
+
+def _has_begun(error: Exception) -> bool:
+    """Return whether an error comes from the run or the sweep, and not from Hydra before it called them."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(
+        frame.f_code is run_job.__code__ or isinstance(frame.f_locals.get("self"), Sweeper) for frame in frames
+    )
 
 
 def check_machine(config: Config) -> None:
@@ -110,17 +136,42 @@ def check_machine(config: Config) -> None:
         find_accelerator(config)
 
 
-def make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
-    """Create the folder of a new run or sweep and return its path.
+@contextmanager
+def claimed_folder(key: str, folder: Path, overrides: Sequence[str]) -> Iterator[Path]:
+    """Create and lock the folder of a new run or sweep; if a mistake comes to light before it begins, remove it.
 
     Args:
         key: the configuration key of the folder, such as ``hydra.run.dir``.
         folder: the path; ``-2``, ``-3`` ... is appended if it exists.
         overrides: the user's overrides; a folder that they set is not renamed.
 
+    Yields:
+        The path of the folder.
+
     Raises:
-        ConfigError: if the folder cannot be created or is not empty.
+        ConfigError: if the folder cannot be created, is not empty, or is in use.
     """
+    refuse_reference(key, folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = _make_folder(key, folder, overrides)
+    is_new = made != folder or folder in missing
+    with lock(made):
+        try:
+            yield made
+        except ConfigError:
+            if is_new and not {path.name for path in made.iterdir()} - _WRITTEN_BEFORE_A_RUN:
+                shutil.rmtree(made)
+                _remove_empty(missing)
+            raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
     try:
         if key not in map(key_of, overrides):
             return make_unused(folder)

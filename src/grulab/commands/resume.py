@@ -9,12 +9,14 @@ from omegaconf import OmegaConf
 
 from grulab.commands.argument_parser import ArgumentParser
 from grulab.config.conf_dir import config_dir
-from grulab.config.overrides import key_of, quoted
+from grulab.config.overrides import key_of, quoted, refuse_reference
 from grulab.config.same_run import MAY_CHANGE
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.stored_config import resumed_config
+from grulab.sweep.stored_arguments import CONFIG_DIR, refuse_foreign
 from grulab.system.quick_import import quick_import
 
 
@@ -31,14 +33,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("run_dir", metavar="DIR", help="the folder of a run or a sweep")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
+    parser.add_argument(CONFIG_DIR, metavar="FOLDER", help="the one that the sweep was begun with")
     parser.add_argument("--plan", action="store_true", help="show where a sweep's jobs stand, and start nothing")
     options = parser.parse_intermixed_args(arguments)
     run_dir = Path(options.run_dir)
     if (run_dir / paths.SWEEP).exists():
-        continue_sweep(run_dir, options.overrides, options.plan)
+        continue_sweep(run_dir, options.overrides, options.config_dir, options.plan)
         return
     if options.plan:
         raise ConfigError(f"--plan: shows the jobs of a sweep, and {run_dir} is no sweep's folder")
+    if options.config_dir is not None:
+        raise ConfigError(f"{CONFIG_DIR} {options.config_dir}: is not needed to resume a run; leave it out")
     continue_run(run_dir, options.overrides)
 
 
@@ -49,6 +54,7 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
         As :func:`grulab.resume`.
     """
     config = resumed_config(run_dir, overrides)
+    refuse_odd_kinds([run_dir / paths.RUN_LOG], [])
     try:
         _log_to(run_dir)
     except (OSError, ValueError) as error:
@@ -60,15 +66,19 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
     resume_run(config, run_dir)
 
 
-def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False) -> None:
+def continue_sweep(
+    sweep_dir: Path, overrides: Sequence[str], config_dir: str | None = None, plan: bool = False
+) -> None:
     """Resume a stopped sweep: run its stored command again in its folder.
 
     Args:
         sweep_dir: the sweep's folder.
         overrides: changes to the stored command.
+        config_dir: the folder of ``--config-dir``; the stored one is not followed.
         plan: whether to show the jobs and stop.
 
     Raises:
+        ConfigError: if a stored argument could run code.
         As :func:`grulab.commands.train.main`.
     """
     from grulab.commands import train
@@ -78,14 +88,18 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], plan: bool = False
     assert before is not None
     if folder := next((line for line in overrides if key_of(line) == "hydra.sweep.dir"), None):
         raise ConfigError(f"{folder}: the sweep goes on in {display_path(sweep_dir)}; leave it out")
-    replaced = {key_of(line) for line in overrides}
+    refuse_reference("hydra.sweep.dir", sweep_dir)
+    flags = [f"{CONFIG_DIR}={config_dir}"] if config_dir is not None else []
+    replaced = {key_of(line) for line in [*flags, *overrides]}
     kept = [word for word in before.arguments if key_of(word) not in replaced]
-    flags = ["--multirun", *([train.PLAN] if plan else [])]
+    refuse_foreign(kept, sweep_dir)
+    flags += ["--multirun", *([train.PLAN] if plan else [])]
     train.main([*flags, *kept, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
 
 
 def _log_to(run_dir: Path) -> None:
     """Configure logging as in ``grulab train``, to the run.log in this folder."""
     settings = OmegaConf.load(config_dir() / "hydra" / "job_logging" / "grulab.yaml")
-    root = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}, "settings": settings})
-    logging.config.dictConfig(cast(dict[str, Any], OmegaConf.to_container(root.settings, resolve=True)))
+    values = cast(dict[str, Any], OmegaConf.to_container(settings))
+    values["handlers"]["file"]["filename"] = str(run_dir / paths.RUN_LOG)
+    logging.config.dictConfig(values)

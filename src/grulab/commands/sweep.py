@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from grulab.commands.hydra_app import call_hydra, check_machine, make_folder, with_config_dir, with_folder
+from grulab.commands.hydra_app import call_hydra, check_machine, claimed_folder, with_config_dir, with_folder
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
@@ -44,28 +44,40 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
     if before is None and _DIR in asked and manifest.was_lost(sweep.folder, sweep.jobs):
         print(f"note: {paths.SWEEP} is gone, but {display_path(sweep.folder)} holds this sweep's jobs; it goes on")
         before = manifest.new_manifest(_arguments(args), sweep.jobs)
-    folder = sweep.folder if before else make_folder(_DIR, sweep.folder, args.overrides)
+    if before is not None:
+        with lock(sweep.folder):
+            for line in manifest.what_changed(before):
+                print(f"warning: {line}")
+            _run_jobs(args, words, sweep, sweep.folder, before)
+        return
+    with claimed_folder(_DIR, sweep.folder, args.overrides) as folder:
+        _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs))
+
+
+def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, before: manifest.Manifest) -> None:
+    """Run the jobs of a sweep that are not done, in a locked folder, and report."""
+    manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
     words = with_folder(words, _DIR, folder)
-    with lock(folder):
-        for line in manifest.what_changed(before) if before else []:
-            print(f"warning: {line}")
-        if before is None:
-            before = manifest.new_manifest(_arguments(args), sweep.jobs)
-        manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
-        if sweep.constant and EXCLUDE not in asked:
-            words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
-        try:
-            call_hydra(args, words)
-        except (Interrupted, KeyboardInterrupt, SystemExit):
-            print(f"interrupted; go on with  grulab resume {display_path(folder)}", flush=True)
-            raise
-        except ConfigError:
-            raise
-        except Exception:
-            # Jobs may have results although the sweep failed.
-            _report_on(folder)
-            raise
+    if sweep.constant and EXCLUDE not in map(key_of, args.overrides):
+        words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
+    try:
+        call_hydra(args, words)
+    except (Interrupted, KeyboardInterrupt, SystemExit):
+        print(f"interrupted; go on with  {_resume_command(args, folder)}", flush=True)
+        raise
+    except ConfigError:
+        raise
+    except Exception:
+        # Jobs may have results although the sweep failed.
         _report_on(folder)
+        raise
+    _report_on(folder)
+
+
+def _resume_command(args: Namespace, folder: Path) -> str:
+    # A stored --config-dir is not followed, since its files can run code: whoever resumes has to name it.
+    flag = [f"--config-dir={display_path(Path(args.config_dir))}"] if args.config_dir else []
+    return " ".join(["grulab resume", display_path(folder), *flag])
 
 
 def _check_machine_of_jobs(sweep: Sweep) -> None:

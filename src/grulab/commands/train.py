@@ -6,16 +6,18 @@ from pathlib import Path
 from grulab.commands.hydra_app import (
     call_hydra,
     check_machine,
-    make_folder,
+    claimed_folder,
     parse_arguments,
     refuse_flags,
     with_config_dir,
     with_folder,
 )
 from grulab.config.compose import compose_run
+from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
 
 PLAN = "--plan"
+_OF_A_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,10 +44,13 @@ def main(arguments: Sequence[str]) -> None:
         return
     config, hydra_config = compose_run(with_config_dir(args), args.config_name or "config")
     check_machine(config)
+    for line in args.overrides:
+        if key_of(line).startswith(_OF_A_SWEEP):
+            print(f"note: {line} has no effect: without -m this is one run")
     if swept := hydra_config.sweeper.get("params"):
         print(
             f"note: this experiment sweeps {', '.join(swept)}; that takes grulab train -m. "
             "Without it, one run is made"
         )
-    folder = make_folder("hydra.run.dir", Path(hydra_config.run_dir), args.overrides)
-    call_hydra(args, with_folder(words, "hydra.run.dir", folder))
+    with claimed_folder("hydra.run.dir", Path(hydra_config.run_dir), args.overrides) as folder:
+        call_hydra(args, with_folder(words, "hydra.run.dir", folder))

@@ -1,6 +1,8 @@
 """Compose the checked configuration of a run from overrides, before anything starts. Does not import torch."""
 
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +19,9 @@ from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, parse_overrides, split_override
 from grulab.config.parameter_budget import within_budget
 from grulab.config.parse import parse
+from grulab.config.same_run import flatten, unflatten
 from grulab.config.schema import Config
+from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 
 
@@ -66,7 +70,7 @@ def compose_run(overrides: Sequence[str], config_name: str = "config") -> tuple[
                 raise ConfigError(f"{override.input_line}: several values make a sweep: grulab train -m ...")
         values, settings = compose_values(overrides, config_name)
         refuse_size_and_budget(OmegaConf.select(values, "model.parameter_budget"), overrides)
-        return checked(values), settings
+        return checked(plain_values(values)), settings
 
 
 def compose_values(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, HydraSettings]:
@@ -74,28 +78,66 @@ def compose_values(overrides: Sequence[str], config_name: str) -> tuple[DictConf
     for key, value in map(split_override, overrides):
         if key == "data.task" and value in groups()["data"] and value != chosen_task(overrides):
             raise ConfigError(f"{key}={value}: brings none of its other keys; write data={value}")
-    values = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    values = compose_with_hydra(config_name, overrides)
     data = values.get("data")
     if isinstance(data, DictConfig) and ("task" not in data or OmegaConf.is_missing(data, "task")):
         # The name, and with it the folders, refer to it.
         raise ConfigError("data.task: has no value; give it the name of a task")
     sweep: Any = OmegaConf.to_container(values.hydra.sweep, resolve=False)
-    sweeper: Any = OmegaConf.to_container(values.hydra.sweeper, resolve=True)
-    launcher: Any = OmegaConf.to_container(values.hydra.launcher, resolve=True)
+    launcher, sweeper = (_plugin_settings(values, name) for name in ("launcher", "sweeper"))
     # Resolved within the full configuration: the folders interpolate the run's name.
     settings = HydraSettings(values.hydra.run.dir, values.hydra.sweep.dir, str(sweep["subdir"]), sweeper, launcher)
     return values, settings
 
 
-def checked(values: DictConfig) -> Config:
-    """Return the checked configuration of composed values, without Hydra's own section.
+def compose_with_hydra(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Return what Hydra composes, with its own section; call it within :func:`hydra_ready`.
+
+    Raises:
+        ConfigError: for what Hydra raises for odd values of its own keys, which is of any kind.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A folder of hydra.searchpath that does not exist.
+            warnings.filterwarnings("error", ".*is not available")
+            return hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    except Exception as error:
+        raise ConfigError(explain(error, overrides)) from error
+
+
+def _plugin_settings(values: DictConfig, name: str) -> dict[str, Any]:
+    section = values.hydra[name]
+    if not isinstance(section, DictConfig) or not isinstance(section.get("_target_"), str):
+        raise ConfigError(f"hydra.{name}={shown_value(section)}: must be a group of keys; leave it out")
+    return cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
+
+
+def plain_values(values: DictConfig) -> dict[str, Any]:
+    """Return composed values as nested plain values, with their references, without Hydra's own section."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(values, resolve=False))
+    plain.pop("hydra", None)
+    return plain
+
+
+def checked(values: Mapping[str, Any]) -> Config:
+    """Return the checked configuration of nested plain values, which may hold references, ``${key}``.
 
     Raises:
         ConfigError: as :func:`grulab.config.parse.parse`.
     """
-    OmegaConf.set_struct(values, False)
-    values.pop("hydra", None)
-    return within_budget(parse(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True))))
+    return within_budget(parse(_without_references(values)))
+
+
+def _without_references(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    flat = flatten(values)
+    references = {key: value for key, value in flat.items() if "${" in str(value)}
+    for key, value in references.items():
+        found = re.fullmatch(r"\$\{([\w.]+)\}", str(value))
+        if found is None or found[1] not in flat or found[1] in references:
+            return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True))
+        # OmegaConf takes milliseconds for this, which is the most common case, and a sweep has many jobs.
+        flat[key] = flat[found[1]]
+    return unflatten(flat) if references else values
 
 
 def refuse_size_and_budget(budget_set: Any, overrides: Sequence[str]) -> None:
@@ -125,4 +167,4 @@ def hydra_ready(overrides: Sequence[str]) -> Iterator[None]:
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
-            raise ConfigError(explain(error, overrides)) from None
+            raise ConfigError(explain(error, overrides)) from error

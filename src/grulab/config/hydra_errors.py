@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from hydra.errors import MissingConfigException
 
 from grulab.config.conf_dir import chosen_task, config_dir, groups
-from grulab.config.overrides import key_of
+from grulab.config.overrides import is_about_hydra, key_of
 from grulab.config.suggestions import unknown_key, valid_keys
+from grulab.config.validation_messages import printable
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
@@ -22,14 +23,21 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         error: an exception of Hydra, OmegaConf or the YAML reader.
         overrides: the user's overrides.
     """
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
+    if isinstance(error, RecursionError):
+        chosen = [line for line in overrides if key_of(line) in groups()] or ["its defaults list"]
+        return f"{' '.join(chosen)}: includes itself, or is nested too deeply; its defaults list must end"
+    if isinstance(error, KeyError) and any(key_of(line) == "hydra.job.env_copy" for line in overrides):
+        return f"hydra.job.env_copy: the variable {error.args[0]} is not set"
 
     def written(key: str) -> str:
         """Return the override of a key as the user wrote it."""
         return next((line for line in overrides if key_of(line) == key), f"{key}=...")
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
+        group = next((key for key in groups() if error.missing_cfg_file.startswith(f"{key}/")), "")
+        group = group or error.missing_cfg_file.rpartition("/")[0]
+        choice = error.missing_cfg_file.removeprefix(f"{group}/")
         if error.options:
             return f"{group}={choice}: no such choice; choose from {', '.join(sorted(error.options))}"
     if found := re.search(r"Cannot find primary config '([^']+)'", text):
@@ -45,8 +53,12 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         choices = [", ".join(groups()[key_of(line)]) for line in wrong]
         return "; ".join(f"{line}: choose from {choice}" for line, choice in zip(wrong, choices, strict=True))
     if "LexerNoViableAltException" in text or "OverrideParseException" in type(error).__name__:
-        override = getattr(error, "override", None) or " ".join(overrides)
+        override = getattr(error, "override", None) or " ".join(overrides) or "''"
         return f"{override}: cannot be read as key=value; quote what the shell or Hydra would take apart"
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     # OmegaConf appends its internal types, which do not help the user.
-    return re.sub(r" (reference_type|object_type)=\S+", "", f"{text} {cause}").strip()
+    text = re.sub(r" (reference_type|object_type)=\S+", "", f"{text} {cause}").strip()
+    if any(line in text for line in overrides):
+        return text
+    suspects = " ".join(filter(is_about_hydra, overrides)) or " ".join(overrides)
+    return f"{suspects}: Hydra cannot take it ({text or type(error).__name__})"

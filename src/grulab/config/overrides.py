@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -35,9 +36,20 @@ def key_of(line: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Quote a value so that Hydra reads it literally."""
-    escaped = value.replace("'", "\\'")
+    """Quote a value so that Hydra reads it literally, except ``${``; see :func:`refuse_reference`."""
+    # Hydra takes a backslash literally, except before a quote, the closing one included.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"'{escaped}'"
+
+
+def refuse_reference(key: str, folder: Path) -> None:
+    """Check that Hydra will not take a part of a folder's path for a reference to another key.
+
+    Raises:
+        ConfigError: if it would.
+    """
+    if "${" in str(folder.absolute()):
+        raise ConfigError(f"{key}={folder}: Hydra takes the ${{ in its path for a reference; rename the folder")
 
 
 def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -15,6 +15,7 @@ from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import find_task, task_names
 
+T = TypeVar("T")
 _SCHEMA: TypeAdapter[Config] = TypeAdapter(Config)
 _SECTIONS = [field.name for field in dataclasses.fields(Config)]
 
@@ -43,6 +44,27 @@ def parse(values: Mapping[str, Any]) -> Config:
         lines.sort(key=lambda line: line[0])
         raise ConfigError("\n".join(dict.fromkeys(line for _, line in lines)))
     return config
+
+
+def parse_section(schema: TypeAdapter[T], values: Mapping[str, Any], section: str) -> T:
+    """Convert a section of Hydra's own configuration, which names its class in ``_target_``.
+
+    Raises:
+        ConfigError: with one line for each mistake, naming the key, the value and the remedy.
+    """
+    try:
+        return schema.validate_python({key: value for key, value in values.items() if key != "_target_"})
+    except ValidationError as error:
+        lines = [_explain_setting(dict(mistake), section) for mistake in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain_setting(mistake: Mapping[str, Any], section: str) -> str:
+    if mistake["type"] == "value_error":
+        return f"{section}.{mistake['ctx']['error']}"
+    if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{section}.{dotted(mistake['loc'])}={shown_value(mistake['input'])}: no such key; leave it out"
+    return f"{section}.{dotted(mistake['loc'])}={shown_value(mistake['input'])}: {remedy(mistake)}"
 
 
 def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:

@@ -1,8 +1,12 @@
 """The messages for values that a schema rejects."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+# Control characters, halves of surrogate pairs (bytes outside UTF-8), and breaks of lines and paragraphs.
+_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
 
 
 def remedy(mistake: Mapping[str, Any]) -> str:
@@ -31,6 +35,8 @@ def remedy(mistake: Mapping[str, Any]) -> str:
             return "must be true or false"
         case "dataclass_type" | "model_attributes_type":
             return "must be a group of keys"
+        case "dict_type":
+            return "must be a group of keys, such as {seed: '0,1'}"
         case "list_type":
             return "must be a list, such as [1,2]"
         case "too_short":
@@ -54,9 +60,7 @@ def dotted(location: Sequence[str | int]) -> str:
 
 def printable(text: str) -> str:
     """Return a text in one line, with line breaks, control characters and bytes outside UTF-8 as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return "".join(repr(char)[1:-1] if unicodedata.category(char) in _NOT_SHOWN else char for char in text)
 
 
 def shown_value(value: Any) -> str:

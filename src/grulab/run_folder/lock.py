@@ -88,6 +88,8 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
                         f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it"
                     ) from None
                 time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        if not _is_same_file(descriptor, path):
+            raise ConfigError(f"{run_dir}: was removed by another process; try again")
         me = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(me).encode(), 0)
@@ -95,6 +97,13 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
     finally:
         # Closing releases the lock. If the file were removed, two processes could lock two files of the same name.
         os.close(descriptor)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _place(path: Path) -> Path:

@@ -1,29 +1,43 @@
 """Compose and check all jobs of a sweep before the first one starts, without importing torch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hydra import compose as hydra_compose
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf, open_dict
 
-from grulab.config.compose import checked, compose_values, hydra_ready, refuse_size_and_budget
+from grulab.config.compose import (
+    checked,
+    compose_values,
+    compose_with_hydra,
+    hydra_ready,
+    plain_values,
+    refuse_size_and_budget,
+)
 from grulab.config.hydra_errors import known_keys
 from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value, split_override, structure_of
 from grulab.config.same_run import run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
+from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
+from grulab.sweep import sweeper_settings
 from grulab.sweep.expand import expand
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import job_folder
-from grulab.sweep.launcher_settings import TARGET, LocalSettings, parse_settings
+from grulab.sweep.launcher_settings import TARGET, LocalSettings
+from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
 
 # Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
-_OUR_SWEEPER = "hydra_plugins.grulab.GridSweeper"
 # An error message lists at most this many jobs with the same mistake.
 _JOBS_LISTED = 40
 
@@ -70,18 +84,20 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             if sets_value(override) and override.key_or_group not in keys:
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
         folder = Path(hydra.sweep_dir)
-        settings = parse_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
-        if hydra.sweeper["_target_"] not in (BASIC_SWEEPER, _OUR_SWEEPER):
-            return Sweep(folder, [], checked(values), [], settings)
-        batch_size = hydra.sweeper.get("max_batch_size")
-        if batch_size is not None and not (type(batch_size) is int and batch_size >= 1):
-            raise ConfigError(f"hydra.sweeper.max_batch_size={batch_size}: must be null or at least 1")
-        swept = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
-        refuse_size_and_budget(OmegaConf.select(values, "model.parameter_budget"), [*swept, *overrides])
+        refuse_unknown_plugin("hydra.launcher", hydra.launcher, Launcher)
+        refuse_unknown_plugin("hydra.sweeper", hydra.sweeper, Sweeper)
+        settings = parse_launcher_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
+        if hydra.sweeper["_target_"] not in (BASIC_SWEEPER, sweeper_settings.TARGET):
+            return Sweep(folder, [], checked(plain_values(values)), [], settings)
+        grid = sweeper_settings.parse_settings(hydra.sweeper)
+        for line in [*grid.swept, *(str(override.input_line) for override in parsed if override.is_sweep_override())]:
+            if is_about_hydra(line):
+                raise ConfigError(f"{line}: the jobs of a sweep share Hydra's keys; give it one value")
+        refuse_size_and_budget(OmegaConf.select(values, "model.parameter_budget"), [*grid.swept, *overrides])
         # Overrides of Hydra's own keys apply to every job; Hydra's sweeper gets the other overrides only.
         about_hydra = [line for line in fixed if is_about_hydra(line)]
-        arguments = [*swept, *(line for line in overrides if not is_about_hydra(line))]
-        points = expand(arguments, hydra.sweeper.get("zip"))
+        arguments = [*grid.swept, *(line for line in overrides if not is_about_hydra(line))]
+        points = expand(arguments, grid.zip, grid.max_jobs)
         if not points:
             raise ConfigError(f"{' '.join(arguments)}: has no values, so the sweep has no jobs")
         configs = _compose_jobs(points, about_hydra, config_name)
@@ -98,6 +114,18 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         return Sweep(folder, jobs, configs[0], constant, settings)
 
 
+def refuse_unknown_plugin(section: str, values: Mapping[str, Any], kind: type[Plugin]) -> None:
+    """Check that a section of Hydra's configuration names an installed plug-in.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    names = [f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(kind)]
+    if values["_target_"] not in names:
+        target = printable(str(values["_target_"]))
+        raise ConfigError(f"{section}._target_={target}: is not installed; choose from {', '.join(sorted(names))}")
+
+
 def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str) -> list[Config]:
     """Return the configuration of each job.
 
@@ -106,7 +134,7 @@ def _compose_jobs(points: list[list[str]], settings: list[str], config_name: str
     """
     configs = []
     mistakes: dict[str, list[int]] = {}
-    bases: dict[tuple[str, ...], DictConfig] = {}
+    bases: dict[tuple[str, ...], dict[str, Any]] = {}
     for number, point in enumerate(points):
         try:
             configs.append(_compose_job(point, settings, config_name, bases))
@@ -130,7 +158,7 @@ def _in_jobs(mistake: str, numbers: list[int], points: list[list[str]]) -> str:
 
 
 def _compose_job(
-    job: list[str], settings: list[str], config_name: str, bases: dict[tuple[str, ...], DictConfig]
+    job: list[str], settings: list[str], config_name: str, bases: dict[tuple[str, ...], dict[str, Any]]
 ) -> Config:
     """Return one job's configuration.
 
@@ -139,19 +167,32 @@ def _compose_job(
     """
     structure = structure_of(job)
     if structure not in bases:
-        bases[structure] = hydra_compose(config_name, [*settings, *structure])
+        bases[structure] = plain_values(compose_with_hydra(config_name, [*settings, *structure]))
     values = copy.deepcopy(bases[structure])
     for override in parse_overrides(job):
         if sets_value(override):
-            if OmegaConf.select(values, override.key_or_group, default=values) is values:
-                raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
-            OmegaConf.update(values, override.key_or_group, override.value())
+            _set_value(values, override, job)
     return checked(values)
+
+
+def _set_value(values: dict[str, Any], override: Override, job: list[str]) -> None:
+    """Set the value of an existing key in nested values.
+
+    Raises:
+        ConfigError: if there is no such key.
+    """
+    *sections, name = override.key_or_group.split(".")
+    place: Any = values
+    for section in sections:
+        place = place.get(section) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or name not in place:
+        raise ConfigError(unknown_key(str(override.input_line), known_keys(job)))
+    place[name] = override.value()
 
 
 def _subdir(number: int, point: list[str], settings: list[str], config_name: str) -> str:
     """Return the folder of a job for a user-defined ``hydra.sweep.subdir``."""
-    values = hydra_compose(config_name, [*settings, *point], return_hydra_config=True)
+    values = compose_with_hydra(config_name, [*settings, *point])
     OmegaConf.set_readonly(values.hydra, False)
     with open_dict(values.hydra):
         values.hydra.job.num = values.hydra.job.id = number

@@ -1,6 +1,5 @@
 """Compose the configurations of a sweep's jobs with Hydra, in the process of the launcher."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from grulab.config.compose import checked
+from grulab.config.compose import checked, plain_values
 from grulab.config.overrides import parse_overrides, structure_of
 from grulab.config.same_run import flatten
 from grulab.internals.hydra import get_overrides_dirname
@@ -77,4 +76,4 @@ def compose_job(parts: HydraParts, overrides: list[str], number: int) -> Job:
         config.hydra.job.id = config.hydra.job.num = number
     HydraConfig.instance().set_config(config)
     folder = str(config.hydra.sweep.subdir)
-    return Job(number, folder, overrides, checked(copy.deepcopy(config)))
+    return Job(number, folder, overrides, checked(plain_values(config)))

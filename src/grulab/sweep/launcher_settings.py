@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from grulab.config.validation_messages import dotted, remedy, shown_value
-from grulab.config_error import ConfigError
+from grulab.config.parse import parse_section
 from grulab.field_types import STRICT, Count, Integer, Number
 
 TARGET = "hydra_plugins.grulab.LocalLauncher"
@@ -34,11 +33,4 @@ def parse_settings(values: Mapping[str, Any]) -> LocalSettings:
     Raises:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
-    try:
-        return _SCHEMA.validate_python({key: value for key, value in values.items() if key != "_target_"})
-    except ValidationError as error:
-        lines = [
-            f"hydra.launcher.{dotted(mistake['loc'])}={shown_value(mistake['input'])}: {remedy(mistake)}"
-            for mistake in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from None
+    return parse_section(_SCHEMA, values, "hydra.launcher")

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from grulab.config.compose import checked
+from grulab.config.compose import checked, plain_values
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import read_summary
@@ -31,14 +31,15 @@ def run_job(values: DictConfig) -> float:
     settings = HydraConfig.get()
     run_dir = Path(settings.runtime.output_dir)
     if settings.mode != RunMode.MULTIRUN:
-        config = checked(values)
+        config = checked(plain_values(values))
         # Torch is imported here, after every check of the configuration.
         with quick_import():
-            from grulab.training.run import train
+            from grulab.training.run import begin
 
-        return _score(train(config, run_dir))
+        # The command line has locked the folder, before Hydra wrote to it.
+        return _score(begin(config, run_dir))
     job = manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num)
-    config = job.config if job else checked(values)
+    config = job.config if job else checked(plain_values(values))
     score = result_of(run_dir, config)
     if score is not None:
         log.info("done before")

@@ -63,9 +63,16 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
         Interrupted: after a signal to stop; the state of the training is saved.
     """
     run_dir = Path(run_dir)
-    accelerator = find_accelerator(config)
+    find_accelerator(config)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with explained(run_dir), lock(run_dir):
+    with lock(run_dir):
+        return begin(config, run_dir)
+
+
+def begin(config: Config, run_dir: Path) -> dict[str, Any]:
+    """Train one GRU in a folder that this process has locked; see :func:`train`."""
+    accelerator = find_accelerator(config)
+    with explained(run_dir):
         if (existing := read_summary(run_dir)) is not None:
             raise ConfigError(
                 f"{run_dir}: holds a run ({existing['status']}); "
