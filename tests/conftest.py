@@ -1,6 +1,7 @@
 """Shared fixtures: small versions of the configurations users run, and cleanup of process-wide state."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 from experiments.exact_resume.harness import SMALL as SIX_EPOCHS
 
+from grulab.cli import main
 from grulab.config.compose import compose
 from grulab.system.signals import Interrupted
 from grulab.training.callbacks.epoch_log import EpochLog
@@ -39,6 +41,29 @@ def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.Compl
     return subprocess.run(
         [*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False
     )
+
+
+def forked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the grulab command as :func:`grulab` does, in a child of this process, which has imported everything."""
+    output = [folder.parent / f"{folder.name}.{name}" for name in ("stdout", "stderr")]
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        for descriptor, path in enumerate(output, start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        code = 70
+        try:
+            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            # What pytest keeps of the log would be written to its own report.
+            logging.getLogger().handlers.clear()
+            code = main(arguments)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    out, err = (path.read_text() for path in output)
+    return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), out, err)
 
 
 # The grulab program with faults injected at the end of a job's first epoch, as {job number: kind of fault}.

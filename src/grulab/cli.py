@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 from grulab.config.validation_messages import printable
 
@@ -100,15 +101,27 @@ def _run(verb: str, arguments: list[str]) -> int:
         return _refuse(str(error))
     except Interrupted as error:
         return error.exit_code
+    except BrokenPipeError as error:
+        # The reader of the output (head) has what it wanted.
+        return 1 if _is_closed(sys.stdout) else _refuse(f"{type(error).__name__}: {error}", 1)
     except Exception as error:
         # Print one line. The traceback is in run.log; GRULAB_TRACEBACK=1 shows it in the terminal.
         if os.environ.get("GRULAB_TRACEBACK"):
             raise
         # Some error messages of torch have a C++ stack below their first line.
         lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
-        _refuse(f"{type(error).__name__}: " + "\n".join(lines))
-        return 1
+        return _refuse(f"{type(error).__name__}: " + "\n".join(lines), 1)
     return 0
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Return whether the reader of a stream is gone; nothing more is written to it then."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def _completion(arguments: list[str]) -> list[str]:
@@ -126,7 +139,7 @@ def _completion(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = 2) -> int:
     for line in message.splitlines():
         print(f"grulab: {line}", file=sys.stderr)
-    return 2
+    return code

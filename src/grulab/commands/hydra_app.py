@@ -28,6 +28,7 @@ from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
 from grulab.tasks.registry import build_task
 
+_COMPLETIONS = (["install"], ["uninstall"], ["query"])
 # The precisions that every device supports.
 _ANYWHERE = ("32-true", "bf16-mixed")
 # What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
@@ -66,6 +67,8 @@ def refuse_flags(args: Namespace) -> None:
             raise ConfigError(f"{flag}=: is empty; leave it out, or name one")
     if mode := next((line for line in args.overrides if key_of(line) == "hydra.mode"), None):
         raise ConfigError(f"{mode}: leave it out; -m makes a sweep")
+    if args.shell_completion and [key_of(line) for line in args.overrides] not in _COMPLETIONS:
+        raise ConfigError(f"-sc {' '.join(args.overrides)}: write install=bash, uninstall=bash or query=bash")
     if args.resolve and not (args.cfg or args.help):
         raise ConfigError("--resolve: has no effect on its own; it goes with --cfg job or --help")
     if args.multirun and (args.cfg or args.info):

@@ -58,7 +58,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     # OmegaConf appends its internal types, which do not help the user.
     text = re.sub(r" (reference_type|object_type)=\S+", "", f"{text} {cause}").strip()
-    if any(line in text for line in overrides):
+    if any(line in text for line in overrides if "=" in line):
         return text
     suspects = " ".join(filter(is_about_hydra, overrides)) or " ".join(overrides)
     return f"{suspects}: Hydra cannot take it ({text or type(error).__name__})"
