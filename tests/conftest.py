@@ -14,6 +14,7 @@ import lightning as L
 import pytest
 import torch
 from experiments.exact_resume.harness import SMALL as SIX_EPOCHS
+from hypothesis import HealthCheck, settings
 
 from grulab.cli import main
 from grulab.config.compose import compose
@@ -29,6 +30,10 @@ SMALL = [
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
 ]
+
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 Run = Callable[..., dict[str, Any]]
 Start = Callable[..., Path]
@@ -76,6 +81,10 @@ def never_ends():
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     time.sleep(1000)
 
+def until_released():
+    while not os.path.exists("released"):
+        time.sleep(0.01)
+
 def no_module():
     import no_such_module
 
@@ -86,7 +95,7 @@ happen = {
     "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "hanging": never_ends,
     "import": no_module,
-    "slow": lambda: time.sleep(1),
+    "held": until_released,
 }
 EpochLog = grulab.training.callbacks.epoch_log.EpochLog
 original = EpochLog.on_train_epoch_end

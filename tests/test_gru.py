@@ -87,7 +87,7 @@ def pad(x: Tensor, lengths: Tensor, extra: int, value: float) -> Tensor:
     return padded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.sampled_from([1e6, float("nan"), float("inf"), -1.0]))
 def test_padding_changes_no_bit(case: tuple[GRUClassifier, Tensor, Tensor, int], value: float) -> None:
     model, x, lengths, extra = case
@@ -97,7 +97,7 @@ def test_padding_changes_no_bit(case: tuple[GRUClassifier, Tensor, Tensor, int],
     assert all(map(torch.equal, gradients, expected_gradients))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_a_batch_equals_its_sequences_one_at_a_time(case: tuple[GRUClassifier, Tensor, Tensor, int]) -> None:
     model, x, lengths, _ = case
@@ -112,7 +112,7 @@ def test_a_batch_equals_its_sequences_one_at_a_time(case: tuple[GRUClassifier, T
         assert (total - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_permuting_the_batch_permutes_the_logits(case: tuple[GRUClassifier, Tensor, Tensor, int]) -> None:
     model, x, lengths, _ = case
@@ -120,7 +120,7 @@ def test_permuting_the_batch_permutes_the_logits(case: tuple[GRUClassifier, Tens
     torch.testing.assert_close(model(x[order], lengths[order]), model(x, lengths)[order], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_padding_gets_no_gradient(case: tuple[GRUClassifier, Tensor, Tensor, int]) -> None:
     model, x, lengths, extra = case

@@ -61,7 +61,7 @@ def everything(gru: nn.GRU, sequences: PackedSequence, h_0: Tensor | None) -> tu
     return [output.data.detach(), h_n.detach()], list(torch.autograd.grad(loss, inputs))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     lanes=st.sampled_from(WIDTHS),
     features=st.integers(1, 40),
@@ -201,7 +201,7 @@ def test_its_bits_depend_neither_on_threads_nor_on_avx2_or_avx512_nor_on_the_day
             assert all(torch.equal(one, other) for one, other in zip(bits(gru, sequences), truth, strict=True))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(batch=st.integers(2, 20), hidden_size=st.integers(1, 40), bidirectional=st.booleans())
 def test_the_others_of_a_batch_change_no_bit_of_a_sequence(batch: int, hidden_size: int, bidirectional: bool) -> None:
     gru = FusedGRU(3, hidden_size, bidirectional=bidirectional)

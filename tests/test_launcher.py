@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +89,14 @@ def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int,
     arguments = ["train", "-m", *SMALL, "data.num_workers=1", "seed=0,1,2", "trainer.max_epochs=40"]
     arguments.append("hydra.launcher.cores=2")
     sweep_dir = tmp_path / "sweep"
-    sweep = Sweep([*arguments, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
-    while not list(sweep_dir.glob("*/metrics.csv")):
-        assert sweep.process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
+    # The first two jobs wait after their first epoch until the sweep has said that it stops.
+    program = [sys.executable, "-c", FAULTS % {0: "held", 1: "held"}]
+    sweep = Sweep([*arguments, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log", program)
+    sweep.wait_until(lambda: len(list(sweep_dir.glob("*/failed-once"))) == 2)
     sweep.process.send_signal(signum)
-    assert sweep.process.wait(60) == code
+    sweep.wait_until(lambda: "stopping: 2 jobs" in (tmp_path / "log").read_text())
+    (tmp_path / "released").touch()
+    assert sweep.process.wait(120) == code
     assert sweep.orphans() == []
     assert "interrupted; go on with  grulab resume sweep" in (tmp_path / "log").read_text()
     assert set(statuses(sweep_dir)) <= {"interrupted", "done"}
@@ -123,9 +124,7 @@ def test_one_process_at_a_time_is_at_work_on_a_sweep(tmp_path: Path) -> None:
     arguments = ["train", "-m", *SMALL, "seed=0,1", "trainer.max_epochs=2000", "hydra.sweep.dir=sweep"]
     sweep = Sweep(arguments, tmp_path, tmp_path / "log")
     try:
-        while not (tmp_path / "sweep" / "sweep.json").exists():
-            assert sweep.process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.05)
+        sweep.wait_until((tmp_path / "sweep" / "sweep.json").exists)
         other = grulab(tmp_path, "resume", "sweep")
         assert other.returncode == 2
         assert f"sweep: is in use by process {sweep.process.pid}" in other.stderr

@@ -44,6 +44,12 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, accelerator: str
     assert differences(tmp_path / "alone", tmp_path / "killed") == []
 
 
+def test_a_signal_right_after_the_start_is_no_failure_of_the_harness(tmp_path: Path) -> None:
+    for attempt, signum in enumerate([INT, TERM] * 3):
+        stopped = run_until_done(SMALL, tmp_path / str(attempt), [Moment("time", 0, signum)])
+        assert stopped <= 1
+
+
 @pytest.mark.parametrize(
     "moments",
     [
@@ -226,9 +232,12 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, acceler
                 time.sleep(60)
             return step(self, *args)
 
-        SequenceClassifier.training_step = hang  # type: ignore[method-assign]
-        train(compose([*SMALL, accelerator]), tmp_path / "run")
-        os._exit(0)
+        try:
+            SequenceClassifier.training_step = hang  # type: ignore[method-assign]
+            train(compose([*SMALL, accelerator]), tmp_path / "run")
+        finally:
+            # The child never goes on as a second pytest.
+            os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"

@@ -39,7 +39,7 @@ def task_of(*overrides: str) -> Task:
 
 
 @pytest.mark.parametrize("overrides", EVERY_TASK, ids=" ".join)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),
     split=st.sampled_from(["train", "val", "test"]),

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from grulab.config.compose import compose
 from grulab.run_folder import checkpoint_folder, paths
 from grulab.run_folder.tensorboard_logger import RunLogger
-from grulab.system.signals import Interrupted
+from grulab.system.signals import Interrupted, blocked_signals, unblock_signals
 from grulab.training.callbacks.checkpointing import Checkpointer
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.module import SequenceClassifier
@@ -122,9 +122,11 @@ def run_until_done(overrides: list[str], run_dir: Path, moments: list[Moment]) -
     """
     stopped = 0
     for moment in [*moments, None]:
-        pid = os.fork()
-        if pid == 0:
-            _attempt(overrides, run_dir, moment)
+        # A signal that comes before the attempt can tell how it ended waits until it can.
+        with blocked_signals():
+            pid = os.fork()
+            if pid == 0:
+                _attempt(overrides, run_dir, moment)
         if moment is not None and moment.place == "time":
             time.sleep(moment.when)
             os.kill(pid, moment.signum)
@@ -149,25 +151,28 @@ def _wait(pid: int, seconds: float = 120) -> int:
 
 
 def _attempt(overrides: list[str], run_dir: Path, moment: Moment | None) -> NoReturn:
-    torch.set_num_threads(1)
-    logging.basicConfig(filename=f"{run_dir}.log", level=logging.INFO, force=True)
-    logging.info("attempt, %s", moment)
-    if moment is not None and moment.place != "time":
-        _arm(moment)
+    code = 1
     try:
+        torch.set_num_threads(1)
+        logging.basicConfig(filename=f"{run_dir}.log", level=logging.INFO, force=True)
+        logging.info("attempt, %s", moment)
+        if moment is not None and moment.place != "time":
+            _arm(moment)
+        unblock_signals()
         if (run_dir / "summary.json").is_file():
             resume(run_dir)
         else:
             train(compose(overrides), run_dir)
+        code = 0
     except Interrupted as interrupted:
-        os._exit(interrupted.exit_code)
+        code = interrupted.exit_code
     except KeyboardInterrupt:
-        # The signal came before grulab installed its handlers.
-        os._exit(130)
+        # The signal came while grulab's own handlers were not installed.
+        code = 130
     except BaseException:
         logging.exception("failed")
-        os._exit(1)
-    os._exit(0)
+    finally:
+        os._exit(code)
 
 
 def _arm(moment: Moment) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pandas as pd
 # Columns of leaderboard.csv that differ between two runs of the same sweep.
 WALL_TIMES = ["seconds", "sequences_per_second"]
 _MARK = "GRULAB_STUDY"
-_SECONDS_TO_DIE = 2.0
+_SECONDS_TO_DIE = 10.0
 _SECONDS_OF_START_UP = 5.0
 
 
@@ -33,6 +33,7 @@ class Sweep:
 
     def __init__(self, arguments: Sequence[str], cwd: Path, log: Path, program: Sequence[str] = ()) -> None:
         self.mark = uuid.uuid4().hex
+        self.log = log
         command = [*(program or [str(Path(sys.executable).with_name("grulab"))]), *arguments]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
@@ -50,8 +51,20 @@ class Sweep:
                     found.append(int(path.parent.name))
         return found
 
+    def wait_until(self, is_so: Callable[[], bool], seconds: float = 120) -> None:
+        """Wait until the condition holds.
+
+        Raises:
+            AssertionError: if the command ends before, or if it takes longer than ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
     def orphans(self) -> list[int]:
-        """Return the processes that are still alive two seconds after the command has ended."""
+        """Return the processes that are still alive ten seconds after the command has ended."""
         deadline = time.monotonic() + _SECONDS_TO_DIE
         while (left := self.members()) and time.monotonic() < deadline:
             time.sleep(0.02)
