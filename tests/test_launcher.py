@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,58 @@ def test_a_stopped_sweep_saves_its_jobs_and_goes_on(tmp_path: Path, signum: int,
     assert grulab(tmp_path, "resume", "sweep").returncode == 0
     assert grulab(tmp_path, *arguments, "hydra.sweep.dir=alone").returncode == 0
     assert leaderboard(sweep_dir) == leaderboard(tmp_path / "alone")
+
+
+# The grulab program with a clock that is 1000 seconds ahead as soon as there is a file named "later".
+CLOCK = """
+import os, time
+clock = time.monotonic
+time.monotonic = lambda: clock() + 1000 * os.path.exists("later")
+"""
+
+
+def state_of(pid: int) -> str:
+    """Return the state of a process, such as "S" (sleeping) or "T" (stopped)."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_z_stops_the_jobs_too_and_their_time(tmp_path: Path) -> None:
+    arguments = ["train", "-m", *SMALL, "data.num_workers=1", "seed=0,1", "trainer.max_epochs=60"]
+    arguments += ["hydra.launcher.cores=2", "hydra.launcher.time_limit=500", "hydra.sweep.dir=sweep"]
+    program = [sys.executable, "-c", CLOCK + FAULTS % {}]
+    sweep = Sweep(arguments, tmp_path, tmp_path / "log", program, own_group=True)
+
+    def rows() -> list[int]:
+        return [len(path.read_text().splitlines()) for path in sorted(tmp_path.glob("sweep/0*/metrics.csv"))]
+
+    try:
+        # Every job has begun, and with it its loader workers.
+        sweep.wait_until(lambda: len(rows()) == 2 and min(rows()) > 2)
+        sweep.process.send_signal(signal.SIGTSTP)
+        sweep.wait_until(lambda: {state_of(pid) for pid in sweep.members()} == {"T"})
+        assert len(sweep.members()) >= 3
+        before = rows()
+        (tmp_path / "later").touch()
+        time.sleep(1)
+        assert rows() == before
+        assert max(before) < 60
+        sweep.process.send_signal(signal.SIGCONT)
+        assert sweep.process.wait(120) == 0, (tmp_path / "log").read_text()
+    finally:
+        sweep.process.kill()
+    assert statuses(tmp_path / "sweep") == ["done"] * 2
+
+
+def test_a_pause_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """Programs that run others without a terminal ignore the signals of the terminal for them."""
+    program = "import os, signal, sys\nsignal.signal(signal.SIGTSTP, signal.SIG_IGN)\n"
+    program += FAULTS.replace('"held": until_released', '"pause": lambda: os.kill(os.getppid(), signal.SIGTSTP)')
+    sweep = Sweep(
+        ["train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log",
+        [sys.executable, "-c", program % {0: "pause"}], own_group=True,
+    )  # fmt: skip
+    assert sweep.process.wait(120) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_killed_sweep_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:

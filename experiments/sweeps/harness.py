@@ -29,15 +29,28 @@ class Sweep:
         cwd: working directory.
         log: file to which the output is appended.
         program: command to run instead of ``grulab``.
+        own_group: whether the command has a process group of its own, as a shell's job has.
     """
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, log: Path, program: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        log: Path,
+        program: Sequence[str] = (),
+        own_group: bool = False,
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self.log = log
         command = [*(program or [str(Path(sys.executable).with_name("grulab"))]), *arguments]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                command, cwd=cwd, stdout=stream, stderr=stream, env=os.environ | {_MARK: self.mark}
+                command,
+                cwd=cwd,
+                stdout=stream,
+                stderr=stream,
+                env=os.environ | {_MARK: self.mark},
+                process_group=0 if own_group else None,
             )
 
     def members(self) -> list[int]:

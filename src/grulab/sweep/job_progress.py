@@ -1,12 +1,12 @@
 """The progress of one job of a running sweep."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from grulab.config.schema import is_higher_better
 from grulab.run_folder.metrics_csv import read_column
 from grulab.sweep.job import Job
+from grulab.system.active_time import active_time
 
 
 @dataclass
@@ -20,7 +20,7 @@ class JobProgress:
         cause: cause of a failure, in one line.
         score: monitored metric of the best epoch; None until the job is done.
         attempts: number of attempts that were started.
-        began: start of the current attempt, in seconds of the monotonic clock.
+        began: start of the current attempt, by :func:`active_time`.
         seconds: duration of all finished attempts.
         epochs: number of finished epochs.
         best: best value of the monitored metric so far.
@@ -49,7 +49,7 @@ class JobProgress:
     def start(self) -> None:
         """Start an attempt, and note the epochs that are already finished."""
         self.attempts += 1
-        self.state, self.cause, self.began = "running", "", time.monotonic()
+        self.state, self.cause, self.began = "running", "", active_time()
         self.update()
         self.epochs_before = self.epochs
 
@@ -58,4 +58,4 @@ class JobProgress:
         here = self.epochs - self.epochs_before
         if self.state != "running" or here <= 0:
             return None
-        return (time.monotonic() - self.began) / here * (self.job.config.trainer.max_epochs - self.epochs)
+        return (active_time() - self.began) / here * (self.job.config.trainer.max_epochs - self.epochs)

@@ -3,10 +3,9 @@
 import multiprocessing
 import os
 import signal
-import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -24,7 +23,16 @@ from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, record_failure, result_of
-from grulab.system.signals import SIGNALS, Interrupted, RepeatFilter, blocked_signals, handle_signals
+from grulab.system.active_time import active_time, time_stands_still
+from grulab.system.signals import (
+    PAUSES,
+    SIGNALS,
+    Interrupted,
+    RepeatFilter,
+    blocked_signals,
+    handle_signals,
+    pause,
+)
 
 # Interval at which the main loop checks time limits and signals and refreshes the table.
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -116,7 +124,7 @@ class _Launcher:
         Raises:
             Interrupted: after a signal.
         """
-        with handle_signals(self._note_signal):
+        with handle_signals(self._note_signal), handle_signals(self._pause, PAUSES):
             try:
                 while self.running or (todo and not self.signals):
                     while todo and self.free and not self.signals:
@@ -147,8 +155,9 @@ class _Launcher:
         running = _Running(progress, process, slot, _out_of_memory_kills())
         if self.settings.time_limit is not None:
             running.stop_at = progress.began + self.settings.time_limit
-        # A signal that the child receives before it installs its handlers would be lost.
-        with blocked_signals():
+        # A signal that the child receives before it installs its handlers would be lost, and a pause before the job
+        # is among the running ones would not reach it.
+        with blocked_signals([*SIGNALS, *PAUSES]):
             process.start()
             self.running.append(running)
         self.display.changed(progress)
@@ -158,10 +167,10 @@ class _Launcher:
         assert code is not None
         # The job may have left DataLoader workers.
         _kill(running.process)
-        running.process.close()
         self.running.remove(running)
+        running.process.close()
         self.free.append(running.slot)
-        progress.seconds += time.monotonic() - progress.began
+        progress.seconds += active_time() - progress.began
         progress.score = result_of(progress.folder, progress.job.config)
         if progress.score is not None:
             progress.state = "done"
@@ -193,7 +202,7 @@ class _Launcher:
             record_failure(progress.folder, progress.job.config, kind, message)
 
     def _keep_time(self, running: _Running) -> None:
-        now = time.monotonic()
+        now = active_time()
         if now > running.kill_at:
             _kill(running.process)
         elif now > running.stop_at and running.kill_at == float("inf"):
@@ -211,6 +220,20 @@ class _Launcher:
             for running in self.running:
                 assert running.process.pid is not None
                 os.kill(running.process.pid, self.signals[0])
+
+    def _pause(self, signum: int, frame: FrameType | None) -> None:
+        """Stop the jobs, which have no terminal that could stop them, and this process; continue them after SIGCONT.
+
+        This is done in the handler, because the terminal repeats SIGTTOU until the process stops.
+        """
+        with time_stands_still():
+            for running in self.running:
+                _signal_group(running.process, signal.SIGSTOP)
+            # Writing is what SIGTTOU forbids.
+            with self.display.visible_cursor() if signum == signal.SIGTSTP else nullcontext():
+                pause(signum)
+            for running in self.running:
+                _signal_group(running.process, signal.SIGCONT)
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         if not self._repeats.is_repeat():
@@ -246,10 +269,20 @@ def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) 
 
 
 def _kill(process: ForkProcess) -> None:
-    """Kill a job and the processes that it has started: its process group, whose id is the job's process id."""
+    """Kill a job and the processes that it has started."""
+    _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: ForkProcess, signum: int) -> None:
+    """Signal a job and the processes that it has started: its process group, whose id is the job's process id."""
     assert process.pid is not None
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            os.killpg(process.pid, signum)
+        except ProcessLookupError:
+            # A job that was forked a moment ago has no group of its own yet.
+            if process.is_alive():
+                os.kill(process.pid, signum)
 
 
 def _death(signum: int, out_of_memory_before: int) -> str:

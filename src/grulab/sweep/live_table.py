@@ -2,9 +2,8 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from grulab.sweep.job_progress import JobProgress
+from grulab.system.active_time import active_time
 
 _SECONDS_BETWEEN_DRAWINGS = 0.25
 _STYLES = {"done": "green", "failed": "red", "interrupted": "yellow", "running": "bold"}
+_SHOW_CURSOR, _HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 # Number of recently ended jobs that the table shows beside the running jobs.
 _ENDED_SHOWN = 8
 
@@ -34,7 +35,7 @@ class LiveTable:
     def __init__(self, jobs: Sequence[JobProgress], slots: int) -> None:
         self.jobs, self.slots = jobs, slots
         self.is_stopping = False
-        self._began = time.monotonic()
+        self._began = active_time()
         self._drawn = 0.0
         self._ended: list[JobProgress] = []
         self._live: Live | None = None
@@ -75,10 +76,23 @@ class LiveTable:
         self.is_stopping = True
         self._print(f"stopping: {running} jobs save themselves; a second signal stops them at once")
 
+    @contextmanager
+    def visible_cursor(self) -> Iterator[None]:
+        """Show the terminal's cursor, which the live table hides, in this context."""
+        self._write(_SHOW_CURSOR)
+        yield
+        self._write(_HIDE_CURSOR)
+
+    def _write(self, control: bytes) -> None:
+        # Not through rich: a signal handler calls this, perhaps in the middle of a drawing.
+        if self._live:
+            with suppress(OSError):
+                os.write(sys.stdout.fileno(), control)
+
     def refresh(self, now: bool = False) -> None:
         """Draw the table if an update is due, or if ``now`` is true."""
-        if self._live and (now or time.monotonic() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
-            self._drawn = time.monotonic()
+        if self._live and (now or active_time() - self._drawn > _SECONDS_BETWEEN_DRAWINGS):
+            self._drawn = active_time()
             self._update()
             with _without_reader():
                 self._live.update(self._table(), refresh=True)
@@ -98,7 +112,7 @@ class LiveTable:
         for heading in ("job", "state", "epoch", "best", "time", "left"):
             table.add_column(heading, no_wrap=True)
         for job in [*self._ended[-_ENDED_SHOWN:], *self._running()]:
-            seconds = time.monotonic() - job.began if job.state == "running" else job.seconds
+            seconds = active_time() - job.began if job.state == "running" else job.seconds
             left = job.seconds_left()
             table.add_row(
                 Text(job.job.folder, overflow="ellipsis"),
@@ -111,7 +125,7 @@ class LiveTable:
         counts = {state: sum(job.state == state for job in self.jobs) for state in ("failed", "interrupted")}
         over, left = self._over(), self._seconds_left()
         words = [f"{over} of {len(self.jobs)}", *(f"{count} {state}" for state, count in counts.items() if count)]
-        words += [f"{_duration(time.monotonic() - self._began)} gone"]
+        words += [f"{_duration(active_time() - self._began)} gone"]
         words += [f"about {_duration(left)} left"] if left else []
         bar = Table.grid(padding=(0, 2))
         bar.add_row(ProgressBar(len(self.jobs), over, width=30), Text(", ".join(words)))

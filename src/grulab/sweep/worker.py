@@ -18,7 +18,7 @@ from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
 from grulab.system.parent_death import end_with_parent
 from grulab.system.quick_import import quick_import
-from grulab.system.signals import Interrupted, install_handler, unblock_signals
+from grulab.system.signals import Interrupted, install_handler, restore_default_pauses, unblock_signals
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
@@ -98,6 +98,7 @@ def _be_alone(parent: int) -> None:
 
     # Effective until the run installs its own handlers.
     install_handler(stop)
+    restore_default_pauses()
     unblock_signals()
 
 

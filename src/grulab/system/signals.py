@@ -1,4 +1,4 @@
-"""Handle the signals that ask a process to stop."""
+"""Handle the signals that ask a process to end or to pause."""
 
 import signal
 import threading
@@ -15,6 +15,8 @@ SIGNALS = {
     signal.SIGUSR1: signal.SIGTERM,
     signal.SIGHUP: signal.SIGTERM,
 }
+# Ctrl-Z, and the terminal's answer to a background process that reads or, if it is set up so, writes.
+PAUSES = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # A repeated signal within this time is the same signal: sent to the process group, and also forwarded by the parent.
 _SECONDS_OF_ONE_SIGNAL = 0.5
 
@@ -46,7 +48,7 @@ class RepeatFilter:
 
 
 @contextmanager
-def handle_signals(handler: Handler) -> Iterator[list[signal.Signals]]:
+def handle_signals(handler: Handler, signums: Iterable[signal.Signals] = SIGNALS) -> Iterator[list[signal.Signals]]:
     """Install the handler for the signals, in the main thread only, and restore the previous handlers at the end.
 
     Yields:
@@ -55,7 +57,7 @@ def handle_signals(handler: Handler) -> Iterator[list[signal.Signals]]:
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        before = {signum: signal.getsignal(signum) for signum in signums}
     taken = [signum for signum, handler_before in before.items() if handler_before not in (signal.SIG_IGN, None)]
     install_handler(handler, taken)
     try:
@@ -78,10 +80,26 @@ def install_handler(handler: Handler, signums: Iterable[signal.Signals] = SIGNAL
             signal.signal(signum, handler)
 
 
+def restore_default_pauses() -> None:
+    """Let this process pause by itself again, in a child of a process that has handlers for it."""
+    for signum in PAUSES:
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+def pause(signum: int) -> None:
+    """Stop this process until SIGCONT, as the signal does that has no handler."""
+    handler = signal.signal(signum, signal.SIG_DFL)
+    try:
+        signal.raise_signal(signum)
+    finally:
+        signal.signal(signum, handler)
+
+
 @contextmanager
-def blocked_signals() -> Iterator[None]:
+def blocked_signals(signums: Iterable[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Block the signals in this context; a process that is started inside inherits the blocked signals."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:
         yield
     finally:
@@ -90,4 +108,4 @@ def blocked_signals() -> Iterator[None]:
 
 def unblock_signals() -> None:
     """Unblock the signals in a process that was started inside :func:`blocked_signals`."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SIGNALS, *PAUSES])
