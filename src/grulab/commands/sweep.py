@@ -115,7 +115,8 @@ def _report_on(sweep_dir: Path) -> None:
     """Print the leaderboard and write the report of the results so far, also if some jobs failed."""
     known = manifest.read(sweep_dir)
     if known and known.jobs:
-        from grulab.report.sections import report_console
-        from grulab.report.sweep_report import write_report
+        with quick_import():
+            from grulab.report.sections import report_console
+            from grulab.report.sweep_report import write_report
 
         write_report(sweep_dir, report_console())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from grulab.internals.torchmetrics import without_scipy_signal
+from grulab.system.signals import delayed_signals
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
@@ -14,17 +15,21 @@ _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 def quick_import() -> Iterator[None]:
     """Disable the garbage collector during imports: it takes a third of the time and finds nothing.
 
+    Signals to stop wait until the imports are done: the exception of their handler, raised in a native module that is
+    being initialized, would become that module's ImportError.
+
     At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them. From then
     on collections are rarer than Python's default, because a step creates many objects and hardly any cycles.
     """
-    gc.disable()
-    try:
-        with without_scipy_signal():
-            yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
-        gc.enable()
+    with delayed_signals():
+        gc.disable()
+        try:
+            with without_scipy_signal():
+                yield
+        finally:
+            gc.freeze()
+            gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
+            gc.enable()
 
 
 def import_numpy_with_one_thread() -> None:

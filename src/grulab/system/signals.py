@@ -67,6 +67,22 @@ def handle_signals(handler: Handler, signums: Iterable[signal.Signals] = SIGNALS
             signal.signal(signum, before[signum])
 
 
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Let the first signal that comes in this context act at its end, by the handler from before.
+
+    Unlike :func:`blocked_signals` this works beside threads, which receive a signal that only this thread blocks, and
+    the mask of a child process stays as it is.
+    """
+    came: list[int] = []
+    try:
+        with handle_signals(lambda signum, frame: came.append(signum)):
+            yield
+    finally:
+        for signum in came[:1]:
+            signal.raise_signal(signum)
+
+
 def handle_defaults(handler: Handler) -> None:
     """Install the handler permanently for the signals that would otherwise end the process without a message."""
     if threading.current_thread() is threading.main_thread():
