@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -116,12 +117,12 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 def _is_closed(stream: TextIO) -> bool:
     """Return whether the reader of a stream is gone; nothing more is written to it then."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _completion(arguments: list[str]) -> list[str]:
