@@ -251,3 +251,47 @@ def test_a_trace_is_not_written_through_a_link(run: Run, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"trace: is a link"):
         trace(tmp_path / "run")
     assert (precious / "events.out.tfevents.0").read_text() == "mine"
+
+
+def test_a_spoilt_job_folder_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    """The other jobs of its sweep go on, and the report names the cause."""
+    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=range(7)", "hydra.sweep.dir=sweep")
+    assert process.returncode == 0, process.stderr
+    sweep = tmp_path / "sweep"
+    jobs = sorted(sweep.glob("00*"))
+    for job in (jobs[0], jobs[1], jobs[4]):
+        shutil.rmtree(job)
+    jobs[0].write_text("a file")
+    jobs[1].symlink_to(jobs[1].name)
+    (jobs[2] / "summary.json").unlink()
+    (jobs[2] / "summary.json").mkdir()
+    (jobs[3] / "metrics.csv").unlink()
+    shutil.copytree(jobs[6], jobs[4])
+    edit(jobs[5] / "summary.json", lambda content: content.update(status="failed", error=["odd"]))
+
+    causes = [
+        "its folder is a file",
+        "its folder is a link to nothing",
+        "summary.json cannot be read",
+        "seed=4: the run in its folder has 6",
+        "metrics.csv is missing or damaged",
+    ]
+    report = grulab(tmp_path, "report", "sweep")
+    assert (report.returncode, report.stderr) == (0, "")
+    assert "7 jobs: 5 failed, 2 done" in report.stdout or "7 jobs: 2 done, 5 failed" in report.stdout, report.stdout
+    assert all(cause in report.stdout for cause in causes), report.stdout
+
+    resumed = grulab(tmp_path, "resume", "sweep")
+    assert resumed.returncode == 1
+    assert resumed.stderr.count("\n") == 1
+    # An odd summary.json is written again; a folder in its place is for its owner to remove.
+    assert "4 of 7 jobs failed" in resumed.stderr
+    assert "Traceback" not in resumed.stdout
+    statuses = manifest.read(sweep)
+    assert statuses is not None
+    assert (read_summary(jobs[5]) or {})["status"] == "done"
+    for job in (jobs[0], jobs[1]):
+        job.unlink()
+    shutil.rmtree(jobs[4])
+    (jobs[2] / "summary.json").rmdir()
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0

@@ -105,15 +105,21 @@ def _be_alone(parent: int) -> None:
 @contextmanager
 def _output_to(folder: Path) -> Iterator[None]:
     """Redirect the output of the job and of native libraries to run.log, because the terminal shows the sweep."""
-    folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(folder / RUN_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    # If there can be no run.log, the terminal is still the sweep's, which says what is wrong with the folder.
+    _redirect_to(os.open(os.devnull, os.O_WRONLY))
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    _redirect_to(os.open(folder / RUN_LOG, flags, 0o644))
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     yield
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _redirect_to(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
