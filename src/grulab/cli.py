@@ -1,6 +1,7 @@
 """The command line: its subcommands and exit codes. A subcommand imports large libraries only when it needs them."""
 
 import difflib
+import errno
 import logging
 import os
 import select
@@ -102,17 +103,23 @@ def _run(verb: str, arguments: list[str]) -> int:
         return _refuse(str(error))
     except Interrupted as error:
         return error.exit_code
-    except BrokenPipeError as error:
-        # The reader of the output (head) has what it wanted.
-        return 1 if _is_closed(sys.stdout) else _refuse(f"{type(error).__name__}: {error}", 1)
     except Exception as error:
-        # Print one line. The traceback is in run.log; GRULAB_TRACEBACK=1 shows it in the terminal.
-        if os.environ.get("GRULAB_TRACEBACK"):
-            raise
-        # Some error messages of torch have a C++ stack below their first line.
-        lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
-        return _refuse(f"{type(error).__name__}: " + "\n".join(lines), 1)
+        return _fail(error)
     return 0
+
+
+def _fail(error: Exception) -> int:
+    """Print one line for an error; the traceback is in run.log, and GRULAB_TRACEBACK=1 shows it in the terminal."""
+    if os.environ.get("GRULAB_TRACEBACK"):
+        raise error
+    if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+        # The reader of the output (head) has what it wanted.
+        return 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _refuse(f"{str(error.filename)[:100]}...: the name of a folder or file is too long; choose another")
+    # Some error messages of torch have a C++ stack below their first line.
+    lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
+    return _refuse(f"{type(error).__name__}: " + "\n".join(lines), 1)
 
 
 def _is_closed(stream: TextIO) -> bool:

@@ -39,6 +39,10 @@ def parse(values: Mapping[str, Any]) -> Config:
         mistakes: list[dict[str, Any]] = [dict(mistake) for mistake in error.errors()]
         # If the section data has mistakes, they are in the list already.
         left = [mistake for mistake in mistakes if mistake["loc"][0] != "data" or data or "data" not in values]
+        if data is None and "data" in values:
+            # By default the name is that of the task.
+            task = values["data"].get("task") if isinstance(values["data"], Mapping) else None
+            left = [mistake for mistake in left if mistake["loc"] != ("name",) or mistake["input"] != task]
         lines += [(_position(mistake), _explain(mistake, values)) for mistake in left]
     if lines:
         lines.sort(key=lambda line: line[0])

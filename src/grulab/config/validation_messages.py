@@ -5,6 +5,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MAX_CHARACTERS = 300
+# Python refuses to write an integer of more than 4300 digits.
+_MAX_BITS = 1000
 # Control characters, halves of surrogate pairs (bytes outside UTF-8), and breaks of lines and paragraphs.
 _NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
 
@@ -69,4 +72,7 @@ def shown_value(value: Any) -> str:
         return "{...}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return printable(str(value))
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return "(an integer of more than 300 digits)"
+    text = str(value)
+    return printable(text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}...")

@@ -11,11 +11,9 @@ from typing import Any
 from grulab.config.same_run import what_differs
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import KEY, load
-from grulab.run_folder.paths import BEST, LAST
+from grulab.run_folder.paths import BEST, LAST, PREVIOUS
 from grulab.run_folder.regular_file import create
 
-# The previous last.ckpt: if the disk damages last.ckpt, this is the newest good checkpoint.
-PREVIOUS = "last-previous.ckpt"
 DAMAGED = "last-damaged"
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,8 @@ from pathlib import Path
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+# The previous last.ckpt: if the disk damages last.ckpt, this is the newest good checkpoint.
+PREVIOUS = "last-previous.ckpt"
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
@@ -24,7 +26,7 @@ def written_files(folder: Path) -> list[Path]:
     """Return the files that grulab and Hydra write in the folder of a run or a sweep, whether they exist or not."""
     names = (SUMMARY, METRICS, RUN_LOG, LOCK, SWEEP, MULTIRUN)
     of_hydra = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")]
-    checkpoints = [folder / CHECKPOINTS / name for name in (BEST, LAST)]
+    checkpoints = [folder / CHECKPOINTS / name for name in (BEST, LAST, PREVIOUS)]
     events = (folder / TENSORBOARD).glob("events.out.tfevents.*")
     return [*(folder / name for name in names), *of_hydra, *checkpoints, *events]
 

@@ -168,6 +168,6 @@ def _override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dic
             if OmegaConf.select(changed, override.key_or_group, default=changed) is changed:
                 raise ConfigError(unknown_key(line, valid_keys(values["data"]["task"])))
             OmegaConf.update(changed, override.key_or_group, override.value())
-    except (HydraException, OmegaConfBaseException) as error:
+        return cast(dict[str, Any], OmegaConf.to_container(changed, resolve=True))
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(explain(error, overrides)) from None
-    return cast(dict[str, Any], OmegaConf.to_container(changed, resolve=True))

@@ -22,7 +22,7 @@ from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.live_table import LiveTable
-from grulab.sweep.status import cause_of, record_failure, result_of
+from grulab.sweep.status import cause_of, obstacle_in, record_failure, result_of
 from grulab.system.active_time import active_time, time_stands_still
 from grulab.system.signals import (
     PAUSES,
@@ -75,7 +75,10 @@ def launch(
     for progress in everything:
         progress.score = result_of(progress.folder, progress.job.config)
         progress.state = "pending" if progress.score is None else "done before"
-        if progress.score is None:
+        if obstacle := obstacle_in(progress.folder):
+            progress.state, progress.score, progress.cause = "failed", None, obstacle
+            print(f"failed  {progress.job.folder}  {obstacle}")
+        if progress.state == "pending":
             todo.append(progress)
     if todo:
         from grulab.sweep.worker import prepare_to_fork

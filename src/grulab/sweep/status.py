@@ -1,6 +1,5 @@
 """The status of a job, read from its folder: pending, running, interrupted, failed or done."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.lock import is_locked, lock
 from grulab.run_folder.paths import display_path
+from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.summary import mark_failed, read_summary
 
 
@@ -80,13 +80,23 @@ def cause_of(folder: Path, config: Config) -> str:
     return printable(f"{error['type']}: {(error['message'].splitlines() or [''])[0]}")
 
 
-def _problem(folder: Path) -> str | None:
-    """Return what keeps a folder from being that of a job, or None."""
-    if folder.is_symlink() and not folder.exists():
-        return "its folder is a link to nothing"
+def obstacle_in(folder: Path) -> str | None:
+    """Return what keeps a job from writing to its folder, or None."""
+    if folder.is_symlink():
+        return "its folder is a link, and a sweep writes in folders of its own"
     if folder.exists() and not folder.is_dir():
         return "its folder is a file"
-    if os.path.lexists(folder / paths.SUMMARY) and read_summary(folder) is None:
+    try:
+        refuse_odd_kinds(paths.written_files(folder), paths.written_folders(folder))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _problem(folder: Path) -> str | None:
+    if obstacle := obstacle_in(folder):
+        return obstacle
+    if (folder / paths.SUMMARY).exists() and read_summary(folder) is None:
         return f"{paths.SUMMARY} cannot be read"
     return None
 

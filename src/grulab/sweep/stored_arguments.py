@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.errors import HydraException
 
 from grulab.config.overrides import is_about_hydra, key_of, parse_overrides
-from grulab.config.schema import Config
 from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
@@ -62,25 +62,46 @@ def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
             )
 
 
+def sets_key_of_run(argument: str) -> bool:
+    """Return whether a stored argument only sets a key of the run, or chooses one of the files in conf/ for it."""
+    override = None if argument.startswith("-") else _parse(argument)
+    if override is None or override.package is not None or is_about_hydra(argument):
+        return False
+    return _is_plain_choice(override) if _is_group(key_of(argument)) else all(map(_is_plain, _values(override)))
+
+
 def _is_harmless(argument: str) -> bool:
     if argument.startswith("-"):
         flag, _, name = argument.partition("=")
         return flag == CONFIG_NAME and _NAME.fullmatch(name) is not None
-    (override,) = parse_overrides([argument])
-    key = key_of(argument)
-    if override.package is not None or _RESOLVER.search(argument):
+    if _RESOLVER.search(argument):
         return False
-    if is_about_hydra(argument):
-        if argument.startswith(("+", "~")) or key not in _HYDRA_GROUPS | _HYDRA_KEYS:
-            return False
-        is_group = key in _HYDRA_GROUPS
-    else:
-        is_group = "." not in key and key not in Config.__annotations__.keys() - {"data", "model"}
-    values = list(_values(override))
-    if is_group or key in ("data", "model", "optimizer", "trainer", "checkpoint"):
-        # A choice with a path could name a file outside conf/.
-        return all(value is None or (isinstance(value, str) and _NAME.fullmatch(value)) for value in values)
-    return all(map(_is_plain, values))
+    return _sets_key_of_sweep(argument) if is_about_hydra(argument) else sets_key_of_run(argument)
+
+
+def _sets_key_of_sweep(argument: str) -> bool:
+    override, key = _parse(argument), key_of(argument)
+    if override is None or override.package is not None or argument.startswith(("+", "~")):
+        return False
+    if key in _HYDRA_GROUPS:
+        return _is_plain_choice(override)
+    return key in _HYDRA_KEYS and all(map(_is_plain, _values(override)))
+
+
+def _parse(argument: str) -> Override | None:
+    try:
+        return parse_overrides([argument])[0]
+    except (HydraException, ConfigError):
+        return None
+
+
+def _is_group(key: str) -> bool:
+    return "." not in key and key not in ("name", "seed")
+
+
+def _is_plain_choice(override: Override) -> bool:
+    """Return whether the choices are names; one with a path could be a file outside conf/."""
+    return all(value is None or (isinstance(value, str) and _NAME.fullmatch(value)) for value in _values(override))
 
 
 def _values(override: Override) -> Iterator[Any]:
