@@ -20,6 +20,7 @@ from grulab.config.overrides import key_of, quoted, refuse_reference
 from grulab.config.schema import Config
 from grulab.config.yaml_files import refuse_odd_yaml
 from grulab.config_error import ConfigError
+from grulab.data.workers import refuse_missing_workers
 from grulab.internals.hydra import get_args_parser
 from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
@@ -124,13 +125,14 @@ def _has_begun(error: Exception) -> bool:
 
 
 def check_machine(config: Config) -> None:
-    """Check that this machine, which executes the run, has its data, device, precision and kernels.
+    """Check that this machine, which executes the run, has its data, workers, device, precision and kernels.
 
     Raises:
         ConfigError: if one of them is missing.
     """
     build_task(config.data)
     refuse_missing_kernels(config)
+    refuse_missing_workers(config.data.num_workers)
     trainer = config.trainer
     # Only these settings need torch for the check.
     if trainer.accelerator not in ("auto", "cpu") or trainer.devices != 1 or trainer.precision not in _ANYWHERE:

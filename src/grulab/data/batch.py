@@ -1,8 +1,9 @@
 """One batch of padded sequences."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grulab.tasks.base import Sequences
@@ -24,8 +25,16 @@ class PaddedBatch(NamedTuple):
     lengths: Tensor
     y: Tensor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as bytes through a pipe.
+
+        In torch's shared memory each of the tensors would take a file descriptor, which costs up to ten times as much
+        for small batches; and a full /dev/shm, 64 MiB in most containers, would leave the reader waiting for ever.
+        """
+        return PaddedBatch.of, (tuple(part.numpy(force=True) for part in self),)
+
     @classmethod
-    def of(cls, sequences: Sequences) -> "PaddedBatch":
+    def of(cls, sequences: Sequences | tuple[NDArray[Any], ...]) -> "PaddedBatch":
         """Return the sequences as a batch that shares their memory."""
         return cls(*(torch.from_numpy(part) for part in sequences))
 

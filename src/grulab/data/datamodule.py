@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from grulab.data.batch import PaddedBatch
 from grulab.data.dataset import SplitDataset
 from grulab.data.sampler import WINDOW, ResumableBatchSampler, count_batches, evaluation_batches, training_batches
+from grulab.data.workers import WorkersNotStartedError, why_no_workers
 from grulab.field_types import Split
 from grulab.internals.lightning import next_epoch_and_batch
-from grulab.internals.torch import shut_down_workers
+from grulab.internals.torch import has_workers, shut_down_workers
 from grulab.system.parent_death import end_with_parent
 from grulab.system.signals import blocked_signals
 from grulab.tasks.base import DataConfig
@@ -160,8 +161,16 @@ class _Loader(DataLoader[PaddedBatch]):
     def __iter__(self) -> Any:
         if self.num_workers == 0:
             return chain.from_iterable(super().__iter__())
+        return self._from_workers()
+
+    def _from_workers(self) -> Iterator[PaddedBatch]:
+        # In a generator, because Lightning hides an error of __iter__ behind one of its own. And before the workers
+        # are started, because torch does not clean up after half a start.
+        if not has_workers(self) and (problem := why_no_workers(self.num_workers)):
+            raise WorkersNotStartedError(problem)
         with blocked_signals():
-            return chain.from_iterable(super().__iter__())
+            batches = super().__iter__()
+        yield from chain.from_iterable(batches)
 
     def close(self) -> None:
         """End the workers, which ignore the SIGTERM that they receive at the interpreter's exit."""

@@ -50,6 +50,11 @@ def is_negated_view(tensor: Tensor) -> bool:
     return tensor.is_neg()
 
 
+def has_workers(loader: DataLoader[Any]) -> bool:
+    """Return whether the loader has worker processes that wait for its next epoch."""
+    return loader._iterator is not None
+
+
 def shut_down_workers(loader: DataLoader[Any]) -> None:
     """End the worker processes of a loader."""
     if loader.num_workers > 0 and loader._iterator is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from grulab.config.same_run import refuse_another_run
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
+from grulab.data.workers import refuse_missing_workers
 from grulab.run_folder import paths
 from grulab.run_folder.checkpoint_file import KEY
 from grulab.run_folder.checkpoint_folder import check_best, newest_good
@@ -52,6 +53,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         run_dir: the run's folder.
     """
     accelerator = find_accelerator(config)
+    refuse_missing_workers(config.data.num_workers)
     with explained(run_dir), lock(run_dir):
         folder = run_dir / paths.CHECKPOINTS
         load = partial(load_checked, config=config)

@@ -15,6 +15,7 @@ from grulab.config.notes import notes
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
+from grulab.data.workers import refuse_missing_workers
 from grulab.internals.lightning import act_as_rank_zero, why_not_fast
 from grulab.kernels.backend import backend_notes, find_backend
 from grulab.run_folder import event_file, metrics_csv, paths
@@ -57,13 +58,14 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
 
     Raises:
         ConfigError: if the folder holds a run or another process holds its lock, or if the machine lacks the
-            accelerator or the kernels that the configuration requires.
+            accelerator, the kernels or the worker processes that the configuration requires.
         NonFiniteLossError: if the loss becomes NaN or infinite.
         DiskFullError: if the disk is full.
         Interrupted: after a signal to stop; the state of the training is saved.
     """
     run_dir = Path(run_dir)
     find_accelerator(config)
+    refuse_missing_workers(config.data.num_workers)
     run_dir.mkdir(parents=True, exist_ok=True)
     with lock(run_dir):
         return begin(config, run_dir)
