@@ -25,6 +25,7 @@ PARTS = {
     "hydra": [
         "hydra._internal.config_loader_impl:get_overrides_dirname",
         "hydra._internal.utils:get_args_parser",
+        "hydra.core.utils:JobReturn.return_value.getter",
         hydra.BASIC_SWEEPER.replace(".BasicSweeper", ":BasicSweeper"),
     ],
     "lightning": [

@@ -60,3 +60,35 @@ def test_a_tool_that_is_there_is_no_news(tmp_path: Path, monkeypatch: pytest.Mon
     process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
     assert (process.returncode, process.stderr) == (0, "")
     assert "srun" not in process.stdout
+
+
+def test_a_failed_run_is_one_line_and_where_its_traceback_is(tmp_path: Path) -> None:
+    """Hydra's own callbacks still learn how the job ended."""
+    callback = "import hydra.experimental.callback as c\nclass Ended(c.Callback):\n"
+    callback += (
+        "    def on_job_end(self, config, job_return, **_): open('ended', 'w').write(job_return.status.name)\n"
+    )
+    (tmp_path / "ended_callback.py").write_text(callback)
+    process = grulab(
+        tmp_path, "train", *SMALL, "data.train_size=320", "trainer.max_epochs=50", "optimizer.lr=2e37",
+        "hydra.run.dir=run", "+hydra.callbacks.ended._target_=ended_callback.Ended",
+        program="import sys; sys.path.insert(0, ''); from grulab.cli import main; sys.exit(main(sys.argv[1:]))",
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [
+        "grulab: NonFiniteLossError: the loss is inf at step 1: lower optimizer.lr or set trainer.gradient_clip_val",
+        "grulab: the traceback is in run/summary.json, and GRULAB_TRACEBACK=1 shows it here",
+    ]
+    assert (tmp_path / "ended").read_text() == "FAILED"
+
+
+def test_too_many_workers_are_a_note(tmp_path: Path) -> None:
+    program = (
+        "import sys, grulab.config.notes as notes; from grulab.cli import main; notes.available_cores = lambda: 1\n"
+    )
+    program += "import os; os.sched_getaffinity = lambda pid: {0}; sys.exit(main(sys.argv[1:]))"
+    process = grulab(tmp_path, "train", *SMALL, "data.num_workers=2", "hydra.run.dir=run", program=program)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines()[0] == (
+        "data.num_workers=2 is more than the 1 cores that this process may use: the workers wait for each other"
+    )

@@ -21,7 +21,7 @@ from grulab.config.schema import Config
 from grulab.config.yaml_files import refuse_odd_yaml
 from grulab.config_error import ConfigError
 from grulab.data.workers import refuse_missing_workers
-from grulab.internals.hydra import get_args_parser
+from grulab.internals.hydra import get_args_parser, raise_errors_silently
 from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
 from grulab.run_folder.lock import lock
@@ -106,6 +106,7 @@ def call_hydra(args: Namespace, words: Sequence[str]) -> None:
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Without this Hydra prints the error and exits with 1; the caller of this function handles both.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    raise_errors_silently()
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(run_job)()
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from grulab.config.parameter_budget import parameter_count
 from grulab.config.schema import Config
+from grulab.system.cores import available_cores
 
 
 def notes(config: Config) -> list[str]:
@@ -20,6 +21,11 @@ def notes(config: Config) -> list[str]:
         lines.append(
             f"checkpoint.every_n_epochs={config.checkpoint.every_n_epochs} has no effect with "
             f"trainer.max_epochs={config.trainer.max_epochs}: only the final epoch is kept"
+        )
+    if config.data.num_workers > (cores := available_cores()):
+        lines.append(
+            f"data.num_workers={config.data.num_workers} is more than the {cores} cores that this process may use: "
+            "the workers wait for each other"
         )
     if config.trainer.accelerator == "mps":
         lines.append(

@@ -16,13 +16,15 @@ from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.tasks.base import Task
 from grulab.training.module import SequenceClassifier
 
-# Warnings of Lightning that say nothing about the run.
+# Warnings of Lightning and torch that say nothing about the run, or nothing new.
 _IGNORED_WARNINGS = (
     ".*does not have many workers",
     ".*smaller than the logging interval",
     # The sampler restores the position of a resumed run; Lightning expects the DataLoader to do it.
     ".*your dataloader is not resumable",
     ".*isinstance.treespec, LeafSpec.",
+    # One of grulab's notes says it.
+    ".*This DataLoader will create .* worker processes",
     # A run is one process, with or without srun.
     ".*The `srun` command is available on your system but is not used",
 )
