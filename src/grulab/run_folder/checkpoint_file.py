@@ -1,6 +1,7 @@
 """Checkpoint files: plain data with a checksum, written in one go, and read without executing code."""
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -106,15 +107,19 @@ def _refuse_repetition(content: Any) -> None:
     """Refuse nested values that are few in memory but many to visit, since lists may hold the same list many times.
 
     Raises:
-        ValueError: if there are more values than a checkpoint can have.
+        ValueError, RecursionError: if there are more values, or deeper ones, than a checkpoint can have.
     """
-    visited, left = 0, [content]
-    while left:
-        value = left.pop()
-        if isinstance(value, Mapping):
-            left += value.values()
-        elif isinstance(value, list | tuple | set):
-            left += value
-        visited += 1
-        if visited + len(left) > _MAX_VALUES:
-            raise ValueError("too many values")
+    if _count(content, {}) > _MAX_VALUES:
+        raise ValueError("too many values")
+
+
+def _count(value: Any, known: dict[int, float]) -> float:
+    """Return the number of values in a nested value, each counted as often as a visitor comes to it."""
+    if not isinstance(value, Mapping | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        # A value that holds itself has no end.
+        known[id(value)] = math.inf
+        parts = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]

@@ -90,6 +90,7 @@ def _check(content: Mapping[str, Any], config: Config) -> None:
     }
     for key, part in template.items():
         _compare(key, part, content.get(key))
+    _refuse_nan(content)
     _equal(hyper_parameters, dict(module.hparams), content.get(hyper_parameters), but=("backend",))
     (group,) = module.configure_optimizers().state_dict()["param_groups"]
     _equal("param_groups", group, content["optimizer_states"][0]["param_groups"][0], but=("lr", "fused"))
@@ -152,6 +153,21 @@ def _compare_tensor(key: str, expected: Tensor, found: Any) -> None:
         )
     if found.layout != torch.strided or not found.is_contiguous() or found.device.type != "cpu":
         raise _OddError(key, "has a memory layout that no run writes")
+
+
+def _refuse_nan(content: Mapping[str, Any]) -> None:
+    """Refuse numbers with which no run goes on: its next loss would be NaN.
+
+    A moment of Adam may be infinite after a huge gradient: then its weight stays as it is.
+    """
+    numbers = dict(content["state_dict"]) | dict(content[SUMS])
+    for index, state in content["optimizer_states"][0]["state"].items():
+        numbers |= {f"optimizer_states[0].state.{index}.{name}": value for name, value in state.items()}
+    for key, value in numbers.items():
+        tensor = torch.as_tensor(value)
+        is_moment = "exp_avg" in key
+        if bool(tensor.isnan().any()) or not (is_moment or bool(tensor.isfinite().all())):
+            raise _OddError(key, "is not a finite number")
 
 
 def _equal(section: str, expected: Mapping[str, Any], found: Any, but: tuple[str, ...]) -> None:
