@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from grulab.config.compose import compose
 from grulab.run_folder import checkpoint_folder, paths
+from grulab.run_folder.checkpoint_file import KEY
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted, blocked_signals, unblock_signals
 from grulab.training.callbacks.checkpointing import Checkpointer
@@ -198,9 +199,9 @@ def differences(expected: Path, actual: Path) -> list[str]:
         for content in (one, other):
             for row in content["callbacks"]["EpochLog"]["rows"]:
                 del row["seconds"]
-        for key in ("state_dict", "optimizer_states", "callbacks", "train_sums", "epoch", "global_step"):
-            if not same(one[key], other[key]):
-                found.append(f"{name}: {key}")
+            # A run may go on with other values of keys that do not make it another run.
+            del content[KEY]["config"]
+        found += [f"{name}: {key}" for key in one.keys() | other.keys() if not same(one.get(key), other.get(key))]
     if _table(expected) != _table(actual):
         found.append("metrics.csv")
     if (curves := _curves(expected)) != _curves(actual):

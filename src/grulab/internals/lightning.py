@@ -114,21 +114,25 @@ def set_between_batches(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
 
     Inside ``on_train_batch_end`` Lightning still counts the batch as unfinished. After the epoch's last batch the
     whole validation follows; Lightning represents this by a started validation with no completed batch. Between two
-    epochs there is nothing to change.
+    epochs only a validation that was started twice has left a trace.
 
     Args:
         trainer: the trainer that writes the checkpoint.
         checkpoint: the content of the checkpoint, which is changed in place.
     """
     epoch, _ = _progress(trainer)
-    if epoch.ready == epoch.processed:
-        return
     fit_loop = checkpoint["loops"]["fit_loop"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    if epoch.ready == epoch.processed:
+        # The total is of this epoch as well, and the current count leaves out the batch of an interrupted validation.
+        validation["total"] = dict(validation["current"])
+        return
     batches = fit_loop["epoch_loop.batch_progress"]
     for counts in (batches["current"], batches["total"]):
         counts["completed"] = counts["processed"]
-    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
     started = int(batches["is_last_batch"])
+    # Lightning counts a step after on_train_batch_end, and the last step of an epoch after the validation.
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = batches["total"]["processed"] - started
     for counts in (validation["current"], validation["total"]):
         counts.update(ready=started, started=started, processed=0, completed=0)
     validation["is_last_batch"] = False
