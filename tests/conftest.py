@@ -85,6 +85,9 @@ def until_released():
     while not os.path.exists("released"):
         time.sleep(0.01)
 
+def disk_is_full():
+    raise OSError(28, "No space left on device")
+
 def no_module():
     import no_such_module
 
@@ -96,6 +99,7 @@ happen = {
     "hanging": never_ends,
     "import": no_module,
     "held": until_released,
+    "full": disk_is_full,
 }
 EpochLog = grulab.training.callbacks.epoch_log.EpochLog
 original = EpochLog.on_train_epoch_end

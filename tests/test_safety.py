@@ -23,9 +23,9 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import checkpoint_folder
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import UnsafeCheckpointError, add_checksum, load
+from grulab.run_folder.full_disk import DiskFullError
 from grulab.run_folder.lock import lock
 from grulab.training.callbacks.epoch_log import EpochLog
-from grulab.training.run import DiskFullError
 from tests.conftest import Start
 
 

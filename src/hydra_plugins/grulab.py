@@ -37,6 +37,7 @@ class GridSweeper(Sweeper):
         Raises:
             SweepFailedError: after the last launch, if a job failed.
         """
+        from grulab.run_folder.full_disk import is_full_disk
         from grulab.sweep.expand import expand
         from grulab.sweep.failures import JobNotRunError, SweepFailedError
         from grulab.sweep.sweeper_settings import parse_settings
@@ -59,7 +60,8 @@ class GridSweeper(Sweeper):
         skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
         if failed:
             not_run = skipped + len(jobs) - len(returned)
-            raise SweepFailedError(len(failed) - skipped, not_run, len(jobs), sweep_dir)
+            is_disk_full = any(is_full_disk(value_or_error(job)) for job in failed)
+            raise SweepFailedError(len(failed) - skipped, not_run, len(jobs), sweep_dir, is_disk_full)
         return [returned]
 
 

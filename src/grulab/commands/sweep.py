@@ -10,6 +10,7 @@ from grulab.commands.hydra_app import call_hydra, check_machine, claimed_folder,
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
+from grulab.run_folder.full_disk import explained_full_disk
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
@@ -45,12 +46,12 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
         print(f"note: {paths.SWEEP} is gone, but {display_path(sweep.folder)} holds this sweep's jobs; it goes on")
         before = manifest.new_manifest(_arguments(args), sweep.jobs)
     if before is not None:
-        with lock(sweep.folder):
+        with explained_full_disk(sweep.folder), lock(sweep.folder):
             for line in manifest.what_changed(before):
                 print(f"warning: {line}")
             _run_jobs(args, words, sweep, sweep.folder, before)
         return
-    with claimed_folder(_DIR, sweep.folder, args.overrides) as folder:
+    with claimed_folder(_DIR, sweep.folder, args.overrides) as folder, explained_full_disk(folder):
         _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs))
 
 

@@ -9,6 +9,7 @@ from grulab.commands.argument_parser import ArgumentParser
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError, find_checkpoint, read_checkpoint
+from grulab.run_folder.full_disk import explained_full_disk
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import read_summary
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     with quick_import():
         from grulab.report.trace import trace
 
-    folder = trace(options.path, options.sequence, Console())
+    with explained_full_disk(Path(options.path), f"grulab trace {display_path(Path(options.path))}"):
+        folder = trace(options.path, options.sequence, Console())
     print(f"\nfolder  {display_path(folder)}")
 
 

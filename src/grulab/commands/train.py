@@ -15,6 +15,7 @@ from grulab.commands.hydra_app import (
 from grulab.config.compose import compose_run
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
+from grulab.run_folder.full_disk import explained_full_disk
 
 PLAN = "--plan"
 _OF_A_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
@@ -52,5 +53,6 @@ def main(arguments: Sequence[str]) -> None:
             f"note: this experiment sweeps {', '.join(swept)}; that takes grulab train -m. "
             "Without it, one run is made"
         )
-    with claimed_folder("hydra.run.dir", Path(hydra_config.run_dir), args.overrides) as folder:
+    folder = Path(hydra_config.run_dir)
+    with claimed_folder("hydra.run.dir", folder, args.overrides) as folder, explained_full_disk(folder):
         call_hydra(args, with_folder(words, "hydra.run.dir", folder))

@@ -1,5 +1,6 @@
 """Write text files atomically."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from grulab.run_folder.regular_file import create
@@ -8,6 +9,12 @@ from grulab.run_folder.regular_file import create
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old or the new content, never a part, also after a crash."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with create(temporary) as file:
-        file.write(text.encode())
+    try:
+        with create(temporary) as file:
+            file.write(text.encode())
+    except OSError:
+        # On a full disk a part of the text takes room, and a folder that holds it does not count as empty.
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     temporary.replace(path)

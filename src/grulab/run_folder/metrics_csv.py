@@ -51,9 +51,10 @@ def read_table(run_dir: Path) -> "pd.DataFrame | None":
     # The reader's errors are of many kinds.
     except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError):
         return None
-    is_whole = tuple(table.columns) == COLUMNS and not table.isna().any(axis=None)
-    numbers = all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS) or table.empty
-    return table if is_whole and numbers else None
+    if tuple(table.columns) != COLUMNS or table.isna().any(axis=None):
+        return None
+    is_of_numbers = table.empty or all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS)
+    return table if is_of_numbers else None
 
 
 def read_column(run_dir: Path, name: str) -> list[float]:

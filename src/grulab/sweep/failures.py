@@ -4,14 +4,19 @@ from pathlib import Path
 
 from grulab.run_folder.paths import display_path
 
+# Exit code of a job that found the disk full, and could perhaps not write that down: sysexits.h's EX_IOERR.
+DISK_FULL_EXIT = 74
+DISK_FULL_CAUSE = "DiskFullError: the disk is full"
+
 
 class SweepFailedError(RuntimeError):
     """The sweep has ended, and some of its jobs failed."""
 
-    def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path) -> None:
+    def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path, is_disk_full: bool = False) -> None:
         stopped = f", and {not_run} were not started" if not_run else ""
+        full = "the disk is full; make room, then " if is_disk_full else ""
         super().__init__(
-            f"{failed} of {jobs} jobs failed{stopped}; grulab resume {display_path(sweep_dir)} "
+            f"{failed} of {jobs} jobs failed{stopped}; {full}grulab resume {display_path(sweep_dir)} "
             "goes on with all that are left"
         )
 

@@ -15,8 +15,9 @@ from types import FrameType
 from hydra.core.utils import JobReturn, JobStatus
 
 from grulab.config_error import ConfigError
+from grulab.run_folder.full_disk import DiskFullError
 from grulab.sweep import manifest
-from grulab.sweep.failures import JobFailedError, JobNotRunError
+from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT, JobFailedError, JobNotRunError
 from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
@@ -191,7 +192,8 @@ class _Launcher:
         else:
             progress.state = "failed"
         if progress.state == "failed":
-            progress.cause = cause_of(progress.folder, progress.job.config)
+            full = code == DISK_FULL_EXIT
+            progress.cause = DISK_FULL_CAUSE if full else cause_of(progress.folder, progress.job.config)
             if progress.attempts <= self.settings.retries:
                 progress.state = "pending"
                 todo.append(progress)
@@ -314,6 +316,13 @@ def _returned(progress: JobProgress) -> JobReturn:
     returned = JobReturn(overrides=progress.job.overrides, working_dir=str(progress.folder), task_name="grulab")
     done = progress.state in ("done", "done before")
     returned.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    kind = JobNotRunError if progress.state == "pending" else JobFailedError
-    returned.return_value = progress.score if done else kind(progress.cause or progress.state)
+    returned.return_value = progress.score if done else _error(progress)
     return returned
+
+
+def _error(progress: JobProgress) -> Exception:
+    if progress.state == "pending":
+        return JobNotRunError(progress.state)
+    if progress.cause == DISK_FULL_CAUSE:
+        return DiskFullError(progress.cause)
+    return JobFailedError(progress.cause or progress.state)

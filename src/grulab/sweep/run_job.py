@@ -1,6 +1,7 @@
 """The function that Hydra calls for a single run, and for each job of a sweep with any launcher."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def run_job(values: DictConfig) -> float:
     except Exception as error:
         # The run's summary already has most errors, but not an error that occurred before the run began.
         if ((read_summary(run_dir) or {}).get("error") or {}).get("message") != str(error):
-            record_failure(run_dir, config, type(error).__name__, str(error))
+            # A full disk is the error already.
+            with suppress(OSError):
+                record_failure(run_dir, config, type(error).__name__, str(error))
         # Hydra reports the first failure only, and only after all jobs have ended.
         log.error("failed  %s in %s: %s", type(error).__name__, display_path(run_dir), error)
         raise

@@ -13,7 +13,10 @@ from typing import Any, NoReturn
 from hydra.core.utils import JobStatus, run_job
 
 from grulab.config.schema import Config
+from grulab.internals.hydra import value_or_error
+from grulab.run_folder.full_disk import is_full_disk
 from grulab.run_folder.paths import RUN_LOG
+from grulab.sweep.failures import DISK_FULL_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
 from grulab.system.parent_death import end_with_parent
@@ -22,7 +25,7 @@ from grulab.system.signals import Interrupted, install_handler, restore_default_
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
-    """Run a job in the child process; exit with 0 (done), 1 (failed), 130 (Ctrl-C) or 143 (termination).
+    """Run a job in the child process; exit with 0 (done), 1 (failed), 74 (disk full), 130 or 143 (stopped).
 
     Args:
         parts: the arguments that Hydra passes to the launcher.
@@ -47,15 +50,21 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
                 job_subdir_key="hydra.sweep.subdir",
                 hydra_context=parts.context,
             )
-            code = 0 if returned.status == JobStatus.COMPLETED else 1
+            if returned.status == JobStatus.COMPLETED:
+                code = 0
+            elif is_full_disk(value_or_error(returned)):
+                code = DISK_FULL_EXIT
     except Interrupted as error:
         code = error.exit_code
     except BaseException as error:
         # An error of Hydra's callbacks, logging or folders; an error of the run itself is already in its summary.
         from grulab.sweep.status import record_failure
 
-        logging.getLogger(__name__).exception("the job failed outside its run")
-        record_failure(folder, job.config, type(error).__name__, str(error))
+        if is_full_disk(error):
+            code = DISK_FULL_EXIT
+        else:
+            logging.getLogger(__name__).exception("the job failed outside its run")
+            record_failure(folder, job.config, type(error).__name__, str(error))
     finally:
         logging.shutdown()
         # A regular exit takes a second with torch imported, and everything is already written.

@@ -1,6 +1,5 @@
 """One run, top to bottom: build, fit, test with the best checkpoint, summarise."""
 
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from grulab.internals.lightning import act_as_rank_zero, why_not_fast
 from grulab.kernels.backend import backend_notes, find_backend
 from grulab.run_folder import event_file, metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY
+from grulab.run_folder.full_disk import DiskFullError, explained_full_disk
 from grulab.run_folder.hparams import session_name
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import display_path
@@ -40,10 +40,6 @@ from grulab.training.early_stopping import is_trained
 from grulab.training.module import SequenceClassifier
 
 log = logging.getLogger(__name__)
-
-
-class DiskFullError(RuntimeError):
-    """The disk is full; all files that were written before are intact."""
 
 
 def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
@@ -193,19 +189,13 @@ def explained(run_dir: Path) -> Iterator[None]:
         DiskFullError: in place of an OSError for a full disk or an exceeded quota.
     """
     try:
-        yield
-    except ConfigError:
+        with explained_full_disk(run_dir):
+            yield
+    except (ConfigError, DiskFullError):
         raise
     except Interrupted as error:
         log.warning("interrupted by %s; go on with  grulab resume %s", error, display_path(run_dir))
         raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            _log_traceback(error)
-            raise
-        known = read_summary(run_dir) is not None or (run_dir / paths.COMPOSED_CONFIG).is_file()
-        command = f"go on with grulab resume {display_path(run_dir)}" if known else "start the run again"
-        raise DiskFullError(f"{run_dir}: the disk is full; make room, then {command}") from error
     except Exception as error:
         _log_traceback(error)
         raise
