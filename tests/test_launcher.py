@@ -15,6 +15,7 @@ from experiments.sweeps.harness import Sweep, done_jobs, kill_until_done, leader
 
 from grulab.config.compose import compose
 from grulab.kernels import library
+from grulab.run_folder.summary import write_summary
 from grulab.sweep.status import record_failure
 from grulab.training.run import train
 from tests.conftest import FAULTS, SMALL, grulab, statuses
@@ -218,7 +219,7 @@ def test_other_launchers_get_the_same_states(tmp_path: Path, launcher: str) -> N
     for path in sorted(jobs[0].rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     summary: dict[str, Any] = json.loads((jobs[1] / "summary.json").read_text())
-    (jobs[1] / "summary.json").write_text(json.dumps(summary | {"status": "failed"}))
+    write_summary(jobs[1], summary | {"status": "failed"})
     done = done_jobs(tmp_path / "sweep")
     again = grulab(tmp_path, "resume", "sweep")
     assert again.returncode == 0, again.stderr

@@ -20,6 +20,7 @@ from grulab import compose, resume, train
 from grulab.config_error import ConfigError
 from grulab.run_folder.checkpoint_file import load
 from grulab.run_folder.stored_config import resumed_config
+from grulab.run_folder.summary import write_summary
 from grulab.system.signals import _SECONDS_OF_ONE_SIGNAL, Interrupted
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.module import SequenceClassifier
@@ -166,7 +167,7 @@ def test_the_checkpoint_has_the_last_word_on_what_run_it_is(start: Start) -> Non
     run = start("run", "trainer.max_epochs=1")
     summary = json.loads((run / "summary.json").read_text())
     summary["config"]["model"]["hidden_size"] = 9
-    (run / "summary.json").write_text(json.dumps(summary))
+    write_summary(run, summary)
     with pytest.raises(ConfigError, match=r"model.hidden_size=9: the run has 8"):
         resume(run, ["trainer.max_epochs=2"])
 

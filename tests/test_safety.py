@@ -1,5 +1,6 @@
 """Saved state survives damage and full disks, hostile files are refused, and a run's folder has one owner."""
 
+import json
 import os
 import random
 import shutil
@@ -350,3 +351,24 @@ def test_a_folder_that_cannot_be_written_is_named(stopped: Path, monkeypatch: py
 
 def test_newest_good_of_nothing_is_nothing(tmp_path: Path) -> None:
     assert checkpoint_folder.newest_good(tmp_path) is None
+
+
+def test_a_flipped_bit_in_a_finished_run_is_mended(start: Start) -> None:
+    """Results are read by people and reports: a resume makes both files again from the checkpoints."""
+    run = start("run")
+    before = {name: (run / name).read_bytes() for name in ("metrics.csv", "summary.json")}
+    metrics = json.loads(before["summary.json"])["metrics"]
+    generator = random.Random(0)
+    for name in before:
+        for _ in range(4):
+            changed = bytearray(before[name])
+            changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(7)
+            (run / name).write_bytes(changed)
+            try:
+                resume(run)
+            except ConfigError as error:
+                assert name in str(error)
+            else:
+                assert (run / "metrics.csv").read_bytes() == before["metrics.csv"]
+                assert json.loads((run / "summary.json").read_text())["metrics"] == metrics
+            (run / name).write_bytes(before[name])

@@ -53,6 +53,6 @@ def main(arguments: Sequence[str]) -> None:
             f"note: this experiment sweeps {', '.join(swept)}; that takes grulab train -m. "
             "Without it, one run is made"
         )
-    folder = Path(hydra_config.run_dir)
-    with claimed_folder("hydra.run.dir", folder, args.overrides) as folder, explained_full_disk(folder):
-        call_hydra(args, with_folder(words, "hydra.run.dir", folder))
+    key = "hydra.run.dir"
+    with claimed_folder(key, Path(hydra_config.run_dir), args.overrides) as folder, explained_full_disk(folder):
+        call_hydra(args, with_folder(words, key, folder))

@@ -1,5 +1,6 @@
 """summary.json: the configuration, the results and the status of a run."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -50,7 +51,7 @@ class _Schema(TypedDict):
     metrics: dict[Annotated[str, Field(pattern="/")], float]
     error: NotRequired[_Error | None]
     parameters: NotRequired[Annotated[int, Field(ge=0, lt=2**63)] | None]
-    backend: NotRequired[str | None]
+    backend: NotRequired[Literal["fused", "torch"] | None]
     seconds: NotRequired[float]
     started: NotRequired[str]
     resumed: NotRequired[int]
@@ -136,20 +137,29 @@ class Summary:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a run's summary.json, or None if the file is missing or invalid."""
+    """Return the content of a run's summary.json, or None if the file is missing, invalid or damaged."""
     try:
         content: Any = json.loads(read_regular(run_dir / paths.SUMMARY, MAX_JSON_BYTES))
         _SCHEMA.validate_python(content, strict=True)
     # A deeply nested file makes the reader of JSON raise RecursionError.
     except (OSError, ValueError, ValidationError, RecursionError):
         return None
+    if content.get("checksum", _checksum(content)) != _checksum(content):
+        return None
     is_whole = content.keys() >= _KEYS_OF_A_RESULT and content["metrics"].keys() >= _METRICS_OF_A_RESULT
     return cast(dict[str, Any], content) if is_whole or content["status"] != "done" else None
 
 
 def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
-    """Write a run's summary.json."""
+    """Write a run's summary.json, with a checksum: a flipped bit in a result would look like another result."""
+    content = content | {"checksum": _checksum(content)}
     write_atomically(run_dir / paths.SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return 16 hexadecimal digits for everything but the checksum itself. Who edits the file may remove them."""
+    text = json.dumps({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def mark_failed(run_dir: Path, config: Config, kind: str, message: str) -> None:

@@ -50,6 +50,7 @@ class _Row(TypedDict):
     number: Annotated[int, Field(ge=0)]
     folder: str
     overrides: list[str]
+    config_hash: str
     config: dict[str, Plain]
 
 
@@ -246,8 +247,10 @@ def what_changed(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _job(content: Mapping[str, Any], row: Mapping[str, Any], path: Path) -> Job:
+def _job(content: _Schema, row: _Row, path: Path) -> Job:
     config = parse_stored(unflatten(content["config"] | row["config"]), path)
+    if row["config_hash"] != config.hash():
+        raise ConfigError(f"{path}: job {row['number']} is damaged: its config_hash is not that of its config")
     return Job(row["number"], row["folder"], row["overrides"], config)
 
 

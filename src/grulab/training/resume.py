@@ -10,14 +10,14 @@ from grulab.config.same_run import refuse_another_run
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.workers import refuse_missing_workers
-from grulab.run_folder import paths
+from grulab.run_folder import metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY
 from grulab.run_folder.checkpoint_folder import check_best, newest_good
 from grulab.run_folder.lock import lock
-from grulab.run_folder.metrics_csv import count_rows
 from grulab.run_folder.stored_config import parse_stored, resumed_config
 from grulab.run_folder.summary import read_summary, write_summary
 from grulab.training.callbacks.checkpointing import Checkpointer
+from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.checkpoint_schema import load_checked
 from grulab.training.device import find_accelerator
 from grulab.training.early_stopping import is_trained
@@ -60,7 +60,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         found = newest_good(folder, load)
         summary = read_summary(run_dir)
         if found is None:
-            rows = count_rows(run_dir)
+            rows = metrics_csv.count_rows(run_dir)
             # The first epoch is always a new best, so a checkpoint is written right after its row.
             if rows > 1 or (summary and summary["status"] == "done"):
                 raise ConfigError(
@@ -82,6 +82,8 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
                 # The run is finished under the new max_epochs or patience as well: only the configuration changes.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}
                 write_summary(run_dir, summary)
+            # The file may have been damaged since.
+            metrics_csv.write_rows(run_dir, state["callbacks"][EpochLog.__name__]["rows"])
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
             announce(config, run_dir, summary)
             return summary
