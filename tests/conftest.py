@@ -22,6 +22,9 @@ from grulab.system.signals import Interrupted
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
+# A shell starts its background processes with Ctrl-C ignored, and the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Enough to exercise every code path: two full training batches and a last batch of one sequence.
 SMALL = [
     "data.train_size=65",

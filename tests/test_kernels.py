@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from grulab.kernels import fused, library
 from grulab.kernels.fused import FusedGRU
+from tests.conftest import grulab
 
 pytestmark = pytest.mark.skipif(not library.is_built(), reason="there was no C compiler when grulab was installed")
 
@@ -360,3 +361,42 @@ def test_weights_that_are_not_finite_show_from_the_first_step(bad: float, hidden
     assert torch.equal(output.data.isnan(), expected.data.isnan())
     assert torch.equal(h_n.isnan(), expected_h_n.isnan())
     assert h_n.isnan().any()
+
+
+# A sequence alone and in a batch, with kernels from a compiler that splits multiply-adds where it may.
+ALONE_AND_TOGETHER = """
+import sys
+from pathlib import Path
+from grulab.kernels import library
+library.PATH = Path(sys.argv[1])
+library.build(library.PATH)
+import torch
+from grulab.kernels import fused
+from torch.nn.utils.rnn import pack_padded_sequence
+assert library.is_built(), library.problem()
+torch.set_num_threads(1)
+differ = 0
+for lanes in (16, 8, 4):
+    fused._lanes_for = lambda hidden_size: lanes
+    for seed in range(40):
+        torch.manual_seed(seed)
+        gru = fused.FusedGRU(3, 1 + seed % 20)
+        x = torch.randn(7, 5, 3)
+        with torch.no_grad():
+            _, together = gru(pack_padded_sequence(x, torch.full((7,), 5), batch_first=True))
+            for row in range(7):
+                _, alone = gru(pack_padded_sequence(x[row : row + 1], torch.tensor([5]), batch_first=True))
+                differ += not torch.equal(alone[0, 0], together[0, row])
+print(differ)
+"""
+
+
+def test_no_compiler_splits_a_multiply_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GCC 13 does so by default; this option makes older versions do it."""
+    splitting = "cc --param=avoid-fma-max-bits=512"
+    known = subprocess.run([*splitting.split(), "-E", "-x", "c", "/dev/null"], capture_output=True, check=False)
+    if known.returncode:
+        pytest.skip("this compiler has no such option")
+    monkeypatch.setenv("CC", splitting)
+    process = grulab(tmp_path, str(tmp_path / "libgru.so"), program=ALONE_AND_TOGETHER)
+    assert process.stdout == "0\n", process.stderr

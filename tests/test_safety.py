@@ -364,11 +364,7 @@ def test_a_flipped_bit_in_a_finished_run_is_mended(start: Start) -> None:
             changed = bytearray(before[name])
             changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(7)
             (run / name).write_bytes(changed)
-            try:
-                resume(run)
-            except ConfigError as error:
-                assert name in str(error)
-            else:
-                assert (run / "metrics.csv").read_bytes() == before["metrics.csv"]
-                assert json.loads((run / "summary.json").read_text())["metrics"] == metrics
+            resume(run)
+            assert (run / "metrics.csv").read_bytes() == before["metrics.csv"]
+            assert json.loads((run / "summary.json").read_text())["metrics"] == metrics
             (run / name).write_bytes(before[name])

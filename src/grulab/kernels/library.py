@@ -19,6 +19,9 @@ PATH = _FOLDER / "libgru.so"
 SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h")
 # No -march: the instruction set is selected at run time. No -ffast-math: NaN must stay NaN.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi")
+# For x86, GCC 13 splits some multiply-adds in two roundings, which ones depends on the loop around them: a sequence
+# would have other bits alone than in a batch.
+FUSE_ALWAYS = "--param=avoid-fma-max-bits=0"
 REMEDY = "with a C compiler, python -m grulab.kernels.library builds them"
 
 
@@ -66,7 +69,11 @@ def build(path: Path = PATH) -> None:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         command = [*compiler, "-shared", "-fPIC", "-o", str(temporary), str(SOURCES[0])]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        try:
+            subprocess.run([*command, FUSE_ALWAYS], check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError:
+            # A compiler that does not know the option does not split products either.
+            subprocess.run(command, check=True, capture_output=True, text=True)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,7 +81,7 @@ def build(path: Path = PATH) -> None:
 
 def _fingerprint() -> str:
     """Return a hash of the sources and the flags, to detect a library that was built from older ones."""
-    content = b"".join(source.read_bytes() for source in SOURCES) + " ".join(FLAGS).encode()
+    content = b"".join(source.read_bytes() for source in SOURCES) + " ".join([*FLAGS, FUSE_ALWAYS]).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
