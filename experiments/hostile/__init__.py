@@ -1,0 +1,1 @@
+"""Does grulab hold when it is attacked?"""
