@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from experiments.hostile import code, commands, kinds, victims
+from experiments.hostile import checkpoints, code, commands, flips, kinds, victims
 from experiments.hostile.sandbox import Case, Result, run_all
 
 import grulab.commands.report
@@ -71,6 +71,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), metavar="PART")
     parser.add_argument("--case", type=int, help="run this one case of a part, and show what it prints")
     parser.add_argument("--commands", type=int, default=1000, help="number of command lines")
+    parser.add_argument("--flips", type=int, default=1000, help="number of flipped bits")
+    parser.add_argument("--checkpoints", type=int, default=200, help="number of changed entries of checkpoints")
     parser.add_argument("--limit", type=float, default=20, help="seconds after which a command hangs")
     options = parser.parse_args()
     if options.case is not None and len(options.only) != 1:
@@ -88,6 +90,10 @@ _PARTS: dict[str, Callable[[argparse.Namespace, Path], list[Case]]] = {
     commands.PART: lambda options, folder: commands.cases(options.seed, options.commands, options.limit, folder),
     code.PART: lambda options, folder: code.cases(options.limit, folder),
     kinds.PART: lambda options, folder: kinds.cases(options.limit, folder),
+    flips.PART: lambda options, folder: flips.cases(options.seed, options.flips, options.limit, folder),
+    checkpoints.PART: lambda options, folder: checkpoints.cases(
+        options.seed, options.checkpoints, options.limit, folder
+    ),
 }
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.hostile.malformed import seal, with_system_call
 from experiments.hostile.sandbox import Case, Outcome, Violation, attack, names
 from experiments.hostile.victims import HALF, OPEN, RUN, STOPPED, files_of
 
@@ -189,6 +188,8 @@ def _yaml(name: str, text: str, *, only: bool) -> Spoil:
 
 
 def _in_every_checkpoint(folder: Path, canary: Path) -> None:
+    from experiments.hostile.malformed import seal, with_system_call
+
     for file in files_of(folder):
         if file.suffix == ".ckpt":
             seal(folder / file, with_system_call(f"touch '{canary}'"))

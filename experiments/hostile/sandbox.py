@@ -147,7 +147,7 @@ def never(outcome: Outcome) -> Iterator[Violation]:
         if not outcome.lines:
             yield Violation("no message", f"exit code {outcome.code}")
         for line in outcome.lines:
-            name = re.match(r"grulab: (\w+(?:Error|Exception|Exit|Interrupt)):", line)
+            name = re.match(r"grulab: (\w+Error|(?:[A-Z][a-z0-9]+){2,}):", line)
             if name and name[1] not in _OWN_ERRORS:
                 yield Violation("raw error", line)
             elif not line.startswith(_PREFIX):

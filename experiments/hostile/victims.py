@@ -156,3 +156,8 @@ def _status(run_dir: Path) -> str:
 def files_of(victim: Path) -> list[Path]:
     """Return the relative paths of the files in a folder, in a fixed order."""
     return sorted(path.relative_to(victim) for path in victim.rglob("*") if path.is_file())
+
+
+def trace_of(victims: Path, name: str) -> str:
+    """Return trace.md of an untouched run."""
+    return (victims / f"trace of {name}" / "trace.md").read_text()
