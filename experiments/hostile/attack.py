@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from experiments.hostile import checkpoints, code, commands, flips, kinds, victims
+from experiments.hostile import checkpoints, code, commands, flips, kills, kinds, victims
 from experiments.hostile.sandbox import Case, Result, run_all
 
 import grulab.commands.report
@@ -73,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--commands", type=int, default=1000, help="number of command lines")
     parser.add_argument("--flips", type=int, default=1000, help="number of flipped bits")
     parser.add_argument("--checkpoints", type=int, default=200, help="number of changed entries of checkpoints")
+    parser.add_argument("--kills", type=int, default=40, help="number of kills")
     parser.add_argument("--limit", type=float, default=20, help="seconds after which a command hangs")
     options = parser.parse_args()
     if options.case is not None and len(options.only) != 1:
@@ -94,6 +95,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace, Path], list[Case]]] = {
     checkpoints.PART: lambda options, folder: checkpoints.cases(
         options.seed, options.checkpoints, options.limit, folder
     ),
+    kills.PART: lambda options, folder: kills.cases(options.seed, options.kills, options.limit, folder),
 }
 
 

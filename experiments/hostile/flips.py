@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from experiments.hostile.sandbox import Case, Outcome, Violation, attack
+from experiments.hostile.sandbox import Case, Outcome, Violation, attack, never
 from experiments.hostile.victims import (
     DONE,
     HALF,
@@ -21,7 +21,7 @@ from experiments.hostile.victims import (
 
 PART = "flips"
 # The victims and the commands that meet them, and how often.
-_VICTIMS = {STOPPED: 13, RUN: 4, HALF: 3}
+_VICTIMS = {STOPPED: 13, RUN: 5, HALF: 2}
 _VERBS = {STOPPED: {"resume": 4, "trace": 1}, RUN: {"resume": 3, "trace": 1}, HALF: {"resume": 1, "report": 1}}
 _CUTS = ("nothing", "half", "all but a byte")
 
@@ -72,7 +72,7 @@ def _judge(victims: Path, verb: str, name: str, file: Path, folder: Path, outcom
         is_table = file.name == "metrics.csv"
         if verb == "trace" and outcome.code == 0 and not is_table and trace_of(victims, name) != _trace(victim):
             yield Violation("other numbers", "trace.md")
-    if outcome.code in (1, 2) and not _may_refuse(file):
+    if outcome.code in (1, 2) and not _may_refuse(file, verb) and not any(never(outcome)):
         yield Violation("a file that nobody needs matters", outcome.stderr)
 
 
@@ -80,8 +80,8 @@ def _trace(victim: Path) -> str:
     return (victim / "trace" / "trace.md").read_text()
 
 
-def _may_refuse(file: Path) -> bool:
-    """Return whether a command may refuse a folder because of this file: all others are not read, or made again."""
-    if file.name == "summary.json" or file.suffix == ".ckpt":
-        return DONE not in file.parts or file.name == "summary.json"
-    return file.name == "sweep.json"
+def _may_refuse(file: Path, verb: str) -> bool:
+    """Return whether a command needs this file, and may refuse it: all others are not read, or made again."""
+    if file.suffix == ".ckpt":
+        return DONE not in file.parts
+    return file.name in ("summary.json", "sweep.json") or (file.name == "metrics.csv" and verb != "resume")
