@@ -5,6 +5,7 @@ Run from the top of the checkout: python -m experiments.hostile.attack [--seed 1
 
 import argparse
 import multiprocessing
+import re
 import statistics
 import sys
 import tempfile
@@ -202,7 +203,8 @@ def _violations(parts: Sequence[Part], seed: int) -> Section:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    """Return one printable line of at most 200 characters, without the paths of this machine."""
+    line = re.sub(r"/\S*/hostile-\w+/(\w+/\d+/(cwd/)?)?", "", " ".join(text.split())).replace(sys.prefix, ".venv")
     line = line if line.isprintable() else ascii(line)[1:-1]
     return line if len(line) < 200 else f"{line[:197]}..."
 

@@ -22,7 +22,7 @@ from experiments.hostile.victims import (
 PART = "flips"
 # The victims and the commands that meet them, and how often.
 _VICTIMS = {STOPPED: 13, RUN: 5, HALF: 2}
-_VERBS = {STOPPED: {"resume": 4, "trace": 1}, RUN: {"resume": 3, "trace": 1}, HALF: {"resume": 1, "report": 1}}
+_VERBS = {STOPPED: {"resume": 9, "trace": 1}, RUN: {"resume": 4, "trace": 1}, HALF: {"resume": 1, "report": 1}}
 _CUTS = ("nothing", "half", "all but a byte")
 
 

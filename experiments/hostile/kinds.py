@@ -7,21 +7,22 @@ from functools import partial
 from pathlib import Path
 
 from experiments.hostile.sandbox import Case, Outcome, Violation, attack
-from experiments.hostile.victims import HALF, OPEN, STOPPED, files_of, refused_by_name, resumed_run, resumed_sweep
+from experiments.hostile.victims import DONE, HALF, STOPPED, files_of, refused_by_name, resumed_run, resumed_sweep
 
 PART = "kinds"
 _TERABYTE = 2**40
 # What a file is replaced by; "elsewhere" is a link to the same content in somebody else's file.
 _KINDS = ("a FIFO", "a folder", "a loop", "/dev/full", "/dev/zero", "a terabyte", "elsewhere", "not readable")
+_READ_OF_A_DONE_JOB = ("summary.json", "metrics.csv")
 
 
 def cases(limit: float, victims: Path) -> list[Case]:
-    """Return every file of a stopped run, and of a half sweep and its open job, as each kind, for each command."""
+    """Return every file of a stopped run and of a half sweep as each kind, for each command that reads the folder."""
     kinds = [kind for kind in _KINDS if kind != "not readable" or os.geteuid() != 0]
     found: list[Case] = []
     for name, verbs in ((STOPPED, ("resume", "trace")), (HALF, ("resume", "report"))):
         for file in files_of(victims / name):
-            if name == HALF and len(file.parts) > 1 and file.parts[0] != OPEN:
+            if DONE in file.parts and file.name not in _READ_OF_A_DONE_JOB:
                 continue
             for kind in kinds:
                 for verb in verbs:
