@@ -142,10 +142,10 @@ def _huge(generator: random.Random, victims: Path) -> Line:
     return Line(["train", "-m", "--plan", *TINY, *overrides], mistakes=None)
 
 
-def _place(name: str) -> Callable[[Path], str]:
-    """Return a function that puts a folder with an odd name, or something that is no folder, into a folder."""
+def _place(name: str) -> Prepare:
+    """Return a function that makes a folder of an odd name, or something that is no folder."""
 
-    def put(cwd: Path) -> str:
+    def put(cwd: Path) -> None:
         path = cwd / name
         match name:
             case "fifo":
@@ -163,7 +163,6 @@ def _place(name: str) -> Callable[[Path], str]:
                 path.symlink_to("/dev/full")
             case _:
                 path.mkdir(parents=True)
-        return name
 
     return put
 
@@ -175,16 +174,14 @@ def _odd_folder(generator: random.Random, victims: Path) -> Line:
     raw = generator.choice([name, quoted, f"./{name}", f"{name}/sub"])
     verb = generator.choice(["resume", "report", "trace", "train", "train -m", "--config-dir"])
     if verb in ("resume", "report", "trace"):
-        return Line([verb, name], prepare=lambda cwd: (put(cwd), None)[1])
+        return Line([verb, name], prepare=put)
     if verb == "--config-dir":
-        return Line(["train", f"--config-dir={name}", *TINY, "seed=x"], None, lambda cwd: (put(cwd), None)[1])
+        return Line(["train", f"--config-dir={name}", *TINY, "seed=x"], None, put)
     if verb == "train":
-        return Line(
-            ["train", *TINY, f"hydra.run.dir={raw}", "model.hidden_size=0"], 1, lambda cwd: (put(cwd), None)[1]
-        )
+        return Line(["train", *TINY, f"hydra.run.dir={raw}", "model.hidden_size=0"], 1, put)
     plan = generator.choice([[], ["--plan"]])
     command = ["train", "-m", *plan, *TINY, f"hydra.sweep.dir={raw}", "seed=0,0"]
-    return Line(command, 1, lambda cwd: (put(cwd), None)[1])
+    return Line(command, 1, put)
 
 
 def _taken_folder(generator: random.Random, victims: Path) -> Line:
@@ -195,7 +192,7 @@ def _taken_folder(generator: random.Random, victims: Path) -> Line:
         [["train", f"hydra.run.dir={name}"], ["train", "-m", "seed=0,1", f"hydra.sweep.dir={name}"]]
     )
     below = generator.choice(["", "/sub"])
-    return Line([*mode[:-1], mode[-1] + below, *TINY], None, lambda cwd: (put(cwd), None)[1])
+    return Line([*mode[:-1], mode[-1] + below, *TINY], None, put)
 
 
 def _odd_yaml(generator: random.Random, victims: Path) -> Line:
@@ -222,10 +219,11 @@ def _odd_yaml(generator: random.Random, victims: Path) -> Line:
     return Line([*mode, "--config-dir", "odd", *TINY, *choice], None, prepare)
 
 
-def _other_verbs(generator: random.Random, victims: Path) -> Line:
-    def copy(name: str) -> Prepare:
-        return lambda cwd: (shutil.copytree(victims / name, cwd / name, symlinks=True), None)[1]
+def _copy(victim: Path, cwd: Path) -> None:
+    shutil.copytree(victim, cwd / victim.name)
 
+
+def _other_verbs(generator: random.Random, victims: Path) -> Line:
     match generator.choices(["operand", "resume", "resume sweep", "sequence", "report"], [3, 5, 2, 1, 1])[0]:
         case "operand":
             verb = generator.choices(["resume", "report", "trace"], [2, 2, 1])[0]
@@ -234,17 +232,23 @@ def _other_verbs(generator: random.Random, victims: Path) -> Line:
         case "resume":
             override = generator.choice(words.OVERRIDES_OF_A_RESUME)
             name = generator.choice(["run", "stopped"])
-            return Line(["resume", name, override], 1, copy(name))
+            return Line(["resume", name, override], 1, partial(_copy, victims / name))
         case "resume sweep":
             override = generator.choice([*words.OVERRIDES_OF_A_RESUME[:9], *words.OVERRIDES_OF_A_SWEEP])
-            return Line(["resume", "half", *generator.choice([[], ["--plan"]]), override], 2, copy("half"))
+            return Line(
+                ["resume", "half", *generator.choice([[], ["--plan"]]), override], 2, partial(_copy, victims / "half")
+            )
         case "sequence":
             value = generator.choice(
                 ["-1", "999999", "x", "1.5", "", "nan", "1" * 30, "1" * 5000, "\udcff", "a\nb", "[1]"]
             )
-            return Line(["trace", "run", generator.choice(["--sequence=", "--seq="]) + value], 1, copy("run"))
+            return Line(
+                ["trace", "run", generator.choice(["--sequence=", "--seq="]) + value],
+                1,
+                partial(_copy, victims / "run"),
+            )
         case _:
-            return Line(["report", "run"], 1, copy("run"))
+            return Line(["report", "run"], 1, partial(_copy, victims / "run"))
 
 
 def _valid(generator: random.Random, victims: Path) -> Line:
