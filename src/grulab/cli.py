@@ -7,9 +7,11 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from grulab.config.validation_messages import printable
@@ -92,8 +94,14 @@ def _run(verb: str, arguments: list[str]) -> int:
 
     # No traceback if a log line cannot be written: the reader of the pipe (head) has exited, or the disk is full.
     logging.raiseExceptions = False
+    terminated = threading.Event()
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        terminated.set()
+        sys.exit(128 + signal.SIGTERM)
+
     # Until the run installs its own handlers, a termination signal exits with 143.
-    handle_defaults(lambda *_: sys.exit(128 + signal.SIGTERM))
+    handle_defaults(terminate)
     try:
         with quick_import():
             import_numpy_with_one_thread()
@@ -104,7 +112,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     except Interrupted as error:
         return error.exit_code
     except Exception as error:
-        return _fail(error)
+        # The exception of the handler may have become another one in the library that it interrupted.
+        return 128 + signal.SIGTERM if terminated.is_set() else _fail(error)
     return 0
 
 

@@ -6,6 +6,7 @@ checkpoint is compared with a template of the same configuration first.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def _check(content: Mapping[str, Any], config: Config) -> None:
     for key, part in template.items():
         _compare(key, part, content.get(key))
     _refuse_nan(content)
+    if not re.fullmatch(r"\d+(\.\w+)*", str(content.get("pytorch-lightning_version"))):
+        raise _OddError("pytorch-lightning_version", "is no version")
     _equal(hyper_parameters, dict(module.hparams), content.get(hyper_parameters), but=("backend",))
     (group,) = module.configure_optimizers().state_dict()["param_groups"]
     _equal("param_groups", group, content["optimizer_states"][0]["param_groups"][0], but=("lr", "fused"))
