@@ -13,19 +13,19 @@ from tests.conftest import FAULTS, SMALL, grulab, statuses
 
 SWEEP = ["train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
 
-# The grulab program on a disk that has no room for a text file of this name.
+# The grulab program on a disk that has no room for a file with this in its name.
 FULL = """
 import pathlib, sys
 from grulab.cli import main
 
-original = pathlib.Path.write_text
+original = pathlib.Path.open
 
-def write_text(self, *args, **kwargs):
-    if %r in self.name:
+def open_(self, mode="r", *args, **kwargs):
+    if %r in self.name and "r" not in mode:
         raise OSError(28, "No space left on device", str(self))
-    return original(self, *args, **kwargs)
+    return original(self, mode, *args, **kwargs)
 
-pathlib.Path.write_text = write_text
+pathlib.Path.open = open_
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -74,11 +74,11 @@ def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "file"
     path.write_text("before")
 
-    def half(self: Path, *_: object, **__: object) -> None:
-        self.write_bytes(b"ha")
+    def half(path: Path) -> None:
+        path.write_bytes(b"ha")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr("grulab.run_folder.atomic.create", half)
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, "after")
     assert path.read_bytes() == b"before"

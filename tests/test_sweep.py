@@ -201,7 +201,7 @@ def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
         for path in sorted((tmp_path / "sweep").glob("0*/summary.json"))
     ]
     assert sizes == [4, 4]
-    again = grulab(tmp_path, "resume", "sweep")
+    again = grulab(tmp_path, "resume", "sweep", "--config-dir", "mine")
     assert again.returncode == 2
     assert "model.hidden_size=5: the sweep in sweep has 4 (in every job)" in again.stderr
     # A change that resume would accept on the command line is refused when it comes from a file.

@@ -70,8 +70,8 @@ def test_a_run_from_python_is_refused_before_it_has_a_folder(tmp_path: Path, mon
 
 
 def test_shared_memory_that_runs_full_later_is_one_line(tmp_path: Path) -> None:
-    # Enough for the checks by the command and by the run, and for the two loaders of the training; not for the test.
-    program = FEW_SEMAPHORES % (4 * 42, errno.ENOSPC, errno.ENOSPC)
+    # Enough for the check by the command, and for the two loaders of the training; not for the test.
+    program = FEW_SEMAPHORES % (3 * 42, errno.ENOSPC, errno.ENOSPC)
     process = grulab(tmp_path, "train", *WORKERS, "hydra.run.dir=run", program=program)
     assert process.returncode == 1
     assert "Exception ignored" not in process.stderr

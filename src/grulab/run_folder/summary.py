@@ -108,8 +108,7 @@ class Summary:
         seconds = round(self._seconds_before + time.perf_counter() - self._began, 3)
         content = self.content | values | {"seconds": seconds}
         # Values that cannot be written stay out of the later writes.
-        write_summary(self.path.parent, content)
-        self.content = content
+        self.content = write_summary(self.path.parent, content)
 
     def __enter__(self) -> Self:
         self.update()
@@ -150,10 +149,15 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], content) if is_whole or content["status"] != "done" else None
 
 
-def write_summary(run_dir: Path, content: dict[str, Any]) -> None:
-    """Write a run's summary.json, with a checksum: a flipped bit in a result would look like another result."""
+def write_summary(run_dir: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write a run's summary.json, with a checksum: a flipped bit in a result would look like another result.
+
+    Returns:
+        The content with its checksum.
+    """
     content = content | {"checksum": _checksum(content)}
     write_atomically(run_dir / paths.SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
 
 
 def _checksum(content: dict[str, Any]) -> str:

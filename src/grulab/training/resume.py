@@ -81,7 +81,7 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             if summary["config"] != config.to_dict():
                 # The run is finished under the new max_epochs or patience as well: only the configuration changes.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}
-                write_summary(run_dir, summary)
+                summary = write_summary(run_dir, summary)
             # The file may have been damaged since.
             metrics_csv.write_rows(run_dir, state["callbacks"][EpochLog.__name__]["rows"])
             log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
