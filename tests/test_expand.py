@@ -98,3 +98,17 @@ def test_keys_that_only_go_together_may_be_swept_together() -> None:
 def test_a_key_that_is_taken_away_is_not_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"model.hidden_size: has no value"):
         compose(["~model.hidden_size", "model.parameter_budget=5000"])
+
+
+def test_ranges_of_floats_have_the_values_that_hydra_makes() -> None:
+    """Hydra adds the step again and again: the number of values cannot be computed from the ends."""
+    arguments = ["optimizer.lr=range(0.6,1.3,0.1)", "seed=range(8)"]
+    jobs = expand(arguments, [["optimizer.lr", "seed"]], 10_000)
+    assert len(jobs) == 8
+    assert jobs[-1][1] == "seed=7"
+
+
+def test_long_params_are_not_cut() -> None:
+    seeds = ",".join(map(str, range(150)))
+    sweep = compose_sweep([f"hydra.sweeper.params={{seed:'{seeds}'}}"])
+    assert [job.config.seed for job in sweep.jobs] == list(range(150))

@@ -77,7 +77,7 @@ def test_arguments_of_a_sweep_run_no_code(sweep: Path, argument: str) -> None:
     process = grulab(sweep.parent, "resume", "sweep")
     assert process.returncode == 2, process.stdout
     assert process.stderr.startswith("grulab: sweep/sweep.json: ")
-    assert "could run code" in process.stderr
+    assert "since it could run code" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (sweep.parent / "executed").exists()
     # A report follows no argument.
@@ -295,3 +295,27 @@ def test_a_spoilt_job_folder_is_a_failure_of_its_own(tmp_path: Path) -> None:
     shutil.rmtree(jobs[4])
     (jobs[2] / "summary.json").rmdir()
     assert grulab(tmp_path, "resume", "sweep").returncode == 0
+
+
+def test_a_done_job_may_lie_elsewhere(sweep: Path, tmp_path: Path) -> None:
+    """Only a job that is still to be written to needs a folder of its own."""
+    job = next(sweep.glob("000*"))
+    job.rename(tmp_path / "elsewhere")
+    job.symlink_to(tmp_path / "elsewhere")
+    process = grulab(sweep.parent, "resume", "sweep")
+    assert process.returncode == 0, process.stderr
+    assert "2 jobs: 2 done" in process.stdout
+
+
+def test_a_choice_in_a_folder_of_a_group_is_a_sweep_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "experiment" / "sub" / "e.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
+    arguments = ["--config-dir", "mine", "experiment=sub/e", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
+    process = grulab(tmp_path, "train", "-m", *arguments)
+    assert process.returncode == 0, process.stderr
+    refused = grulab(tmp_path, "resume", "sweep")
+    # All that has to be said again, in one command.
+    command = refused.stderr.rsplit("say it yourself: grulab ", 1)[1].split()
+    assert command[2:] == [f"--config-dir={tmp_path / 'mine'}", "experiment=sub/e"]
+    assert grulab(tmp_path, *command).returncode == 0

@@ -65,7 +65,7 @@ def _odd_word(words: Sequence[str]) -> str | None:
     if not words[-1]:
         return "the working directory does not exist any more; change to another one"
     odd = next((word for word in words if printable(word) != word), None)
-    return odd and f"{printable(odd)}: has a line break, a control character or a byte outside UTF-8; rename it"
+    return odd and f"{printable(odd)}: has a line break, a control character or a byte outside UTF-8"
 
 
 def _open_closed_streams() -> None:

@@ -24,6 +24,7 @@ from grulab.data.workers import refuse_missing_workers
 from grulab.internals.hydra import get_args_parser, raise_errors_silently
 from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
+from grulab.run_folder.full_disk import DiskFullError, explained_full_disk
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
@@ -161,14 +162,15 @@ def claimed_folder(key: str, folder: Path, overrides: Sequence[str]) -> Iterator
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     made = _make_folder(key, folder, overrides)
     is_new = made != folder or folder in missing
-    with lock(made):
-        try:
+    try:
+        with explained_full_disk(made), lock(made):
             yield made
-        except ConfigError:
-            if is_new and not {path.name for path in made.iterdir()} - _WRITTEN_BEFORE_A_RUN:
-                shutil.rmtree(made)
-                _remove_empty(missing)
-            raise
+    except (ConfigError, DiskFullError) as error:
+        harmless = _WRITTEN_BEFORE_A_RUN if isinstance(error, ConfigError) else {paths.LOCK}
+        if is_new and not {path.name for path in made.iterdir()} - harmless:
+            shutil.rmtree(made)
+            _remove_empty(missing)
+        raise
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -66,15 +66,13 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
     resume_run(config, run_dir)
 
 
-def continue_sweep(
-    sweep_dir: Path, overrides: Sequence[str], config_dir: str | None = None, plan: bool = False
-) -> None:
+def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None = None, plan: bool = False) -> None:
     """Resume a stopped sweep: run its stored command again in its folder.
 
     Args:
         sweep_dir: the sweep's folder.
         overrides: changes to the stored command.
-        config_dir: the folder of ``--config-dir``; the stored one is not followed.
+        folder: that of ``--config-dir``; the stored one is not followed.
         plan: whether to show the jobs and stop.
 
     Raises:
@@ -86,10 +84,10 @@ def continue_sweep(
 
     before = manifest.read(sweep_dir)
     assert before is not None
-    if folder := next((line for line in overrides if key_of(line) == "hydra.sweep.dir"), None):
-        raise ConfigError(f"{folder}: the sweep goes on in {display_path(sweep_dir)}; leave it out")
+    if own := next((line for line in overrides if key_of(line) == "hydra.sweep.dir"), None):
+        raise ConfigError(f"{own}: the sweep goes on in {display_path(sweep_dir)}; leave it out")
     refuse_reference("hydra.sweep.dir", sweep_dir)
-    flags = [f"{CONFIG_DIR}={config_dir}"] if config_dir is not None else []
+    flags = [f"{CONFIG_DIR}={folder}"] if folder is not None else []
     replaced = {key_of(line) for line in [*flags, *overrides]}
     kept = [word for word in before.arguments if key_of(word) not in replaced]
     refuse_foreign(kept, sweep_dir)

@@ -51,7 +51,7 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
                 print(f"warning: {line}")
             _run_jobs(args, words, sweep, sweep.folder, before)
         return
-    with claimed_folder(_DIR, sweep.folder, args.overrides) as folder, explained_full_disk(folder):
+    with claimed_folder(_DIR, sweep.folder, args.overrides) as folder:
         _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs))
 
 

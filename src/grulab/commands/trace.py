@@ -53,8 +53,9 @@ def _check_before_import(path: Path, sequence: int) -> None:
         read_checkpoint(checkpoint)
     except DamagedCheckpointError as error:
         raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
-    run_dir = checkpoint.resolve().parent.parent
+    folder = checkpoint.resolve().parent
+    run_dir = folder.parent
     summary = read_summary(run_dir)
-    if summary is not None:
+    if summary is not None and folder.name == paths.CHECKPOINTS:
         config = parse_stored(summary["config"], run_dir / paths.SUMMARY)
         refuse_no_sequence(build_task(config.data), sequence)

@@ -15,10 +15,9 @@ from grulab.commands.hydra_app import (
 from grulab.config.compose import compose_run
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
-from grulab.run_folder.full_disk import explained_full_disk
 
 PLAN = "--plan"
-_OF_A_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep")
+_OF_A_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,5 +53,5 @@ def main(arguments: Sequence[str]) -> None:
             "Without it, one run is made"
         )
     key = "hydra.run.dir"
-    with claimed_folder(key, Path(hydra_config.run_dir), args.overrides) as folder, explained_full_disk(folder):
+    with claimed_folder(key, Path(hydra_config.run_dir), args.overrides) as folder:
         call_hydra(args, with_folder(words, key, folder))

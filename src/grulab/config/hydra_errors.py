@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException
+from yaml import YAMLError
 
 from grulab.config.conf_dir import chosen_task, config_dir, groups
 from grulab.config.overrides import is_about_hydra, key_of
@@ -60,5 +61,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     text = re.sub(r" (reference_type|object_type)=\S+", "", f"{text} {cause}").strip()
     if any(line in text for line in overrides if "=" in line):
         return text
-    suspects = " ".join(filter(is_about_hydra, overrides)) or " ".join(overrides)
+    # A mistake in a file is named with its file and line, and --config-dir is no override of the user.
+    own = (
+        [] if isinstance(error, YAMLError) else [line for line in overrides if "hydra.searchpath=['file:" not in line]
+    )
+    suspects = " ".join(filter(is_about_hydra, own)) or " ".join(own)
+    if not suspects:
+        return text or type(error).__name__
     return f"{suspects}: Hydra cannot take it ({text or type(error).__name__})"

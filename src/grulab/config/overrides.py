@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -50,6 +51,12 @@ def refuse_reference(key: str, folder: Path) -> None:
     """
     if "${" in str(folder.absolute()):
         raise ConfigError(f"{key}={folder}: Hydra takes the ${{ in its path for a reference; rename the folder")
+
+
+def written(value: Any) -> str:
+    """Return a plain value as an override has it: ``null`` for None, ``true`` for True."""
+    constants = {None: "null", True: "true", False: "false"}
+    return constants[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def structure_of(overrides: Sequence[str]) -> tuple[str, ...]:

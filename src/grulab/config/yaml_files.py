@@ -15,17 +15,21 @@ _MAX_DEPTH = 100
 
 
 def refuse_odd_yaml(folder: Path) -> None:
-    """Check that every YAML file in a folder is a text of a possible size, also with its aliases written out.
+    """Check that the YAML files of a configuration are texts of a possible size, also with aliases written out.
+
+    Looks where Hydra does by default: in the folder and in those of its groups.
 
     Raises:
         ConfigError: naming the first that is not, and where.
     """
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(path for pattern in ("*", "*/*", "hydra/*/*") for path in folder.glob(f"{pattern}.yaml")):
         if problem := _problem(path):
             raise ConfigError(f"{printable(str(path))}: {problem}")
 
 
 def _problem(path: Path) -> str | None:
+    if path.is_dir() or not path.exists():
+        return None
     if not path.is_file():
         return "is not a regular file"
     if path.stat().st_size > _MAX_BYTES:

@@ -26,17 +26,17 @@ def open_regular(path: Path, max_bytes: int) -> BinaryIO:
         OSError: if it is of another kind, larger than ``max_bytes``, or cannot be read; ``strerror`` says which.
     """
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    status = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
     problem = None
     if not stat.S_ISREG(status.st_mode):
         problem = OSError(errno.EINVAL, f"is {_kind(status.st_mode)}, not a regular file", str(path))
     elif status.st_size > max_bytes:
         problem = OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than such a file can have", str(path))
     if problem is not None:
-        file.close()
+        os.close(descriptor)
         raise problem
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

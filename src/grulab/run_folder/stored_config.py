@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from grulab.config.hydra_errors import explain
-from grulab.config.overrides import parse_overrides, sets_value
+from grulab.config.overrides import parse_overrides, sets_value, written
 from grulab.config.parameter_budget import within_budget
 from grulab.config.parse import parse
 from grulab.config.same_run import flatten, refuse_another_run, unflatten
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.config.validation_messages import printable, shown_value
+from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
@@ -60,7 +60,11 @@ def stored_config(run_dir: Path) -> Config:
     composed = run_dir / paths.COMPOSED_CONFIG
     if composed.exists():
         # The run was stopped before it wrote summary.json, or summary.json was damaged later.
-        return within_budget(parse_stored(_composed_values(composed), composed))
+        try:
+            return within_budget(parse_stored(_composed_values(composed), composed))
+        except ConfigError:
+            if not any((run_dir / paths.CHECKPOINTS).glob("*.ckpt")):
+                raise
     if (run_dir / paths.CHECKPOINTS).is_dir():
         # These modules import torch; only a folder that has lost the other files needs them.
         from grulab.run_folder.checkpoint_file import KEY
@@ -105,7 +109,7 @@ def _filled_in(value: Any, values: Mapping[str, Any]) -> Any:
 
     def text_of(match: re.Match[str]) -> str:
         found = values.get(match[1])
-        if isinstance(found, list) or "${" in (text := shown_value(found)) or match[1] not in values:
+        if isinstance(found, list) or "${" in (text := written(found)) or match[1] not in values:
             raise ValueError(f"{value:.100}: refers to what is no plain value")
         return text
 

@@ -28,35 +28,36 @@ def expand(arguments: Sequence[str], zipped: Sequence[Sequence[str]] | None, max
         str(override.get_key_element()): override
         for override in OverridesParser.create().parse_overrides(list(arguments))
     }
-    counts = {key: _count(override) for key, override in overrides.items()}
-    for keys in zipped or []:
-        written = f"hydra.sweeper.zip=[{','.join(keys)}]"
-        for key in keys:
-            if counts.get(key, 1) < 2:
-                raise ConfigError(f"{written}: {key} is not swept, or goes side by side with others already")
-        if len({counts[key] for key in keys}) > 1:
-            many = ", ".join(f"{key} {counts[key]}" for key in keys)
-            raise ConfigError(f"{written}: side by side, keys need equally many values, but there are {many}")
-        for key in keys[1:]:
-            # No longer an axis of its own.
-            counts[key] = 1
-    if (jobs := math.prod(counts.values())) > max_jobs:
-        most = str(overrides[max(counts, key=lambda key: counts[key])].input_line)
+    zipped = zipped or []
+    about = {key: _about(override) for key, override in overrides.items()}
+    for keys in zipped:
+        for key in set(keys[1:]) & about.keys():
+            about[key] = 1
+    if (jobs := math.prod(about.values())) > max_jobs:
+        most = str(overrides[max(about, key=lambda key: about[key])].input_line)
         raise ConfigError(
             f"{printable(most)}: makes {jobs:,} jobs in all, and hydra.sweeper.max_jobs={max_jobs}; "
             "name fewer values, or raise it"
         )
     values = {key: _values(override) for key, override in overrides.items()}
     axes: dict[str, list[tuple[str, ...]]] = {key: [(line,) for line in lines] for key, lines in values.items()}
-    for keys in zipped or []:
+    for keys in zipped:
+        written = f"hydra.sweeper.zip=[{','.join(keys)}]"
+        for key in keys:
+            if len(axes.get(key, [])) < 2:
+                raise ConfigError(f"{written}: {key} is not swept, or goes side by side with others already")
+        counts = {key: len(values[key]) for key in keys}
+        if len(set(counts.values())) > 1:
+            many = ", ".join(f"{key} {count}" for key, count in counts.items())
+            raise ConfigError(f"{written}: side by side, keys need equally many values, but there are {many}")
         axes[keys[0]] = list(zip(*(values[key] for key in keys), strict=True))
         for key in keys[1:]:
             del axes[key]
     return [list(itertools.chain(*point)) for point in itertools.product(*axes.values())]
 
 
-def _count(override: Override) -> int:
-    """Return the number of values of an override, without making them.
+def _about(override: Override) -> int:
+    """Return the number of values of an override without making them: of a range of floats, give or take one.
 
     Raises:
         ConfigError: if they cannot be counted.

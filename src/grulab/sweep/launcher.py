@@ -76,8 +76,8 @@ def launch(
     for progress in everything:
         progress.score = result_of(progress.folder, progress.job.config)
         progress.state = "pending" if progress.score is None else "done before"
-        if obstacle := obstacle_in(progress.folder):
-            progress.state, progress.score, progress.cause = "failed", None, obstacle
+        if progress.score is None and (obstacle := obstacle_in(progress.folder)):
+            progress.state, progress.cause = "failed", obstacle
             print(f"failed  {progress.job.folder}  {obstacle}")
         if progress.state == "pending":
             todo.append(progress)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from grulab.config.overrides import is_about_hydra
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
 from grulab.config.validation_messages import dotted, printable, remedy, shown_value
 from grulab.config_error import ConfigError
@@ -21,7 +22,6 @@ from grulab.run_folder.regular_file import MAX_JSON_BYTES, read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
-from grulab.sweep.stored_arguments import sets_key_of_run
 
 _PUT_BACK = "put it back, or name another hydra.sweep.dir"
 _SAY_SO = "put it back, or say so on the command line"
@@ -160,7 +160,7 @@ def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
     """Check what the rows of the jobs say beside their configurations.
 
     Raises:
-        ValueError: if numbers or folders repeat, a folder lies elsewhere, or an override does more than set a key.
+        ValueError: if numbers or folders repeat, a folder lies elsewhere, or an override is a flag or Hydra's own.
     """
     for name, values in (("number", [row["number"] for row in rows]), ("folder", [row["folder"] for row in rows])):
         if len(set(values)) < len(values):
@@ -169,7 +169,8 @@ def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
         parts = PurePosixPath(row["folder"]).parts
         if not parts or row["folder"] != printable(row["folder"]) or "/" in parts or ".." in parts:
             raise ValueError(f"job {row['number']} has the folder {printable(row['folder'])}")
-        if foreign := next((line for line in row["overrides"] if not sets_key_of_run(line)), None):
+        # The launcher composes none that differ from those of the command; a report prints them.
+        if foreign := next((line for line in row["overrides"] if line.startswith("-") or is_about_hydra(line)), None):
             raise ValueError(f"job {row['number']} has the override {printable(foreign)}")
 
 

@@ -1,5 +1,6 @@
 """The status of a job, read from its folder: pending, running, interrupted, failed or done."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +83,23 @@ def cause_of(folder: Path, config: Config) -> str:
 
 def obstacle_in(folder: Path) -> str | None:
     """Return what keeps a job from writing to its folder, or None."""
-    if folder.is_symlink():
-        return "its folder is a link, and a sweep writes in folders of its own"
-    if folder.exists() and not folder.is_dir():
-        return "its folder is a file"
     try:
+        if folder.is_symlink():
+            return "its folder is a link, and a sweep writes in folders of its own"
+        if folder.exists() and not folder.is_dir():
+            return "its folder is a file"
         refuse_odd_kinds(paths.written_files(folder), paths.written_folders(folder))
     except ConfigError as error:
         return str(error)
+    except OSError as error:
+        return f"its folder cannot be read ({error.strerror})"
     return None
 
 
 def _problem(folder: Path) -> str | None:
     if obstacle := obstacle_in(folder):
         return obstacle
-    if (folder / paths.SUMMARY).exists() and read_summary(folder) is None:
+    if os.path.lexists(folder / paths.SUMMARY) and read_summary(folder) is None:
         return f"{paths.SUMMARY} cannot be read"
     return None
 

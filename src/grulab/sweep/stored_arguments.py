@@ -36,6 +36,7 @@ _HYDRA_KEYS = {
     "hydra.sweep.dir",
     "hydra.sweep.subdir",
     "hydra.job.config.override_dirname.exclude_keys",
+    "hydra.job.chdir",
     "hydra.verbose",
 }
 _NAME = re.compile(r"[\w.-]+")
@@ -51,21 +52,21 @@ def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
         sweep_dir: the sweep's folder.
 
     Raises:
-        ConfigError: naming the first that could do more.
+        ConfigError: naming all that could do more.
     """
-    for argument in arguments:
-        if not _is_harmless(argument):
-            shown = shlex.quote(printable(argument))
-            raise ConfigError(
-                f"{sweep_dir / paths.SWEEP}: {shown} could run code, so a file's word is not enough; if you trust "
-                f"it, say it yourself: grulab resume {display_path(sweep_dir)} {shown}"
-            )
+    refused = [argument for argument in arguments if not _is_harmless(argument)]
+    if refused:
+        shown = " ".join(shlex.quote(printable(argument)) for argument in refused)
+        raise ConfigError(
+            f"{sweep_dir / paths.SWEEP}: {shown} is not taken from a file, since it could run code; if you trust it, "
+            f"say it yourself: grulab resume {display_path(sweep_dir)} {shown}"
+        )
 
 
-def sets_key_of_run(argument: str) -> bool:
+def _sets_key_of_run(argument: str) -> bool:
     """Return whether a stored argument only sets a key of the run, or chooses one of the files in conf/ for it."""
-    override = None if argument.startswith("-") else _parse(argument)
-    if override is None or override.package is not None or is_about_hydra(argument):
+    override = _parse(argument)
+    if override is None or override.package is not None:
         return False
     return _is_plain_choice(override) if _is_group(key_of(argument)) else all(map(_is_plain, _values(override)))
 
@@ -76,7 +77,7 @@ def _is_harmless(argument: str) -> bool:
         return flag == CONFIG_NAME and _NAME.fullmatch(name) is not None
     if _RESOLVER.search(argument):
         return False
-    return _sets_key_of_sweep(argument) if is_about_hydra(argument) else sets_key_of_run(argument)
+    return _sets_key_of_sweep(argument) if is_about_hydra(argument) else _sets_key_of_run(argument)
 
 
 def _sets_key_of_sweep(argument: str) -> bool:
@@ -85,7 +86,8 @@ def _sets_key_of_sweep(argument: str) -> bool:
         return False
     if key in _HYDRA_GROUPS:
         return _is_plain_choice(override)
-    return key in _HYDRA_KEYS and all(map(_is_plain, _values(override)))
+    is_known = key in _HYDRA_KEYS or key.startswith("hydra.sweeper.params.")
+    return is_known and all(map(_is_plain, _values(override)))
 
 
 def _parse(argument: str) -> Override | None:

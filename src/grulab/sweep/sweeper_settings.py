@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from grulab.config.overrides import written
 from grulab.config.parse import parse_section
 from grulab.config.validation_messages import shown_value
 from grulab.field_types import STRICT, Count, Plain
@@ -41,7 +42,7 @@ class GridSettings:
     @property
     def swept(self) -> list[str]:
         """The values of ``params`` as overrides."""
-        return [f"{key}={shown_value(values)}" for key, values in (self.params or {}).items()]
+        return [f"{key}={written(values)}" for key, values in (self.params or {}).items()]
 
 
 _SCHEMA: TypeAdapter[GridSettings] = TypeAdapter(GridSettings)

@@ -1,5 +1,6 @@
 """Handle the signals that ask a process to end or to pause."""
 
+import os
 import signal
 import threading
 import time
@@ -69,14 +70,21 @@ def handle_signals(handler: Handler, signums: Iterable[signal.Signals] = SIGNALS
 
 @contextmanager
 def delayed_signals() -> Iterator[None]:
-    """Let the first signal that comes in this context act at its end, by the handler from before.
+    """Let the first signal that comes in this context act at its end, by the handler from before; a second one exits.
 
     Unlike :func:`blocked_signals` this works beside threads, which receive a signal that only this thread blocks, and
     the mask of a child process stays as it is.
     """
     came: list[int] = []
+    repeats = RepeatFilter()
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if not repeats.is_repeat() and came:
+            os._exit(Interrupted(signum).exit_code)
+        came.append(signum)
+
     try:
-        with handle_signals(lambda signum, frame: came.append(signum)):
+        with handle_signals(note):
             yield
     finally:
         for signum in came[:1]:

@@ -170,7 +170,7 @@ def _refuse_nan(content: Mapping[str, Any]) -> None:
         tensor = torch.as_tensor(value)
         is_moment = "exp_avg" in key
         if bool(tensor.isnan().any()) or not (is_moment or bool(tensor.isfinite().all())):
-            raise _OddError(key, "is not a finite number")
+            raise _OddError(key, "is not a finite number, which a diverged training leaves too")
 
 
 def _equal(section: str, expected: Mapping[str, Any], found: Any, but: tuple[str, ...]) -> None:

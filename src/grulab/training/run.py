@@ -63,7 +63,7 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
     find_accelerator(config)
     refuse_missing_workers(config.data.num_workers)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with lock(run_dir):
+    with explained_full_disk(run_dir), lock(run_dir):
         return begin(config, run_dir)
 
 

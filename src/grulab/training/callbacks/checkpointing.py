@@ -1,5 +1,6 @@
 """The callback that writes best.ckpt and last.ckpt during training."""
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,7 +96,8 @@ class Checkpointer(Checkpoint):
             DamagedCheckpointError: if the file is damaged, or holds a later epoch: the run crashed after that epoch
                 and was resumed with a smaller ``max_epochs``, so the epoch is not trained again.
         """
-        content = load(self._folder / BEST)
+        # This run has written it, so it is no larger than this run's memory.
+        content = load(self._folder / BEST, sys.maxsize)
         if content[KEY]["epochs"] != self.best_epoch:
             raise DamagedCheckpointError(
                 f"{self._folder / BEST}: holds epoch {content[KEY]['epochs']}, but the best so far is "
