@@ -66,6 +66,17 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         "--experimental-rerun=x.pickle",
         "--config-name=../x",
         "name=${oc.env:HOME}",
+        "name=${data.task}${data.task}",
+        "hydra.sweeper.params={experiment: '../../x'}",
+        "hydra.sweeper.params.experiment='../../x'",
+        f"hydra.sweeper.params={{'+hydra.callbacks.x': '{CALL}'}}",
+        "hydra.sweeper.params._target_=pandas.read_pickle",
+        "hydra.sweeper.max_jobs=1000000000",
+        "hydra.sweep.subdir='${oc.env:HOME}'",
+        "hydra/launcher=basic",
+        "hydra/job_logging=default",
+        "hydra.output_subdir=../elsewhere",
+        f"data.frequencies=[{','.join(10_000 * ['0.1'])}]",
     ],
 )
 def test_arguments_of_a_sweep_run_no_code(sweep: Path, argument: str) -> None:
@@ -76,7 +87,7 @@ def test_arguments_of_a_sweep_run_no_code(sweep: Path, argument: str) -> None:
     edit(sweep / "sweep.json", lambda content: content["arguments"].append(argument))
     process = grulab(sweep.parent, "resume", "sweep")
     assert process.returncode == 2, process.stdout
-    assert process.stderr.startswith("grulab: sweep/sweep.json: ")
+    assert process.stderr.startswith("grulab: sweep/sweep.json: "), process.stderr[:300]
     assert "since it could run code" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (sweep.parent / "executed").exists()
@@ -319,3 +330,74 @@ def test_a_choice_in_a_folder_of_a_group_is_a_sweep_like_others(tmp_path: Path) 
     command = refused.stderr.rsplit("say it yourself: grulab ", 1)[1].split()
     assert command[2:] == [f"--config-dir={tmp_path / 'mine'}", "experiment=sub/e"]
     assert grulab(tmp_path, *command).returncode == 0
+
+
+def test_nothing_is_written_below_a_link_in_a_sweep(sweep: Path, tmp_path: Path) -> None:
+    """Neither by our launcher nor by another one, which would not look."""
+    shutil.rmtree(sweep)
+    (tmp_path / "victim").mkdir()
+    arguments = [
+        "train",
+        "-m",
+        *SMALL,
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir='a/${hydra.job.num}'",
+    ]
+    assert grulab(tmp_path, *arguments).returncode == 0
+    shutil.rmtree(sweep / "a")
+    (sweep / "a").symlink_to(tmp_path / "victim")
+    for launcher in ("local", "basic"):
+        process = grulab(tmp_path, "resume", "sweep", f"hydra/launcher={launcher}")
+        assert process.returncode in (1, 2)
+        assert "its folder is a link" in process.stdout + process.stderr
+        assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    process = grulab(tmp_path / "empty", "train", "-m", "seed=0,1", "hydra.sweep.subdir='../x${hydra.job.num}'")
+    assert process.returncode == 2
+    assert "the folder ../x0 is outside the sweep's" in process.stderr
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_sweep_json_without_jobs_is_another_sweep(sweep: Path) -> None:
+    edit(sweep / "sweep.json", lambda content: content.update(jobs=[]))
+    process = grulab(sweep.parent, "resume", "sweep")
+    assert process.returncode == 2
+    assert "has 0 jobs, and this command makes 2" in process.stderr
+
+
+def test_a_linked_checkpoint_leads_no_trace_elsewhere(run: Run, tmp_path: Path) -> None:
+    run("victim")
+    run("run")
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    best.unlink()
+    best.symlink_to(tmp_path / "victim" / "checkpoints" / "best.ckpt")
+    with pytest.raises(ConfigError, match=r"best.ckpt: is a link"):
+        trace(tmp_path / "run")
+    assert not (tmp_path / "victim" / "trace").exists()
+
+
+@pytest.mark.parametrize("value", ["1e9", "inf", "nan", "-1e300"])
+def test_odd_numbers_in_a_table_are_no_curve(run: Run, tmp_path: Path, value: str) -> None:
+    run("run")
+    path = tmp_path / "run" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[5] = value
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    assert "Training trace" in (trace(tmp_path / "run") / "trace.md").read_text()
+
+
+def test_what_is_printed_has_no_escapes(sweep: Path) -> None:
+    edit(sweep / "sweep.json", lambda content: content["versions"].update(torch="\x1b[31m2.0\x07"))
+    process = grulab(sweep.parent, "resume", "sweep")
+    assert process.returncode == 0, process.stderr
+    assert "\\x1b[31m2.0\\x07" in process.stdout
+    assert "\x1b" not in process.stdout
+    edit(sweep / "sweep.json", lambda content: content["arguments"].append("--evil\x1b[31m\n"))
+    process = grulab(sweep.parent, "report", "sweep")
+    assert (process.returncode, process.stderr.count("\n")) == (2, 1)
+    assert "\x1b" not in process.stderr

@@ -158,5 +158,5 @@ def _completion(arguments: list[str]) -> list[str]:
 
 def _refuse(message: str, code: int = 2) -> int:
     for line in message.splitlines():
-        print(f"grulab: {line}", file=sys.stderr)
+        print(f"grulab: {printable(line)}", file=sys.stderr)
     return code

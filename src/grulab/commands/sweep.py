@@ -1,6 +1,7 @@
 """``grulab train -m``: check the jobs of a sweep, run them and write the report."""
 
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
 from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
 from grulab.sweep.plan_table import print_plan
+from grulab.sweep.status import obstacle_in
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted
 
@@ -37,8 +39,10 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
     _check_machine_of_jobs(sweep)
     asked = {key_of(line) for line in args.overrides}
     before = manifest.read(sweep.folder) if _DIR in asked else None
-    if before is not None and before.jobs and sweep.jobs:
+    if before is not None and sweep.jobs:
         manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs, asked)
+    if sweep.settings is None:
+        _refuse_obstacles(sweep)
     if plan:
         print_plan(sweep, Console())
         return
@@ -70,9 +74,17 @@ def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, bef
         raise
     except Exception:
         # Jobs may have results although the sweep failed.
-        _report_on(folder)
+        with suppress(ConfigError):
+            _report_on(folder)
         raise
     _report_on(folder)
+
+
+def _refuse_obstacles(sweep: Sweep) -> None:
+    """Check the folders of the jobs, which Hydra's other launchers write to without a look; ours does so itself."""
+    for job in sweep.jobs:
+        if obstacle := obstacle_in(sweep.folder / job.folder, sweep.folder):
+            raise ConfigError(f"{sweep.folder / job.folder}: {obstacle}")
 
 
 def _resume_command(args: Namespace, folder: Path) -> str:

@@ -53,7 +53,7 @@ def _check_before_import(path: Path, sequence: int) -> None:
         read_checkpoint(checkpoint)
     except DamagedCheckpointError as error:
         raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
-    folder = checkpoint.resolve().parent
+    folder = checkpoint.absolute().parent
     run_dir = folder.parent
     summary = read_summary(run_dir)
     if summary is not None and folder.name == paths.CHECKPOINTS:

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from grulab.config.conf_dir import chosen_task, config_dir, groups
 from grulab.config.hydra_errors import explain
-from grulab.config.overrides import key_of, parse_overrides, split_override
+from grulab.config.overrides import key_of, parse_overrides, sets_value, split_override
 from grulab.config.parameter_budget import within_budget
 from grulab.config.parse import parse
 from grulab.config.same_run import flatten, unflatten
@@ -96,6 +96,10 @@ def compose_with_hydra(config_name: str, overrides: Sequence[str]) -> DictConfig
     Raises:
         ConfigError: for what Hydra raises for odd values of its own keys, which is of any kind.
     """
+    for override in parse_overrides(overrides):
+        is_choice = not sets_value(override) and "." not in (override.key_or_group or "")
+        if is_choice and ".." in re.split(r"[/,\[\]\s]", str(override.value())):
+            raise ConfigError(f"{override.input_line}: has a path; a choice is a file in conf/ or in --config-dir")
     try:
         with warnings.catch_warnings():
             # A folder of hydra.searchpath that does not exist.

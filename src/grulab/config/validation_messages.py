@@ -58,7 +58,7 @@ def remedy(mistake: Mapping[str, Any]) -> str:
 
 def dotted(location: Sequence[str | int]) -> str:
     """Return the location of a value as a dotted key: ``data.frequencies[1]``."""
-    return re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location)))
+    return printable(re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location))))
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,8 @@ from grulab.sweep.status import cause_of, planned_status_of
 _NOT_SWEPT = {"name", "seed"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
+# Those that the command of a single job needs too.
+_FLAGS = ("--config-dir=", "--config-name=")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     members = known.jobs if known and known.jobs else _found_jobs(sweep_dir)
     if not members:
         raise ConfigError(f"{sweep_dir}: is not a sweep's folder: no folder in it is a job's")
-    flags = [word for word in known.arguments if word.startswith("--")] if known else []
+    flags = (
+        [word for word in known.arguments if word.startswith(("--config-dir=", "--config-name="))] if known else []
+    )
     records = [_record(sweep_dir / job.folder, job, flags) for job in members]
     values = [{key: _plain(value) for key, value in flatten(job.config.to_dict()).items()} for job in members]
     swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))

@@ -28,6 +28,8 @@ REPORT = "trace.md"
 PICTURE = "hidden_states.png"
 _EVENTS = "events.out.tfevents.*"
 _ROWS = 16
+# Of the batch that is shown.
+_MAX_VALUES = 10**6
 _COLUMNS = 8
 
 
@@ -45,7 +47,7 @@ def trace(path: Path | str, sequence: int = 0, console: Console | None = None) -
     Raises:
         ConfigError: if the path holds no checkpoint, or the test split has no sequence with this index.
     """
-    trained = load_trained(find_checkpoint(Path(path)).resolve())
+    trained = load_trained(find_checkpoint(Path(path)).absolute())
     refuse_no_sequence(trained.task, sequence)
     run_dir = trained.path.parent.parent
     is_in_run = (run_dir / paths.METRICS).is_file()
@@ -75,7 +77,9 @@ def _test_batch(trained: Trained, indices: np.ndarray[Any, np.dtype[np.int64]]) 
 
 def _data_flow(trained: Trained) -> Section:
     data, gru = trained.config.data, trained.module.model.gru
-    batch = _test_batch(trained, np.arange(min(data.batch_size, trained.task.size("test"))))
+    of_a_sequence = trained.task.length_range[1] * trained.task.num_features
+    count = min(data.batch_size, trained.task.size("test"), max(1, _MAX_VALUES // of_a_sequence))
+    batch = _test_batch(trained, np.arange(count))
     packed = pack_padded_sequence(batch.x, batch.lengths, batch_first=True, enforce_sorted=False)
     states, last = trained.module.model.hidden_states(batch.x, batch.lengths)
     logits = trained.module.model.head(last)

@@ -1,5 +1,7 @@
 """The training trace: a table of the epochs, with a remark on the numbers of each."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from grulab.report.sections import Section
@@ -26,7 +28,16 @@ def training_section(epochs: pd.DataFrame | None, chance: float, ceiling: float 
         return Section(title, f"Not known: there is no {paths.METRICS} beside this checkpoint, or it is damaged.")
     if epochs.empty:
         return Section(title, f"Not known: {paths.METRICS} has no epoch yet.")
-    remarks = observe(epochs, chance, ceiling)
+    text = (
+        f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling_in_words(ceiling)}); "
+        f"epoch {used_epoch} is traced."
+    )
+    shown = list(range(len(epochs)))
+    if len(shown) > _ROWS:
+        text += f" The first and last {_ROWS // 2} of {len(shown)} epochs."
+        shown = [*shown[: _ROWS // 2], *shown[-_ROWS // 2 :]]
+    remarks = observe(epochs, chance, ceiling, shown)
+    epochs = epochs.iloc[shown]
     rows = pd.DataFrame(
         {
             "epoch": epochs["epoch"],
@@ -38,26 +49,21 @@ def training_section(epochs: pd.DataFrame | None, chance: float, ceiling: float 
             "observation": remarks,
         }
     )
-    text = (
-        f"Validation accuracy between chance ({chance:.3f}) and ceiling ({ceiling_in_words(ceiling)}); "
-        f"epoch {used_epoch} is traced."
-    )
-    if len(rows) > _ROWS:
-        text += f" The first and last {_ROWS // 2} of {len(rows)} epochs."
-        rows = pd.concat([rows.head(_ROWS // 2), rows.tail(_ROWS // 2)])
     return Section(title, text, rows)
 
 
 def bar(accuracy: float) -> str:
     """Return an accuracy as a text bar, which is full at 1."""
-    full = round(_BAR * accuracy)
+    full = round(_BAR * min(max(accuracy, 0), 1))
     return "█" * full + "░" * (_BAR - full)
 
 
-def observe(epochs: pd.DataFrame, chance: float, ceiling: float | None) -> list[str]:
-    """Return a remark on each row of metrics.csv, compared with the rows before it."""
+def observe(
+    epochs: pd.DataFrame, chance: float, ceiling: float | None, positions: Sequence[int] | None = None
+) -> list[str]:
+    """Return a remark on rows of metrics.csv, by default on all, each compared with the rows before it."""
     remarks = []
-    for position in range(len(epochs)):
+    for position in range(len(epochs)) if positions is None else positions:
         row, before = epochs.iloc[position], epochs.iloc[:position]
         remarks.append("; ".join(_remarks(row, before, chance, ceiling)))
     return remarks

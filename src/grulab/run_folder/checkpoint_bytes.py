@@ -1,17 +1,22 @@
 """Find the file of a checkpoint, read its bytes and check them, without importing torch."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import BEST, CHECKPOINTS
-from grulab.run_folder.regular_file import read_regular
+from grulab.run_folder.regular_file import open_regular, refuse_odd_kinds
 
 # Number of hexadecimal digits of the checksum at the end of a checkpoint.
 DIGITS = 64
 # A model of 65,536 units has some 300 GB of weights and moments; what a run can hold is checked by its configuration.
 MAX_BYTES = 2**33
+# Of a file without a checksum, which is opened to say what it asks for.
+_MAX_BYTES_OF_OTHERS = 2**26
+_BLOCK = 2**20
 
 
 class DamagedCheckpointError(RuntimeError):
@@ -29,6 +34,8 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         return path
     best = path / CHECKPOINTS / BEST
+    # The trace is written beside it, and a link would lead elsewhere.
+    refuse_odd_kinds([best], [best.parent])
     if not best.is_file():
         raise ConfigError(f"{path}: holds no {CHECKPOINTS}/{BEST}; name a run's folder or a .ckpt")
     return best
@@ -47,12 +54,29 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, bool
         FileNotFoundError: if the file does not exist.
     """
     try:
-        data = read_regular(path, max_bytes)
+        file = open_regular(path, max_bytes)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    has_checksum = re.fullmatch(rb"[0-9a-f]{64}", data[-DIGITS:]) is not None
-    if has_checksum and data[-DIGITS:] != checksum(data[:-DIGITS]):
-        raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
-    return data, has_checksum
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - DIGITS))
+        found = file.read(DIGITS)
+        has_checksum = re.fullmatch(rb"[0-9a-f]{64}", found) is not None
+        if not has_checksum and size > _MAX_BYTES_OF_OTHERS:
+            raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: it has no checksum")
+        # Before it is read into memory: a file of any size can be made in no time.
+        if has_checksum and found != _checksum_of(file, size - DIGITS):
+            raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
+        file.seek(0)
+        return file.read(size), has_checksum
+
+
+def _checksum_of(file: BinaryIO, size: int) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr")
+# Beyond any metric, step or second; what is not finite is not below it either.
+_LARGEST = 1e18
 COLUMNS = ("epoch", "step", *CURVES, "seconds")
 
 
@@ -35,7 +37,7 @@ def write_rows(run_dir: Path, rows: list[dict[str, float]]) -> None:
 def count_rows(run_dir: Path) -> int:
     """Return the number of epochs in the file; 0 if there is no file."""
     try:
-        return max(0, len(read_regular(run_dir / paths.METRICS, MAX_TABLE_BYTES).splitlines()) - 1)
+        return max(0, read_regular(run_dir / paths.METRICS, MAX_TABLE_BYTES).count(b"\n") - 1)
     except FileNotFoundError:
         return 0
 
@@ -53,8 +55,10 @@ def read_table(run_dir: Path) -> "pd.DataFrame | None":
         return None
     if tuple(table.columns) != COLUMNS or table.isna().any(axis=None):
         return None
-    is_of_numbers = table.empty or all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS)
-    return table if is_of_numbers else None
+    if table.empty:
+        return table
+    is_of_numbers = all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS)
+    return table if is_of_numbers and bool((table.abs() < _LARGEST).all(axis=None)) else None
 
 
 def read_column(run_dir: Path, name: str) -> list[float]:

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 
 # The limits are far above the sizes that files of a run or a sweep can have.
-MAX_JSON_BYTES = 2**28
-MAX_TABLE_BYTES = 2**30
+MAX_JSON_BYTES = 2**22
+MAX_TABLE_BYTES = 2**26
 
 
 def open_regular(path: Path, max_bytes: int) -> BinaryIO:
@@ -52,6 +53,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 
 def create(path: Path) -> BinaryIO:
     """Create a file for writing in place of what has this name; a link is replaced, and not followed."""
+    refuse_odd_kinds([path] if path.is_dir() and not path.is_symlink() else [], [])
     path.unlink(missing_ok=True)
     return path.open("xb")
 
@@ -69,7 +71,9 @@ def refuse_odd_kinds(files: Iterable[Path], folders: Iterable[Path]) -> None:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             if not is_right(mode):
-                raise ConfigError(f"{path}: is {_kind(mode)}, and grulab writes {expected} there; remove it")
+                raise ConfigError(
+                    f"{printable(str(path))}: is {_kind(mode)}, and grulab writes {expected} there; remove it"
+                )
 
 
 def _kind(mode: int) -> str:

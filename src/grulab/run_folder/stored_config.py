@@ -25,7 +25,7 @@ from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.summary import read_summary
 from grulab.tasks.registry import find_task
 
-_MAX_YAML_BYTES = 2**20
+_MAX_YAML_BYTES = 2**16
 # Of a value with the values of other keys in it.
 _MAX_TEXT = 1000
 
@@ -98,7 +98,7 @@ def _composed_values(path: Path) -> dict[str, Any]:
             raise ValueError("holds no group of keys")
         flat = flatten(values)
         return unflatten({key: _filled_in(value, flat) for key, value in flat.items()})
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         cause = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read ({printable(str(cause))}); begin anew with grulab train") from None
 

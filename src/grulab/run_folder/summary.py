@@ -34,6 +34,9 @@ _LIBRARIES = (
 )
 
 
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
 class _Error(TypedDict):
     type: str
     message: str
@@ -50,15 +53,15 @@ class _Schema(TypedDict):
     monitor: Literal["val/accuracy", "val/loss"]
     metrics: dict[Annotated[str, Field(pattern="/")], float]
     error: NotRequired[_Error | None]
-    parameters: NotRequired[Annotated[int, Field(ge=0, lt=2**63)] | None]
+    parameters: NotRequired[_Count | None]
     backend: NotRequired[Literal["fused", "torch"] | None]
     seconds: NotRequired[float]
     started: NotRequired[str]
-    resumed: NotRequired[int]
+    resumed: NotRequired[_Count]
     chance: NotRequired[float]
     ceiling: NotRequired[float | None]
-    best_epoch: NotRequired[int]
-    epochs: NotRequired[int]
+    best_epoch: NotRequired[_Count]
+    epochs: NotRequired[_Count]
     sequences_per_second: NotRequired[float]
     padding: NotRequired[float]
 
@@ -146,6 +149,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     if content.get("checksum", _checksum(content)) != _checksum(content):
         return None
     is_whole = content.keys() >= _KEYS_OF_A_RESULT and content["metrics"].keys() >= _METRICS_OF_A_RESULT
+    is_whole &= content.get("parameters") is not None
     return cast(dict[str, Any], content) if is_whole or content["status"] != "done" else None
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -108,6 +108,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             names = [job_folder(number, point, constant) for number, point in enumerate(points)]
         else:
             names = [_subdir(number, point, about_hydra, config_name) for number, point in enumerate(points)]
+        _refuse_folders_elsewhere(names, hydra.subdir)
         _refuse_shared_folders(names, hydra.subdir)
         _refuse_same_runs(configs, points)
         jobs = [Job(*parts) for parts in zip(range(len(points)), names, points, configs, strict=True)]
@@ -207,6 +208,13 @@ def _constant(jobs: list[list[str]]) -> list[str]:
             key, value = split_override(override)
             values.setdefault(key, set()).add(value)
     return [key for key, different in values.items() if len(different) == 1]
+
+
+def _refuse_folders_elsewhere(names: list[str], subdir: str) -> None:
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not parts or "/" in parts or ".." in parts:
+            raise ConfigError(f"hydra.sweep.subdir={subdir}: the folder {name} is outside the sweep's; name another")
 
 
 def _refuse_shared_folders(names: list[str], subdir: str) -> None:

@@ -76,7 +76,7 @@ def launch(
     for progress in everything:
         progress.score = result_of(progress.folder, progress.job.config)
         progress.state = "pending" if progress.score is None else "done before"
-        if progress.score is None and (obstacle := obstacle_in(progress.folder)):
+        if progress.score is None and (obstacle := obstacle_in(progress.folder, sweep_dir)):
             progress.state, progress.cause = "failed", obstacle
             print(f"failed  {progress.job.folder}  {obstacle}")
         if progress.state == "pending":

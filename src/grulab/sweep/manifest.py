@@ -18,11 +18,13 @@ from grulab.field_types import Plain
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import MAX_JSON_BYTES, read_regular
+from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
+from grulab.sweep.stored_arguments import MAX_CHARACTERS
 
+_MAX_BYTES = 2**26
 _PUT_BACK = "put it back, or name another hydra.sweep.dir"
 _SAY_SO = "put it back, or say so on the command line"
 
@@ -135,8 +137,10 @@ def find(sweep_dir: Path, number: int) -> Job | None:
 def _content(sweep_dir: Path) -> _Schema | None:
     path = sweep_dir / paths.SWEEP
     try:
-        content = _SCHEMA.validate_python(json.loads(read_regular(path, MAX_JSON_BYTES)), strict=True)
+        content = _SCHEMA.validate_python(json.loads(read_regular(path, _MAX_BYTES)), strict=True)
         _refuse_odd_rows(content["jobs"])
+        if any(word != printable(word) for word in content["arguments"]):
+            raise ValueError("an argument has characters that cannot be shown")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -172,6 +176,8 @@ def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
         # The launcher composes none that differ from those of the command; a report prints them.
         if foreign := next((line for line in row["overrides"] if line.startswith("-") or is_about_hydra(line)), None):
             raise ValueError(f"job {row['number']} has the override {printable(foreign)}")
+    if any(len(line) > MAX_CHARACTERS or line != printable(line) for row in rows for line in row["overrides"]):
+        raise ValueError("an override is too long, or has characters that cannot be shown")
 
 
 def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
@@ -239,17 +245,21 @@ def what_changed(manifest: Manifest) -> list[str]:
     lines = []
     now = git_state()
     if manifest.git != now:
-        lines.append(f"the code has changed since the sweep began: it was {_state(manifest.git)}, now {_state(now)}")
+        was = printable(_state(manifest.git))
+        lines.append(f"the code has changed since the sweep began: it was {was}, now {_state(now)}")
     for name, version in versions().items():
         if manifest.versions.get(name) != version:
-            lines.append(
-                f"{name} has changed since the sweep began: it was {manifest.versions.get(name)}, now {version}"
-            )
+            was = printable(str(manifest.versions.get(name)))
+            lines.append(f"{name} has changed since the sweep began: it was {was}, now {version}")
     return lines
 
 
 def _job(content: _Schema, row: _Row, path: Path) -> Job:
-    config = parse_stored(unflatten(content["config"] | row["config"]), path)
+    try:
+        values = unflatten(content["config"] | row["config"])
+    except TypeError:
+        raise ConfigError(f"{path}: job {row['number']} has a key that is both a value and a group") from None
+    config = parse_stored(values, path)
     if row["config_hash"] != config.hash():
         raise ConfigError(f"{path}: job {row['number']} is damaged: its config_hash is not that of its config")
     return Job(row["number"], row["folder"], row["overrides"], config)

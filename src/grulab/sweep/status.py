@@ -14,6 +14,9 @@ from grulab.run_folder.paths import display_path
 from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.summary import mark_failed, read_summary
 
+# A cause is one line of a table.
+_MAX_CAUSE = 300
+
 
 def status_of(run_dir: Path) -> str:
     """Return the status of a job: "running" in summary.json means "interrupted" if no process holds the lock."""
@@ -78,13 +81,19 @@ def cause_of(folder: Path, config: Config) -> str:
     error = (read_summary(folder) or {}).get("error")
     if not error:
         return f"left no summary; see {display_path(folder / paths.RUN_LOG)}"
-    return printable(f"{error['type']}: {(error['message'].splitlines() or [''])[0]}")
+    return printable(f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"[:_MAX_CAUSE])
 
 
-def obstacle_in(folder: Path) -> str | None:
-    """Return what keeps a job from writing to its folder, or None."""
+def obstacle_in(folder: Path, sweep_dir: Path | None = None) -> str | None:
+    """Return what keeps a job from writing to its folder, or None.
+
+    Args:
+        folder: of the job.
+        sweep_dir: the sweep's folder; no folder between the two may be a link either.
+    """
+    between = [parent for parent in folder.parents if sweep_dir is not None and sweep_dir in parent.parents]
     try:
-        if folder.is_symlink():
+        if any(path.is_symlink() for path in (folder, *between)):
             return "its folder is a link, and a sweep writes in folders of its own"
         if folder.exists() and not folder.is_dir():
             return "its folder is a file"

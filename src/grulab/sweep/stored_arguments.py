@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
-from grulab.config.overrides import is_about_hydra, key_of, parse_overrides
+from grulab.config.overrides import is_about_hydra, key_of, parse_overrides, written
 from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
@@ -23,25 +23,25 @@ from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.sweeper_settings import GridSettings
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
-# The groups of Hydra whose choices are names in conf/ and in Hydra's own and installed packages.
-_HYDRA_GROUPS = {"hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging"}
+# Of Hydra's groups, the choices whose files are grulab's own, and which write where grulab looks first.
+_HYDRA_CHOICES = {"hydra/launcher=local", "hydra/sweeper=grid", "hydra/sweeper=basic", "hydra/job_logging=grulab"}
+_SUBDIR = "hydra.sweep.subdir"
+_PARAMS = "hydra.sweeper.params"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
-    *(f"hydra.sweeper.{name}" for name in GridSettings.__annotations__),
-    # Of the launcher of joblib, and of sweepers that search.
-    "hydra.launcher.n_jobs",
-    "hydra.sweeper.n_jobs",
-    "hydra.sweeper.n_trials",
+    # A stored limit of the number of jobs would be none.
+    *(f"hydra.sweeper.{name}" for name in GridSettings.__annotations__.keys() - {"max_jobs", "params"}),
     "hydra.run.dir",
     "hydra.sweep.dir",
-    "hydra.sweep.subdir",
     "hydra.job.config.override_dirname.exclude_keys",
     "hydra.job.chdir",
     "hydra.verbose",
 }
-_NAME = re.compile(r"[\w.-]+")
-# These resolvers read what is no part of the configuration, such as a variable of the environment.
-_RESOLVER = re.compile(r"\$\{\s*oc\.")
+_NAME = re.compile(r"[\w-][\w.-]*")
+# What the name of a job's folder may refer to: keys, and no resolvers.
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
+# Hydra's parser takes seconds for a longer one.
+MAX_CHARACTERS = 10_000
 
 
 def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
@@ -63,42 +63,62 @@ def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
         )
 
 
-def _sets_key_of_run(argument: str) -> bool:
-    """Return whether a stored argument only sets a key of the run, or chooses one of the files in conf/ for it."""
-    override = _parse(argument)
-    if override is None or override.package is not None:
-        return False
-    return _is_plain_choice(override) if _is_group(key_of(argument)) else all(map(_is_plain, _values(override)))
-
-
 def _is_harmless(argument: str) -> bool:
+    if len(argument) > MAX_CHARACTERS:
+        return False
     if argument.startswith("-"):
         flag, _, name = argument.partition("=")
         return flag == CONFIG_NAME and _NAME.fullmatch(name) is not None
-    if _RESOLVER.search(argument):
-        return False
     return _sets_key_of_sweep(argument) if is_about_hydra(argument) else _sets_key_of_run(argument)
+
+
+def _sets_key_of_run(argument: str) -> bool:
+    """Return whether an argument only sets a key of the run, or chooses one of the files in conf/ for it."""
+    override = _parse(argument)
+    # Values that refer to each other can fill the memory.
+    if override is None or override.package is not None or "${" in argument:
+        return False
+    is_group = "." not in key_of(argument) and key_of(argument) not in ("name", "seed")
+    return _is_plain_choice(override) if is_group else all(map(_is_plain, _values(override)))
 
 
 def _sets_key_of_sweep(argument: str) -> bool:
     override, key = _parse(argument), key_of(argument)
     if override is None or override.package is not None or argument.startswith(("+", "~")):
         return False
-    if key in _HYDRA_GROUPS:
-        return _is_plain_choice(override)
-    is_known = key in _HYDRA_KEYS or key.startswith("hydra.sweeper.params.")
-    return is_known and all(map(_is_plain, _values(override)))
+    if key == _SUBDIR:
+        return "${" not in _REFERENCE.sub("", argument)
+    if "${" in argument:
+        return False
+    if key == _PARAMS or key.startswith(f"{_PARAMS}."):
+        return _sweeps_keys_of_run(key.removeprefix(_PARAMS).removeprefix("."), override)
+    return argument in _HYDRA_CHOICES or (key in _HYDRA_KEYS and all(map(_is_plain, _values(override))))
+
+
+def _sweeps_keys_of_run(key: str, override: Override) -> bool:
+    """Return whether the swept values of ``hydra.sweeper.params`` are of keys of the run: they become arguments."""
+    if override.is_sweep_override():
+        return False
+    value = override.value()
+    params = {key: value} if key else value
+    return params is None or (
+        isinstance(params, dict)
+        and all(
+            not str(name).startswith("-") and _is_key_of_run(f"{name}={written(part)}")
+            for name, part in params.items()
+        )
+    )
+
+
+def _is_key_of_run(line: str) -> bool:
+    return not is_about_hydra(line) and not line.startswith(("-", "_")) and _sets_key_of_run(line)
 
 
 def _parse(argument: str) -> Override | None:
     try:
         return parse_overrides([argument])[0]
-    except (HydraException, ConfigError):
+    except (HydraException, ConfigError, RecursionError):
         return None
-
-
-def _is_group(key: str) -> bool:
-    return "." not in key and key not in ("name", "seed")
 
 
 def _is_plain_choice(override: Override) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from grulab.config.parameter_budget import parameter_count
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
+from grulab.config.validation_messages import printable
 from grulab.internals.lightning import loops_of_new_trainer
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import KEY, load
@@ -34,6 +35,7 @@ _WHOLE_NUMBERS = ("epoch", "step")
 # Weights and two moments of 64 bits; the room is for the rest, such as the rows of the epochs.
 _BYTES_PER_PARAMETER = 24
 _ROOM = 2**28
+_MAX_CHARACTERS = 300
 
 
 def load_checked(path: Path, config: Config) -> dict[str, Any]:
@@ -64,6 +66,10 @@ def check_checkpoint(path: Path, content: Mapping[str, Any], config: Config) -> 
             raise _OddError("config", "is no group of keys")
         if what_differs(content[KEY]["config"], config.to_dict()):
             return
+        # Before a module of a claimed size is built.
+        parameters = parameter_count(config)
+        if 4 * parameters > path.stat().st_size:
+            raise _OddError("state_dict", f"does not have the {parameters:,} parameters of its configuration")
         _check(content, config)
     except _OddError as odd:
         raise DamagedCheckpointError(f"{path}: is damaged: {odd}") from None
@@ -73,7 +79,7 @@ class _OddError(Exception):
     """An entry of a checkpoint is not as it should be."""
 
     def __init__(self, key: str, what: str) -> None:
-        super().__init__(f"{key.lstrip('.')} {what}")
+        super().__init__(printable(f"{key.lstrip('.')} {what}"[:_MAX_CHARACTERS]))
 
 
 def _check(content: Mapping[str, Any], config: Config) -> None:
