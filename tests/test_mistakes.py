@@ -35,7 +35,7 @@ def refused(folder: Path, *arguments: str) -> str:
         ("+hydra.callbacks.x=3", "+hydra.callbacks.x=3"),
         ("hydra.launcher=null", "hydra.launcher=null"),
         ("hydra.run.dir=${nope}", "hydra.run.dir=${nope}"),
-        ("experiment=../x", "experiment=../x: no such choice"),
+        ("experiment=../x", "experiment=../x: has a path"),
         ("-m seed=0,1 hydra.verbose=3", "hydra.verbose=3"),
         ("-m seed=0,1 hydra.launcher=3", "hydra.launcher=3"),
         ("-m seed=0,1 hydra.launcher._target_=os.system", "hydra.launcher._target_=os.system: is not installed"),

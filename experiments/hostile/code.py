@@ -160,10 +160,12 @@ def _set(*keys: str | int, value: Any) -> Callable[[Any, Path, Path], None]:
     """Return a change that sets a nested entry; ``{canary}`` and ``{parent}`` are put into a text."""
 
     def change(content: Any, folder: Path, canary: Path) -> None:
+        whole = content
         for key in keys[:-1]:
             content = content[key]
         text = value.format(canary=canary, parent=folder.parent.parent) if isinstance(value, str) else value
         content[keys[-1]] = text
+        whole.pop("checksum", None)
 
     return change
 
@@ -183,6 +185,7 @@ def _yaml(name: str, text: str, *, only: bool) -> Spoil:
         path.write_text(content.rstrip("\n") + "\n" + addition + "\n")
         if only:
             (folder / "summary.json").unlink()
+            shutil.rmtree(folder / "checkpoints")
 
     return spoil
 
@@ -207,7 +210,9 @@ def _traps() -> list[_Trap]:
     traps = []
     for what in _overrides("", ""):
         traps.append(_Trap(f"arguments in sweep.json: {what}", HALF, _in_arguments(what), ("resume", "report")))
-        traps.append(_Trap(f"overrides of a job in sweep.json: {what}", HALF, _in_overrides_of_jobs(what)))
+        # A resume composes the overrides of the command only.
+        spoil = _in_overrides_of_jobs(what)
+        traps.append(_Trap(f"overrides of a job in sweep.json: {what}", HALF, spoil, is_read=False))
     for place in _PLACES:
         spoil = _json("sweep.json", _set("jobs", 1, "folder", value=place))
         traps.append(_Trap(f"folder of a job in sweep.json: {place!r}", HALF, spoil, ("resume", "report")))

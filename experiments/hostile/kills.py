@@ -50,7 +50,7 @@ def _kill_and_resume(
     found = list(_odd_end(outcomes[0], signum, a_job))
     while outcomes[-1].code != 0 and len(outcomes) < _STARTS:
         # What was killed before it had written anything is started again.
-        begun = (run_dir / "sweep.json").exists() if name == SWEEP else any(run_dir.glob("*"))
+        begun = (run_dir / "sweep.json").exists() if name == SWEEP else _has_begun(run_dir)
         outcomes.append(grulab(["resume", name] if begun else start, folder, limit))
         found += never(outcomes[-1])
     if outcomes[-1].code != 0:
@@ -63,6 +63,10 @@ def _kill_and_resume(
             found += other_numbers(job, run_dir / job.name)
     seconds, peak = (max(getattr(outcome, name) for outcome in outcomes) for name in ("seconds", "peak"))
     return Result(replace(outcomes[0], seconds=seconds, peak=peak), found)
+
+
+def _has_begun(run_dir: Path) -> bool:
+    return any(path.name != ".owner" for path in run_dir.glob("*"))
 
 
 def _odd_end(outcome: Outcome, signum: signal.Signals, a_job: bool) -> Iterator[Violation]:

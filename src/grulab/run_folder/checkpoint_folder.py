@@ -76,7 +76,7 @@ def newest_good(folder: Path, load: Load = load) -> tuple[Path, dict[str, Any]] 
         return None
     # A checkpoint of another run in this folder does not count, even if it is newer.
     first = next(iter(states.values()))
-    states = {name: state for name, state in states.items() if _is_same_run(state, first)}
+    states = {name: state for name, state in states.items() if state is first or _is_same_run(state, first)}
     newest = max(states, key=lambda name: (states[name][KEY]["epochs"], states[name][KEY]["batches"]))
     if LAST in damages:
         names = (folder / f"{DAMAGED}{number or ''}.ckpt" for number in count())

@@ -173,5 +173,8 @@ def _override_values(values: Mapping[str, Any], overrides: Sequence[str]) -> dic
                 raise ConfigError(unknown_key(line, valid_keys(values["data"]["task"])))
             OmegaConf.update(changed, override.key_or_group, override.value())
         return cast(dict[str, Any], OmegaConf.to_container(changed, resolve=True))
-    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+    except ConfigError:
+        raise
+    # A ValueError for a number of thousands of digits.
+    except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as error:
         raise ConfigError(explain(error, overrides)) from None

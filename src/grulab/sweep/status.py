@@ -26,6 +26,8 @@ def status_of(run_dir: Path) -> str:
             return "failed"
         return "running" if is_locked(run_dir) else "pending"
     status = str(summary["status"])
+    if status != "done" and obstacle_in(run_dir):
+        return "failed"
     return "interrupted" if status == "running" and not is_locked(run_dir) else status
 
 

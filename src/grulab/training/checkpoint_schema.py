@@ -98,7 +98,8 @@ def _check(content: Mapping[str, Any], config: Config) -> None:
     for key, part in template.items():
         _compare(key, part, content.get(key))
     _refuse_nan(content)
-    if not re.fullmatch(r"\d+(\.\w+)*", str(content.get("pytorch-lightning_version"))):
+    version = content.get("pytorch-lightning_version")
+    if not isinstance(version, str) or not re.fullmatch(r"\d+(\.\w+)*", version):
         raise _OddError("pytorch-lightning_version", "is no version")
     _equal(hyper_parameters, dict(module.hparams), content.get(hyper_parameters), but=("backend",))
     (group,) = module.configure_optimizers().state_dict()["param_groups"]
