@@ -210,9 +210,7 @@ def _traps() -> list[_Trap]:
     traps = []
     for what in _overrides("", ""):
         traps.append(_Trap(f"arguments in sweep.json: {what}", HALF, _in_arguments(what), ("resume", "report")))
-        # A resume composes the overrides of the command only.
-        spoil = _in_overrides_of_jobs(what)
-        traps.append(_Trap(f"overrides of a job in sweep.json: {what}", HALF, spoil, is_read=False))
+        traps.append(_Trap(f"overrides of a job in sweep.json: {what}", HALF, _in_overrides_of_jobs(what)))
     for place in _PLACES:
         spoil = _json("sweep.json", _set("jobs", 1, "folder", value=place))
         traps.append(_Trap(f"folder of a job in sweep.json: {place!r}", HALF, spoil, ("resume", "report")))
