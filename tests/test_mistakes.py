@@ -154,3 +154,15 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     process = grulab(gone, program=program)
     assert (process.returncode, process.stderr.count("\n")) == (2, 1)
     assert "does not exist any more" in process.stderr
+
+
+def test_what_was_killed_before_it_began_is_begun_again(tmp_path: Path) -> None:
+    """Its folder holds a lock file, and perhaps half of Hydra's files; a folder of somebody else is left alone."""
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("")
+    refused_before = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
+    assert "run: is not empty" in refused_before.stderr
+    (tmp_path / "run" / ".owner").write_text("")
+    assert "config.yaml: cannot be read" in grulab(tmp_path, "resume", "run").stderr
+    process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
+    assert process.returncode == 0, process.stderr

@@ -195,7 +195,10 @@ def differences(expected: Path, actual: Path) -> list[str]:
     """Return the differences between two runs' folders, apart from wall times; the study expects none."""
     found = []
     for name in (paths.LAST, paths.BEST):
-        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (expected, actual))
+        one, other = (
+            torch.load(run / "checkpoints" / name, weights_only=True, map_location="cpu")
+            for run in (expected, actual)
+        )
         for content in (one, other):
             for row in content["callbacks"]["EpochLog"]["rows"]:
                 del row["seconds"]

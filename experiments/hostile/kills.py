@@ -66,7 +66,8 @@ def _kill_and_resume(
 
 
 def _has_begun(run_dir: Path) -> bool:
-    return any(path.name != ".owner" for path in run_dir.glob("*"))
+    """Return whether a run has written more than its lock, while Hydra may be writing its own files."""
+    return any(path.name not in (".owner", ".hydra", "run.log") for path in run_dir.glob("*"))
 
 
 def _odd_end(outcome: Outcome, signum: signal.Signals, a_job: bool) -> Iterator[Violation]:

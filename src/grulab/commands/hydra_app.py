@@ -186,8 +186,10 @@ def _make_folder(key: str, folder: Path, overrides: Sequence[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{key}={folder}: cannot be made ({error.strerror}); name another folder") from None
-    # A sweep that was killed before it began leaves a lock file.
-    if any(path.name != paths.LOCK for path in folder.iterdir()):
+    names = {path.name for path in folder.iterdir()}
+    # A run that was killed before it began leaves its lock file and what Hydra had written.
+    was_claimed = paths.LOCK in names and names <= _WRITTEN_BEFORE_A_RUN - {paths.SWEEP}
+    if names and not was_claimed:
         raise ConfigError(f"{key}={folder}: is not empty; name a folder that is new or empty")
     return folder
 

@@ -1,6 +1,7 @@
 """``grulab resume``: continue a stopped run or sweep from the contents of its folder."""
 
 import logging.config
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--plan", action="store_true", help="show where a sweep's jobs stand, and start nothing")
     options = parser.parse_intermixed_args(arguments)
     run_dir = Path(options.run_dir)
-    if (run_dir / paths.SWEEP).exists():
+    # A link to nothing is a sweep's file too, and is named as such.
+    if os.path.lexists(run_dir / paths.SWEEP):
         continue_sweep(run_dir, options.overrides, options.config_dir, options.plan)
         return
     if options.plan:

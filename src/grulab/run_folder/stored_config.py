@@ -1,5 +1,6 @@
 """Read the configuration stored in a run's folder, without conf/ and, if possible, without torch."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def stored_config(run_dir: Path) -> Config:
     """
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
-    if (run_dir / paths.SWEEP).exists():
+    if os.path.lexists(run_dir / paths.SWEEP):
         raise ConfigError(
             f"{run_dir}: is a sweep's folder; go on with grulab resume {display_path(run_dir)}, or name a job's"
         )

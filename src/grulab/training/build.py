@@ -23,6 +23,8 @@ _IGNORED_WARNINGS = (
     # The sampler restores the position of a resumed run; Lightning expects the DataLoader to do it.
     ".*your dataloader is not resumable",
     ".*isinstance.treespec, LeafSpec.",
+    # A run on the processor is what trainer.accelerator=cpu asks for.
+    ".*GPU available but not used",
     # One of grulab's notes says it.
     ".*This DataLoader will create .* worker processes",
     # A run is one process, with or without srun.
