@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from grulab.cli import main
 from grulab.config.compose import compose
-from grulab.system.signals import Interrupted
+from grulab.system.signals import SIGNALS, Interrupted
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
@@ -126,8 +126,9 @@ def statuses(sweep_dir: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _leave_no_trace() -> Iterator[None]:
-    """Restore the environment variables and torch settings that Lightning changes for the whole process."""
+    """Restore what Lightning and the command line change for the whole process."""
     environment = dict(os.environ)
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -135,6 +136,8 @@ def _leave_no_trace() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     os.environ.clear()
     os.environ.update(environment)
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

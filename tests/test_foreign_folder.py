@@ -73,7 +73,6 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         "hydra.sweeper.params._target_=pandas.read_pickle",
         "hydra.sweeper.max_jobs=1000000000",
         "hydra.sweep.subdir='${oc.env:HOME}'",
-        "hydra/launcher=basic",
         "hydra/job_logging=default",
         "hydra.output_subdir=../elsewhere",
         f"data.frequencies=[{','.join(10_000 * ['0.1'])}]",

@@ -206,9 +206,9 @@ def test_editing_conf_does_not_change_a_sweep_under_way(tmp_path: Path) -> None:
     assert "model.hidden_size=5: the sweep in sweep has 4 (in every job)" in again.stderr
     # A change that resume would accept on the command line is refused when it comes from a file.
     (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ntrainer: {gradient_clip_val: null}\n")
-    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    assert grulab(tmp_path, "resume", "sweep", "--config-dir", "mine").returncode == 0
     (mine / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\ndata: {num_workers: 1}\n")
-    longer = grulab(tmp_path, "resume", "sweep")
+    longer = grulab(tmp_path, "resume", "sweep", "--config-dir", "mine")
     assert longer.returncode == 2
     assert "data.num_workers=1: the sweep in sweep has 0 (in every job); put it back, or say so" in longer.stderr
 

@@ -17,7 +17,7 @@ from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
 from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
 from grulab.sweep.plan_table import print_plan
-from grulab.sweep.status import obstacle_in
+from grulab.sweep.status import obstacle_in, result_of
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted
 
@@ -83,8 +83,9 @@ def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, bef
 def _refuse_obstacles(sweep: Sweep) -> None:
     """Check the folders of the jobs, which Hydra's other launchers write to without a look; ours does so itself."""
     for job in sweep.jobs:
-        if obstacle := obstacle_in(sweep.folder / job.folder, sweep.folder):
-            raise ConfigError(f"{sweep.folder / job.folder}: {obstacle}")
+        folder = sweep.folder / job.folder
+        if result_of(folder, job.config) is None and (obstacle := obstacle_in(folder, sweep.folder)):
+            raise ConfigError(f"{folder}: {obstacle}")
 
 
 def _resume_command(args: Namespace, folder: Path) -> str:

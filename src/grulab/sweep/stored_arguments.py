@@ -23,14 +23,20 @@ from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.sweeper_settings import GridSettings
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
-# Of Hydra's groups, the choices whose files are grulab's own, and which write where grulab looks first.
-_HYDRA_CHOICES = {"hydra/launcher=local", "hydra/sweeper=grid", "hydra/sweeper=basic", "hydra/job_logging=grulab"}
+# Of Hydra's groups, the choices that write where grulab has looked first, and nothing else.
+_HYDRA_CHOICES = {
+    *(f"hydra/launcher={name}" for name in ("local", "basic", "joblib")),
+    *(f"hydra/sweeper={name}" for name in ("grid", "basic")),
+    "hydra/job_logging=grulab",
+}
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS = "hydra.sweeper.params"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
     # A stored limit of the number of jobs would be none.
     *(f"hydra.sweeper.{name}" for name in GridSettings.__annotations__.keys() - {"max_jobs", "params"}),
+    # Of joblib's launcher.
+    "hydra.launcher.n_jobs",
     "hydra.run.dir",
     "hydra.sweep.dir",
     "hydra.job.config.override_dirname.exclude_keys",
