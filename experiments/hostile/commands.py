@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments.hostile import words
-from experiments.hostile.sandbox import Case, Outcome, Prepare, Violation, attack, never
+from experiments.hostile.sandbox import Case, Outcome, Prepare, Violation, attack, make_odd, never
 from experiments.hostile.victims import TINY
 
 PART = "commands"
@@ -196,23 +196,16 @@ def _taken_folder(generator: random.Random, victims: Path) -> Line:
 
 
 def _odd_yaml(generator: random.Random, victims: Path) -> Line:
-    kind = generator.choice([*words.YAML, "a FIFO", "a folder", "a loop", "a device"])
+    kind = generator.choice([*words.YAML, "a FIFO", "a folder", "a loop", "/dev/zero"])
     group = generator.choice(["experiment", "experiment", "data", "model", "hydra/launcher", ""])
 
     def prepare(cwd: Path) -> None:
         path = cwd / "odd" / group / ("evil.yaml" if group else "config.yaml")
         path.parent.mkdir(parents=True)
-        match kind:
-            case "a FIFO":
-                os.mkfifo(path)
-            case "a folder":
-                path.mkdir()
-            case "a loop":
-                path.symlink_to(path)
-            case "a device":
-                path.symlink_to("/dev/zero")
-            case _:
-                path.write_bytes(words.YAML[kind])
+        if kind in words.YAML:
+            path.write_bytes(words.YAML[kind])
+        else:
+            make_odd(path, kind)
 
     choice = [f"{group}=evil"] if group else []
     mode = generator.choice([["train"], ["train", "-m", "--plan"], ["train", "--cfg", "job"]])

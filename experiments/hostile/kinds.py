@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from experiments.hostile.sandbox import Case, Outcome, Violation, attack
+from experiments.hostile.sandbox import Case, Outcome, Violation, attack, make_odd
 from experiments.hostile.victims import DONE, HALF, STOPPED, files_of, refused_by_name, resumed_run, resumed_sweep
 
 PART = "kinds"
@@ -42,20 +42,11 @@ def _replace(victim: Path, file: Path, kind: str, cwd: Path) -> None:
         path.chmod(0)
         return
     path.unlink()
-    match kind:
-        case "a FIFO":
-            os.mkfifo(path)
-        case "a folder":
-            path.mkdir()
-        case "a loop":
-            path.symlink_to(path)
-        case "a terabyte":
-            with path.open("wb") as stream:
-                stream.truncate(_TERABYTE)
-        case "elsewhere":
-            path.symlink_to(outside)
-        case device:
-            path.symlink_to(device)
+    if kind == "a terabyte":
+        with path.open("wb") as stream:
+            stream.truncate(_TERABYTE)
+    else:
+        make_odd(path, str(outside) if kind == "elsewhere" else kind)
 
 
 def _judge(victims: Path, verb: str, name: str, file: Path, folder: Path, outcome: Outcome) -> Iterator[Violation]:

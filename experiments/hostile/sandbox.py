@@ -233,6 +233,19 @@ def _become(arguments: Sequence[str], folder: Path) -> NoReturn:
         os._exit(code)
 
 
+def make_odd(path: Path, kind: str) -> None:
+    """Make something that is no regular file: a FIFO, a folder, a loop of links, or a link to the path ``kind``."""
+    match kind:
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a folder":
+            path.mkdir()
+        case "a loop":
+            path.symlink_to(path)
+        case _:
+            path.symlink_to(kind)
+
+
 def names(folder: Path) -> set[str]:
     """Return the relative path of everything in a folder; links are not followed."""
     found = set()

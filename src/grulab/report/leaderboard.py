@@ -1,6 +1,7 @@
 """Tables of a sweep's results: the ranking of the configurations, and whether their differences are significant."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.report.statistics import difference, interval
 from grulab.run_folder import paths
+from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.stored_config import parse_stored, stored_overrides
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
@@ -52,6 +54,11 @@ class Leaderboard:
         """The jobs that have a result."""
         return self.jobs[self.jobs["status"] == "done"]
 
+    @cached_property
+    def curves(self) -> dict[str, pd.DataFrame | None]:
+        """The metrics.csv of each job that has a result, by the job; None if it is missing or damaged."""
+        return {job: read_table(folder) for job, folder in zip(self.done["job"], self.done["folder"], strict=True)}
+
     def label(self, row: "pd.Series[Any]") -> str:
         """Return a configuration in words: ``hidden_size 16, num_layers 1``."""
         words = [f"{self.short(key)} {shown_value(_python(row[key]))}" for key in self.swept]
@@ -83,9 +90,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     members = known.jobs if known and known.jobs else _found_jobs(sweep_dir)
     if not members:
         raise ConfigError(f"{sweep_dir}: is not a sweep's folder: no folder in it is a job's")
-    flags = (
-        [word for word in known.arguments if word.startswith(("--config-dir=", "--config-name="))] if known else []
-    )
+    flags = [word for word in known.arguments if word.startswith(_FLAGS)] if known else []
     records = [_record(sweep_dir / job.folder, job, flags) for job in members]
     values = [{key: _plain(value) for key, value in flatten(job.config.to_dict()).items()} for job in members]
     swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))

@@ -11,7 +11,6 @@ from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects
 from grulab.report.statistics import interval
-from grulab.run_folder.metrics_csv import read_table
 
 _HIGHLIGHTED = 4
 
@@ -71,7 +70,7 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     for place, (_, row) in enumerate(board.ranking[::-1].iterrows()):
         rank = len(board.ranking) - place
         members = board.members(row)
-        tables = [table for folder in members["folder"] if (table := read_table(folder)) is not None]
+        tables = [table for job in members["job"] if (table := board.curves[job]) is not None]
         if not tables:
             continue
         curves = pd.concat(tables).groupby("epoch")["val/accuracy"]

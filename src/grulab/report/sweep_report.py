@@ -17,7 +17,6 @@ from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
-from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
@@ -137,11 +136,11 @@ def _failures(board: Leaderboard) -> list[Section]:
 
 
 def _lost_curves(board: Leaderboard) -> list[Section]:
-    lost = board.done[[read_table(folder) is None for folder in board.done["folder"]]]
-    if lost.empty:
+    lost = [job for job, table in board.curves.items() if table is None]
+    if not lost:
         return []
     text = f"{paths.METRICS} is missing or damaged, so learning.png is without them."
-    return [Section("Without a curve", text, lost[["job"]])]
+    return [Section("Without a curve", text, pd.DataFrame({"job": lost}))]
 
 
 def _draw(board: Leaderboard, folder: Path) -> list[Path]:

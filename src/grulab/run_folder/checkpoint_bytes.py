@@ -41,11 +41,6 @@ def find_checkpoint(path: Path) -> Path:
     return best
 
 
-def checksum(data: bytes) -> bytes:
-    """Return the checksum of the bytes before it."""
-    return hashlib.sha256(data).hexdigest().encode()
-
-
 def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, bool]:
     """Return the bytes of a checkpoint, and whether they end with a checksum; if they do, it is the right one.
 
@@ -67,13 +62,14 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, bool
         if not has_checksum and size > _MAX_BYTES_OF_OTHERS:
             raise DamagedCheckpointError(f"{path}: is damaged, or not a checkpoint of grulab: it has no checksum")
         # Before it is read into memory: a file of any size can be made in no time.
-        if has_checksum and found != _checksum_of(file, size - DIGITS):
+        if has_checksum and found != checksum_of(file, size - DIGITS):
             raise DamagedCheckpointError(f"{path}: is damaged: its checksum is not that of its content")
         file.seek(0)
         return file.read(size), has_checksum
 
 
-def _checksum_of(file: BinaryIO, size: int) -> bytes:
+def checksum_of(file: BinaryIO, size: int) -> bytes:
+    """Return the checksum of the first ``size`` bytes of a file, without reading them into memory at once."""
     digest = hashlib.sha256()
     file.seek(0)
     while size > 0 and (block := file.read(min(size, _BLOCK))):

@@ -4,16 +4,16 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from grulab.internals.torch import with_room_for_comment
-from grulab.run_folder.checkpoint_bytes import DIGITS, MAX_BYTES, DamagedCheckpointError, checksum, read_checkpoint
+from grulab.run_folder.checkpoint_bytes import DIGITS, MAX_BYTES, DamagedCheckpointError, checksum_of, read_checkpoint
 from grulab.run_folder.regular_file import create
 
 # The key of grulab's own entries in a checkpoint.
@@ -48,7 +48,7 @@ def add_checksum(data: bytes) -> bytes:
     a reader return zeros.
     """
     data = with_room_for_comment(data, DIGITS)
-    return data + checksum(data)
+    return data + checksum_of(io.BytesIO(data), len(data))
 
 
 def load(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -95,12 +95,9 @@ def _refuse_compressed(data: bytes) -> None:
         return
     with ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
-    if any(member.compress_type != ZIP_STORED for member in members) or _total(members) > len(data):
+    is_compressed = any(member.compress_type != ZIP_STORED for member in members)
+    if is_compressed or sum(member.file_size for member in members) > len(data):
         raise ValueError("torch.save does not compress")
-
-
-def _total(members: Iterable[ZipInfo]) -> int:
-    return sum(member.file_size for member in members)
 
 
 def _refuse_repetition(content: Any) -> None:

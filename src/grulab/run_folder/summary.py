@@ -146,7 +146,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     # A deeply nested file makes the reader of JSON raise RecursionError.
     except (OSError, ValueError, ValidationError, RecursionError):
         return None
-    if content.get("checksum", _checksum(content)) != _checksum(content):
+    if "checksum" in content and content["checksum"] != _checksum(content):
         return None
     is_whole = content.keys() >= _KEYS_OF_A_RESULT and content["metrics"].keys() >= _METRICS_OF_A_RESULT
     is_whole &= content.get("parameters") is not None

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -32,7 +32,7 @@ from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import sweeper_settings
 from grulab.sweep.expand import expand
 from grulab.sweep.job import Job
-from grulab.sweep.job_folders import job_folder
+from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
 from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
 
@@ -84,8 +84,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             if sets_value(override) and override.key_or_group not in keys:
                 raise ConfigError(unknown_key(str(override.input_line), known_keys(overrides)))
         folder = Path(hydra.sweep_dir)
-        refuse_unknown_plugin("hydra.launcher", hydra.launcher, Launcher)
-        refuse_unknown_plugin("hydra.sweeper", hydra.sweeper, Sweeper)
+        _refuse_unknown_plugin("hydra.launcher", hydra.launcher, Launcher)
+        _refuse_unknown_plugin("hydra.sweeper", hydra.sweeper, Sweeper)
         settings = parse_launcher_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
         if hydra.sweeper["_target_"] not in (BASIC_SWEEPER, sweeper_settings.TARGET):
             return Sweep(folder, [], checked(plain_values(values)), [], settings)
@@ -115,7 +115,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         return Sweep(folder, jobs, configs[0], constant, settings)
 
 
-def refuse_unknown_plugin(section: str, values: Mapping[str, Any], kind: type[Plugin]) -> None:
+def _refuse_unknown_plugin(section: str, values: Mapping[str, Any], kind: type[Plugin]) -> None:
     """Check that a section of Hydra's configuration names an installed plug-in.
 
     Raises:
@@ -212,8 +212,7 @@ def _constant(jobs: list[list[str]]) -> list[str]:
 
 def _refuse_folders_elsewhere(names: list[str], subdir: str) -> None:
     for name in names:
-        parts = PurePosixPath(name).parts
-        if not parts or "/" in parts or ".." in parts:
+        if not is_inside(name):
             raise ConfigError(f"hydra.sweep.subdir={subdir}: the folder {name} is outside the sweep's; name another")
 
 

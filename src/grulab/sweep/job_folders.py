@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -33,6 +34,12 @@ def job_folder(number: int, overrides: Sequence[str], exclude: Sequence[str] = (
         name = _last_part(key) if last_parts[_last_part(key)] == 1 else key
         words.append(f"{_safe(name)}-{_safe(value)}")
     return "_".join(words)[:MAX_BYTES].rstrip("_.-")
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a job's folder of this name lies in the folder of its sweep."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and "/" not in parts and ".." not in parts
 
 
 def _last_part(key: str) -> str:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -22,6 +22,7 @@ from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
+from grulab.sweep.job_folders import is_inside
 from grulab.sweep.stored_arguments import MAX_CHARACTERS
 
 _MAX_BYTES = 2**26
@@ -170,8 +171,7 @@ def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
         if len(set(values)) < len(values):
             raise ValueError(f"two jobs have the same {name}")
     for row in rows:
-        parts = PurePosixPath(row["folder"]).parts
-        if not parts or row["folder"] != printable(row["folder"]) or "/" in parts or ".." in parts:
+        if not is_inside(row["folder"]) or row["folder"] != printable(row["folder"]):
             raise ValueError(f"job {row['number']} has the folder {printable(row['folder'])}")
         # The launcher composes none that differ from those of the command; a report prints them.
         if foreign := next((line for line in row["overrides"] if line.startswith("-") or is_about_hydra(line)), None):

@@ -14,21 +14,10 @@ from grulab.run_folder.paths import display_path
 from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.summary import mark_failed, read_summary
 
+# The content of a job's summary.json, or None. A report of many jobs reads each file as rarely as it can.
+_Summary = dict[str, Any] | None
 # A cause is one line of a table.
 _MAX_CAUSE = 300
-
-
-def status_of(run_dir: Path) -> str:
-    """Return the status of a job: "running" in summary.json means "interrupted" if no process holds the lock."""
-    summary = read_summary(run_dir)
-    if summary is None:
-        if _problem(run_dir):
-            return "failed"
-        return "running" if is_locked(run_dir) else "pending"
-    status = str(summary["status"])
-    if status != "done" and obstacle_in(run_dir):
-        return "failed"
-    return "interrupted" if status == "running" and not is_locked(run_dir) else status
 
 
 def result_of(run_dir: Path, config: Config) -> float | None:
@@ -36,33 +25,22 @@ def result_of(run_dir: Path, config: Config) -> float | None:
 
     A job that was trained for more epochs than the configuration requires is done as well.
     """
-    summary = read_summary(run_dir)
-    if summary is None or summary["status"] != "done":
-        return None
-    before: dict[str, Any] = summary["config"]
-    values = config.to_dict()
-    try:
-        is_long_enough = before["trainer"]["max_epochs"] >= config.trainer.max_epochs
-        is_patient = before["trainer"]["early_stopping_patience"] == config.trainer.early_stopping_patience
-        if what_differs(before, values) or not (is_long_enough and is_patient):
-            return None
-        return float(summary["metrics"][config.checkpoint.monitor])
-    except (KeyError, TypeError, ValueError):
-        return None
+    return _result(read_summary(run_dir), config)
 
 
 def planned_status_of(run_dir: Path, config: Config) -> str:
-    """Return the status of a job with a new configuration.
+    """Return the status of a job with a configuration, which may be a new one.
 
     It is "to extend" if a finished run has to train longer, and "failed" if the folder holds another run.
     """
-    state = "failed" if _another_run(run_dir, config) else status_of(run_dir)
-    return "to extend" if state == "done" and result_of(run_dir, config) is None else state
+    summary = read_summary(run_dir)
+    state = "failed" if _another_run(summary, config) else _status(run_dir, summary)
+    return "to extend" if state == "done" and _result(summary, config) is None else state
 
 
 def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> None:
     """Record in summary.json and TensorBoard that a job failed, unless the folder holds another run or is locked."""
-    if _another_run(run_dir, config):
+    if _another_run(read_summary(run_dir), config):
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,9 +56,10 @@ def record_failure(run_dir: Path, config: Config, kind: str, message: str) -> No
 
 def cause_of(folder: Path, config: Config) -> str:
     """Return the cause of the failure of a job, in one line."""
-    if found := _problem(folder) or _another_run(folder, config):
+    summary = read_summary(folder)
+    if found := _problem(folder, summary) or _another_run(summary, config):
         return found
-    error = (read_summary(folder) or {}).get("error")
+    error = (summary or {}).get("error")
     if not error:
         return f"left no summary; see {display_path(folder / paths.RUN_LOG)}"
     return printable(f"{error['type']}: {(error['message'].splitlines() or [''])[0]}"[:_MAX_CAUSE])
@@ -107,17 +86,43 @@ def obstacle_in(folder: Path, sweep_dir: Path | None = None) -> str | None:
     return None
 
 
-def _problem(folder: Path) -> str | None:
+def _status(run_dir: Path, summary: _Summary) -> str:
+    """Return the status of a job: "running" in summary.json means "interrupted" if no process holds the lock."""
+    if summary is not None and summary["status"] == "done":
+        return "done"
+    if _problem(run_dir, summary):
+        return "failed"
+    if summary is None:
+        return "running" if is_locked(run_dir) else "pending"
+    status = str(summary["status"])
+    return "interrupted" if status == "running" and not is_locked(run_dir) else status
+
+
+def _result(summary: _Summary, config: Config) -> float | None:
+    if summary is None or summary["status"] != "done":
+        return None
+    before: dict[str, Any] = summary["config"]
+    values = config.to_dict()
+    try:
+        is_long_enough = before["trainer"]["max_epochs"] >= config.trainer.max_epochs
+        is_patient = before["trainer"]["early_stopping_patience"] == config.trainer.early_stopping_patience
+        if what_differs(before, values) or not (is_long_enough and is_patient):
+            return None
+        return float(summary["metrics"][config.checkpoint.monitor])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _problem(folder: Path, summary: _Summary) -> str | None:
     if obstacle := obstacle_in(folder):
         return obstacle
-    if os.path.lexists(folder / paths.SUMMARY) and read_summary(folder) is None:
+    if summary is None and os.path.lexists(folder / paths.SUMMARY):
         return f"{paths.SUMMARY} cannot be read"
     return None
 
 
-def _another_run(folder: Path, config: Config) -> str | None:
-    """Return in what the run in a folder differs from a job, or None if it does not, or there is none."""
-    summary = read_summary(folder)
+def _another_run(summary: _Summary, config: Config) -> str | None:
+    """Return in what the run of a summary differs from a job, or None if it does not, or there is none."""
     if summary is None:
         return None
     before, after = flatten(summary["config"]), flatten(config.to_dict())

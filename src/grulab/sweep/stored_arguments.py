@@ -107,13 +107,9 @@ def _sweeps_keys_of_run(key: str, override: Override) -> bool:
         return False
     value = override.value()
     params = {key: value} if key else value
-    return params is None or (
-        isinstance(params, dict)
-        and all(
-            not str(name).startswith("-") and _is_key_of_run(f"{name}={written(part)}")
-            for name, part in params.items()
-        )
-    )
+    if not isinstance(params, dict):
+        return params is None
+    return all(_is_key_of_run(f"{name}={written(part)}") for name, part in params.items())
 
 
 def _is_key_of_run(line: str) -> bool:

@@ -44,8 +44,9 @@ def load_trained(path: Path) -> Trained:
         raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
     except KeyError as error:
         raise ConfigError(f"{path}: is damaged: {error} is missing; name a run's folder or its .ckpt") from None
-    module = build_module(config, build_task(config.data))
+    task = build_task(config.data)
+    module = build_module(config, task)
     module.load_state_dict(content["state_dict"])
     epoch, step = content["epoch"] + 1, content["global_step"]
     # A run with 64 bits has weights of 64 bits.
-    return Trained(path, config, build_task(config.data), module.float().eval(), epoch, step)
+    return Trained(path, config, task, module.float().eval(), epoch, step)
