@@ -109,11 +109,16 @@ def test_a_stored_config_dir_is_said_again(tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment" / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
     arguments = ["--config-dir", "mine", "experiment=e", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
     assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
-    process = grulab(tmp_path, "resume", "sweep")
+    process = grulab(tmp_path, "resume", "sweep", "trainer.max_epochs=3")
     assert process.returncode == 2
     command = process.stderr.rsplit("say it yourself: grulab ", 1)[1].split()
-    again = grulab(tmp_path, *command, "trainer.max_epochs=3")
+    assert command[-1] == "trainer.max_epochs=3"
+    again = grulab(tmp_path, *command)
     assert again.returncode == 0, again.stderr
+    # The command after a failure has it too.
+    failed = grulab(tmp_path, "train", "-m", *arguments[:-1], "optimizer.lr=2e37", "hydra.sweep.dir=failing")
+    assert failed.returncode == 1
+    assert "; grulab resume failing --config-dir=mine goes on with all that are left" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_a_stored_config_dir_is_said_again(tmp_path: Path) -> None:
 )
 def test_an_odd_sweep_json_is_named(sweep: Path, change: Callable[[dict[str, Any]], None]) -> None:
     edit(sweep / "sweep.json", change)
-    with pytest.raises(ConfigError, match=r"sweep.json: cannot be read \(.+\); remove it") as caught:
+    with pytest.raises(ConfigError, match=r"sweep.json: cannot be read \(.+\); if it is a sweep") as caught:
         manifest.read(sweep)
     assert "\n" not in str(caught.value)
 

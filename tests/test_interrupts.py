@@ -67,6 +67,7 @@ def test_a_signal_during_the_start_is_one_line(tmp_path: Path, module: str) -> N
     )
     assert (process.returncode, process.stdout) == (130, "")
     assert process.stderr == "grulab: interrupted before the run had begun\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_termination_during_the_start_has_its_exit_code(tmp_path: Path) -> None:

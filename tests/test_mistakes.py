@@ -166,3 +166,26 @@ def test_what_was_killed_before_it_began_is_begun_again(tmp_path: Path) -> None:
     assert "config.yaml: cannot be read" in grulab(tmp_path, "resume", "run").stderr
     process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
     assert process.returncode == 0, process.stderr
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    for arguments, message in (
+        (["train", "-m", "seed=0,1", "hydra.sweep.dir=notes.md"], "hydra.sweep.dir=notes.md"),
+        (["resume", "notes.md"], "notes.md: is a file, and no folder"),
+        (["report", "notes.md"], "notes.md: is a file, and no folder"),
+    ):
+        process = forked(tmp_path, *arguments)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
+        assert "remove" not in process.stderr
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
+def test_the_folder_of_a_sweep_that_has_lost_its_file(tmp_path: Path) -> None:
+    assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep").returncode == 0
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    process = forked(tmp_path, "resume", "sweep")
+    assert process.returncode == 2
+    assert "give the sweep's command once more with hydra.sweep.dir=sweep, and it goes on" in process.stderr

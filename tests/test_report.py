@@ -259,6 +259,13 @@ def test_the_keys_of_several_tasks_have_no_effect_of_their_own(tmp_path: Path) -
     assert "the jobs have different tasks, with chance levels and ceilings of their own" in text
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(2, "that may be chance"), (6, "the difference is real")])
+def test_the_same_difference_in_few_seeds_may_be_chance(tmp_path: Path, seeds: int, words: str) -> None:
+    for number, (size, seed) in enumerate(itertools.product((4, 8), range(seeds))):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 0.5 + size / 16)
+    assert words in verdict(read_sweep(tmp_path))
+
+
 def test_equal_scores_are_no_lead(tmp_path: Path) -> None:
     for number, (size, seed) in enumerate(itertools.product((4, 8), (0, 1))):
         write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 1.0)

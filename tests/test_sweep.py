@@ -1,6 +1,7 @@
 """Sweeps from the command line: they finish, can be resumed, and never run a finished job again."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +101,9 @@ def test_another_sweep_is_refused_in_the_folder_of_one(finished: Path) -> None:
     assert changed.returncode == 2
     assert changed.stderr.splitlines() == [
         "grulab: model.num_layers=2: the sweep in sweep has 1 (in every job); "
-        "put it back, or name another hydra.sweep.dir",
+        "put it back, or begin another sweep with grulab train -m",
         "grulab: optimizer.lr=0.5: the sweep in sweep has 0.02 (in every job); "
-        "put it back, or name another hydra.sweep.dir",
+        "put it back, or begin another sweep with grulab train -m",
     ]
     other = grulab(finished.parent, *base, "model.hidden_size=4,16", "seed=0,1")
     assert other.returncode == 2
@@ -242,6 +243,11 @@ def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
     # A job short of max_epochs has no result; a job at max_epochs stays done with another early stopping.
     plan = grulab(tmp_path, "resume", "short", "--plan", "trainer.max_epochs=9")
     assert "2 jobs: 2 to extend" in plan.stdout
+    before = (tmp_path / "short/sweep.json").read_bytes()
+    shorter = grulab(tmp_path, "resume", "short", "trainer.max_epochs=3")
+    assert shorter.returncode == 2
+    assert shorter.stderr == "grulab: trainer.max_epochs=3: 4 epochs of 000_seed-0 are done already\n"
+    assert (tmp_path / "short/sweep.json").read_bytes() == before
     known = manifest.read(tmp_path / "short")
     assert known is not None
     longer_jobs = [
@@ -254,6 +260,13 @@ def test_a_sweep_goes_on_for_longer(tmp_path: Path) -> None:
     patient = grulab(tmp_path, "resume", "short", "trainer.early_stopping_patience=9")
     assert patient.returncode == 0, patient.stderr
     assert "2 jobs: 2 done" in patient.stdout
+    # A job that went on alone is reported as what it is.
+    assert grulab(tmp_path, "resume", "short/000_seed-0", "trainer.max_epochs=40").returncode == 0
+    reported = grulab(tmp_path, "report", "short").stdout
+    assert "1 of them went on to another number of epochs than the sweep says" in reported
+    best = re.search(r"once more   (grulab train .*)", reported)
+    assert best is not None
+    assert best[1].endswith(" trainer.max_epochs=40") == ("000_seed-0: val/accuracy" in reported)
 
 
 def test_a_sweep_of_keys_side_by_side_runs(tmp_path: Path) -> None:

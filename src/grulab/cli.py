@@ -79,7 +79,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     try:
         return _run(verb, arguments)
     except KeyboardInterrupt:
-        print("grulab: interrupted before the run had begun", file=sys.stderr)
+        print("grulab: interrupted" + " before the run had begun" * (verb == "train"), file=sys.stderr)
         return 130
     except SystemExit as exit_:
         if isinstance(exit_.code, str):
@@ -126,6 +126,8 @@ def _fail(error: Exception) -> int:
         return 1
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return _refuse(f"{str(error.filename)[:100]}...: the name of a folder or file is too long; choose another")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        return _refuse(f"{error.filename}: {error.strerror}; change its permissions, or copy the folder")
     # Some error messages of torch have a C++ stack below their first line.
     lines = [*str(error).splitlines()[:1], *getattr(error, "__notes__", [])]
     return _refuse(f"{type(error).__name__}: " + "\n".join(lines), 1)

@@ -165,8 +165,13 @@ def claimed_folder(key: str, folder: Path, overrides: Sequence[str]) -> Iterator
     try:
         with explained_full_disk(made), lock(made):
             yield made
-    except (ConfigError, DiskFullError) as error:
-        harmless = _WRITTEN_BEFORE_A_RUN if isinstance(error, ConfigError) else {paths.LOCK}
+    except (ConfigError, DiskFullError, KeyboardInterrupt, SystemExit) as error:
+        harmless = _WRITTEN_BEFORE_A_RUN
+        if isinstance(error, DiskFullError):
+            harmless = {paths.LOCK}
+        elif not isinstance(error, ConfigError):
+            # A sweep that was interrupted can go on.
+            harmless = harmless - {paths.SWEEP}
         if is_new and not {path.name for path in made.iterdir()} - harmless:
             shutil.rmtree(made)
             _remove_empty(missing)

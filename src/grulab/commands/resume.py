@@ -92,7 +92,7 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None
     flags = [f"{CONFIG_DIR}={folder}"] if folder is not None else []
     replaced = {key_of(line) for line in [*flags, *overrides]}
     kept = [word for word in before.arguments if key_of(word) not in replaced]
-    refuse_foreign(kept, sweep_dir)
+    refuse_foreign(kept, sweep_dir, overrides)
     flags += ["--multirun", *([train.PLAN] if plan else [])]
     train.main([*flags, *kept, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
 

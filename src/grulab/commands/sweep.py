@@ -1,5 +1,6 @@
 """``grulab train -m``: check the jobs of a sweep, run them and write the report."""
 
+import signal
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import replace
@@ -13,9 +14,11 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.full_disk import explained_full_disk
 from grulab.run_folder.lock import lock
+from grulab.run_folder.metrics_csv import count_rows
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
 from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
+from grulab.sweep.failures import SweepFailedError
 from grulab.sweep.plan_table import print_plan
 from grulab.sweep.status import obstacle_in, result_of
 from grulab.system.quick_import import quick_import
@@ -41,6 +44,7 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
     before = manifest.read(sweep.folder) if _DIR in asked else None
     if before is not None and sweep.jobs:
         manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs, asked)
+        _refuse_earlier_end(sweep, before)
     if sweep.settings is None:
         _refuse_obstacles(sweep)
     if plan:
@@ -67,17 +71,33 @@ def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, bef
         words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
     try:
         call_hydra(args, words)
-    except (Interrupted, KeyboardInterrupt, SystemExit):
+    except (Interrupted, KeyboardInterrupt, SystemExit) as error:
         print(f"interrupted; go on with  {_resume_command(args, folder)}", flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(signal.SIGINT) from None
         raise
     except ConfigError:
         raise
-    except Exception:
+    except Exception as error:
         # Jobs may have results although the sweep failed.
         with suppress(ConfigError):
             _report_on(folder)
+        if isinstance(error, SweepFailedError):
+            error.command = _resume_command(args, folder)
         raise
     _report_on(folder)
+
+
+def _refuse_earlier_end(sweep: Sweep, before: manifest.Manifest) -> None:
+    """Check that no job has to end earlier than it has got: its result would be that of another number of epochs.
+
+    Raises:
+        ConfigError: naming the first that has.
+    """
+    for old, new in zip(before.jobs, sweep.jobs, strict=True):
+        end = new.config.trainer.max_epochs
+        if end < old.config.trainer.max_epochs and (done := count_rows(sweep.folder / new.folder)) > end:
+            raise ConfigError(f"trainer.max_epochs={end}: {done} epochs of {new.folder} are done already")
 
 
 def _refuse_obstacles(sweep: Sweep) -> None:

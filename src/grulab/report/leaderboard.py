@@ -25,6 +25,8 @@ from grulab.sweep.status import cause_of, planned_status_of
 _NOT_SWEPT = {"name", "seed"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
+# So many pairs that agree in the sign of their difference have a probability under 5 % by chance.
+_PAIRS_OF_A_SIGN_TEST = 6
 # Those that the command of a single job needs too.
 _FLAGS = ("--config-dir=", "--config-name=")
 
@@ -85,7 +87,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
         ConfigError: if the folder does not exist, or holds no job.
     """
     if not sweep_dir.is_dir():
-        raise ConfigError(f"{sweep_dir}: no such folder")
+        raise ConfigError(f"{sweep_dir}: {'is a file, and no folder' if sweep_dir.exists() else 'no such folder'}")
     known = manifest.read(sweep_dir)
     members = known.jobs if known and known.jobs else _found_jobs(sweep_dir)
     if not members:
@@ -115,6 +117,9 @@ def verdict(board: Leaderboard) -> str:
     what = (
         f"by {abs(mean):.4f} in {board.metric} (95 % interval {low:+.4f} to {high:+.4f}, paired over {pairs} seeds)"
     )
+    if half == 0 and pairs < _PAIRS_OF_A_SIGN_TEST:
+        # Metrics of few sequences are coarse: two seeds often differ by the same number of them.
+        return f"{names} by {abs(mean):.4f} in {board.metric} in every one of {pairs} seeds: that may be chance."
     real = low > 0 or high < 0
     return f"{names} {what}: " + ("the difference is real." if real else "that may be chance.")
 
@@ -181,10 +186,12 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     if status != "done":
         # The metrics so far are not the result of a longer run, and those of another run are none at all.
         summary["metrics"] = {}
+    own_end = _own_end(summary, job)
     return {
         "job": job.folder,
         "folder": folder,
-        "arguments": [*flags, *job.overrides],
+        "arguments": [*flags, *job.overrides, *own_end],
+        "own_end": own_end,
         "status": status,
         "error": cause_of(folder, job.config) if status == "failed" else "",
         "chance": summary.get("chance"),
@@ -192,6 +199,14 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},
         **summary.get("metrics", {}),
     }
+
+
+def _own_end(summary: dict[str, Any], job: Job) -> list[str]:
+    """Return the override for a job that was resumed alone with a later end than the sweep's."""
+    if summary.get("status") != "done":
+        return []
+    end = summary["config"].get("trainer", {}).get("max_epochs")
+    return [] if end in (None, job.config.trainer.max_epochs) else [f"trainer.max_epochs={end}"]
 
 
 def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:

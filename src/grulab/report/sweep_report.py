@@ -86,6 +86,9 @@ def _ranking(board: Leaderboard) -> Section:
     words = f"chance {bounds['chance'].iloc[0]:.3f}, ceiling {ceiling_in_words(ceiling)}"
     if len(bounds) > 1:
         words = "the jobs have different tasks, with chance levels and ceilings of their own (summary.json)"
+    extended = sum(bool(end) for end in board.done["own_end"])
+    if extended:
+        text += f" {extended} of them went on to another number of epochs than the sweep says."
     text += f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; {words}."
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
 

@@ -112,7 +112,8 @@ def check_best(folder: Path, content: dict[str, Any], best_epoch: int | None, lo
         if not holders:
             cause = damages.get(BEST) or f"{folder / BEST}: is missing, or of another run or epoch"
             raise DamagedCheckpointError(
-                f"{cause}: put back the one of epoch {best_epoch}, which no other file holds"
+                f"{cause}: put back the one of epoch {best_epoch}, which no other file holds, or begin anew with "
+                "grulab train"
             )
         _copy(folder / holders[0], folder / BEST)
 

@@ -50,7 +50,7 @@ def stored_config(run_dir: Path) -> Config:
         ConfigError: if the folder does not exist or holds no run.
     """
     if not run_dir.is_dir():
-        raise ConfigError(f"{run_dir}: no such folder")
+        raise ConfigError(f"{run_dir}: {'is a file, and no folder' if run_dir.exists() else 'no such folder'}")
     if os.path.lexists(run_dir / paths.SWEEP):
         raise ConfigError(
             f"{run_dir}: is a sweep's folder; go on with grulab resume {display_path(run_dir)}, or name a job's"
@@ -73,6 +73,11 @@ def stored_config(run_dir: Path) -> Config:
 
         if found := newest_good(run_dir / paths.CHECKPOINTS):
             return parse_stored(found[1][KEY]["config"], found[0])
+    if any(run_dir.glob(f"*/{paths.SUMMARY}")):
+        raise ConfigError(
+            f"{run_dir}: holds runs, but no {paths.SWEEP}; give the sweep's command once more with "
+            f"hydra.sweep.dir={display_path(run_dir)}, and it goes on"
+        )
     raise ConfigError(f"{run_dir}: is not a run's folder: no summary.json, .hydra or checkpoints tells what it is")
 
 

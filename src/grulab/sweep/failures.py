@@ -10,15 +10,20 @@ DISK_FULL_CAUSE = "DiskFullError: the disk is full"
 
 
 class SweepFailedError(RuntimeError):
-    """The sweep has ended, and some of its jobs failed."""
+    """The sweep has ended, and some of its jobs failed.
+
+    Attributes:
+        command: the one that goes on with it.
+    """
 
     def __init__(self, failed: int, not_run: int, jobs: int, sweep_dir: Path, is_disk_full: bool = False) -> None:
         stopped = f", and {not_run} were not started" if not_run else ""
         full = "the disk is full; make room, then " if is_disk_full else ""
-        super().__init__(
-            f"{failed} of {jobs} jobs failed{stopped}; {full}grulab resume {display_path(sweep_dir)} "
-            "goes on with all that are left"
-        )
+        super().__init__(f"{failed} of {jobs} jobs failed{stopped}; {full}")
+        self.command = f"grulab resume {display_path(sweep_dir)}"
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}{self.command} goes on with all that are left"
 
 
 class JobFailedError(RuntimeError):

@@ -26,7 +26,7 @@ from grulab.sweep.job_folders import is_inside
 from grulab.sweep.stored_arguments import MAX_CHARACTERS
 
 _MAX_BYTES = 2**26
-_PUT_BACK = "put it back, or name another hydra.sweep.dir"
+_PUT_BACK = "put it back, or begin another sweep with grulab train -m"
 _SAY_SO = "put it back, or say so on the command line"
 
 
@@ -142,12 +142,16 @@ def _content(sweep_dir: Path) -> _Schema | None:
         _refuse_odd_rows(content["jobs"])
         if any(word != printable(word) for word in content["arguments"]):
             raise ValueError("an argument has characters that cannot be shown")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise ConfigError(
+            f"{path}: may not be read by this user; change its permissions, or copy the folder"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: cannot be read ({_cause(error)}); remove it, and give the sweep's command once more with its "
-            f"hydra.sweep.dir={display_path(sweep_dir)}: jobs that are done stay done"
+            f"{path}: cannot be read ({_cause(error)}); if it is a sweep's, move it away, and give the sweep's "
+            f"command once more with its hydra.sweep.dir={display_path(sweep_dir)}: jobs that are done stay done"
         ) from None
     return content
 
@@ -217,7 +221,8 @@ def refuse_another_sweep(
     where = f"the sweep in {display_path(sweep_dir)}"
     if len(before) != len(after):
         raise ConfigError(
-            f"{where} has {len(before)} jobs, and this command makes {len(after)}; name another hydra.sweep.dir"
+            f"{where} has {len(before)} jobs, and this command makes {len(after)}; leave out what changes them, or "
+            "begin another sweep with grulab train -m"
         )
     differences: dict[tuple[str, str, str], list[int]] = {}
     for old, new in zip(before, after, strict=True):

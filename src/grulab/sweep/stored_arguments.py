@@ -50,12 +50,13 @@ _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 MAX_CHARACTERS = 10_000
 
 
-def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
+def refuse_foreign(arguments: Sequence[str], sweep_dir: Path, asked: Sequence[str] = ()) -> None:
     """Check that the stored arguments of a sweep can do nothing but set keys of its runs and of a sweep.
 
     Args:
         arguments: of sweep.json, without those that the command line gives itself.
         sweep_dir: the sweep's folder.
+        asked: the overrides of the command line, for the command that is offered.
 
     Raises:
         ConfigError: naming all that could do more.
@@ -65,7 +66,7 @@ def refuse_foreign(arguments: Sequence[str], sweep_dir: Path) -> None:
         shown = " ".join(shlex.quote(printable(argument)) for argument in refused)
         raise ConfigError(
             f"{sweep_dir / paths.SWEEP}: {shown} is not taken from a file, since it could run code; if you trust it, "
-            f"say it yourself: grulab resume {display_path(sweep_dir)} {shown}"
+            f"say it yourself: grulab resume {display_path(sweep_dir)} {' '.join([shown, *map(shlex.quote, asked)])}"
         )
 
 
