@@ -18,7 +18,7 @@ from grulab.config.conf_dir import chosen_task, config_dir, groups
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, parse_overrides, sets_value, split_override
 from grulab.config.parameter_budget import within_budget
-from grulab.config.parse import parse
+from grulab.config.parse import located, parse
 from grulab.config.same_run import flatten, unflatten
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
@@ -129,7 +129,7 @@ def checked(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: as :func:`grulab.config.parse.parse`.
     """
-    return within_budget(parse(_without_references(values)))
+    return within_budget(located(parse(_without_references(values))))
 
 
 def _without_references(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,11 +3,15 @@
 from grulab.config.parameter_budget import parameter_count
 from grulab.config.schema import Config
 from grulab.system.cores import available_cores
+from grulab.tasks.registry import build_task
+
+_FEW_STEPS = 100
 
 
 def notes(config: Config) -> list[str]:
     """Return a line for every option that has no effect in this run or needs the user's attention."""
-    lines = []
+    task = build_task(config.data)
+    lines = list(task.notes)
     if config.model.parameter_budget is not None:
         lines.append(
             f"model.parameter_budget={config.model.parameter_budget} makes model.hidden_size="
@@ -16,6 +20,16 @@ def notes(config: Config) -> list[str]:
     if config.model.dropout > 0 and config.model.num_layers == 1:
         lines.append(
             f"model.dropout={config.model.dropout} has no effect with model.num_layers=1: dropout acts between layers"
+        )
+    if config.model.class_weights == "balanced" and task.class_counts("train") is None:
+        lines.append(
+            f"model.class_weights=balanced has no effect with data={config.data.task}: its classes are equally likely"
+        )
+    steps = -(-task.size("train") // config.data.batch_size) * config.trainer.max_epochs
+    if task.has_ids and steps < _FEW_STEPS:
+        lines.append(
+            f"the run has {steps} steps of the optimizer, which is hardly enough to learn anything: lower "
+            "data.batch_size, or raise trainer.max_epochs"
         )
     if config.checkpoint.every_n_epochs > config.trainer.max_epochs:
         lines.append(

@@ -50,6 +50,15 @@ def parse(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def located(config: Config) -> Config:
+    """Return the configuration with what the file of its sequences adds to it, such as the hash of their content.
+
+    Raises:
+        ConfigError: naming what is odd in the file.
+    """
+    return dataclasses.replace(config, data=config.data.located())
+
+
 def parse_section(schema: TypeAdapter[T], values: Mapping[str, Any], section: str) -> T:
     """Convert a section of Hydra's own configuration, which names its class in ``_target_``.
 

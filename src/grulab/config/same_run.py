@@ -19,6 +19,9 @@ MAY_CHANGE = frozenset(
         "trainer.loop",
         "model.backend",
         "data.num_workers",
+        # Where the sequences are; which they are is in data.content.
+        "data.path",
+        "data.labels",
     }
 )
 

@@ -16,7 +16,8 @@ from grulab.tasks.base import DataConfig
 
 MAX_HIDDEN_SIZE = 2**16
 
-Metric = Literal["val/accuracy", "val/loss"]
+Metric = Literal["val/accuracy", "val/loss", "val/balanced_accuracy", "val/macro_f1"]
+ClassWeights = Literal["none", "balanced"]
 Backend = Literal["auto", "fused", "torch"]
 Algorithm = Literal["adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
@@ -33,6 +34,7 @@ class ModelConfig:
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     backend: Backend
     parameter_budget: Count | None
+    class_weights: ClassWeights
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -96,11 +98,13 @@ class Config:
         return dataclasses.asdict(self)
 
     def hash(self) -> str:
-        """Return 16 hexadecimal digits that name this configuration."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Return 16 hexadecimal digits that name this configuration, wherever its data are."""
+        values = self.to_dict()
+        values["data"] = {key: value for key, value in values["data"].items() if key not in self.data.PLACES}
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_higher_better(metric: str) -> bool:
-    """Return whether higher values of the metric are better: true for an accuracy, false for a loss."""
+    """Return whether higher values of the metric are better: true for an accuracy or F1, false for a loss."""
     return not metric.endswith("loss")

@@ -1,7 +1,7 @@
 """The LightningDataModule: the three splits of a task as DataLoaders of padded batches."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any, cast
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from grulab.config.compose import compose
 from grulab.data.batch import PaddedBatch
 from grulab.data.dataset import SplitDataset
 from grulab.data.sampler import WINDOW, ResumableBatchSampler, count_batches, evaluation_batches, training_batches
@@ -19,6 +20,7 @@ from grulab.data.workers import WorkersNotStartedError, why_no_workers
 from grulab.field_types import Split
 from grulab.internals.lightning import next_epoch_and_batch
 from grulab.internals.torch import has_workers, shut_down_workers
+from grulab.sequence_files.arrays import keep_arrays
 from grulab.system.parent_death import end_with_parent
 from grulab.system.signals import blocked_signals
 from grulab.tasks.base import DataConfig
@@ -59,6 +61,41 @@ class SequenceDataModule(L.LightningDataModule):
         self._splits: dict[Split, SplitDataset] = {}
         self._loaders: list[_Loader] = []
 
+    @classmethod
+    def from_arrays(
+        cls,
+        sequences: Sequence[NDArray[Any]],
+        labels: Sequence[Any],
+        *,
+        split: Sequence[str] | None = None,
+        group: Sequence[Any] | None = None,
+        ids: Sequence[Any] | None = None,
+        feature_names: Sequence[str] | None = None,
+        seed: int = 0,
+        overrides: Sequence[str] = (),
+    ) -> "SequenceDataModule":
+        """Return the data module of sequences in memory.
+
+        They are kept in the cache, from which a run over them can be resumed.
+
+        Args:
+            sequences: one array (steps, features) for each sequence.
+            labels: the class of each.
+            split: "train", "val" or "test" for each; None divides them.
+            group: for each what stays together in one split.
+            ids: a different name for each; None counts from 1.
+            feature_names: one for each feature.
+            seed: the seed of the order of the training sequences.
+            overrides: changes to conf/data/files.yaml, such as ``["data.scale=robust"]``.
+
+        Raises:
+            ConfigError: naming the sequence that is odd.
+        """
+        given = {"split": split, "group": group, "id": ids, "feature_names": feature_names}
+        content = keep_arrays(sequences, labels, {key: part for key, part in given.items() if part is not None})
+        config = compose(["data=files", f"data.content={content}", *overrides])
+        return cls(config.data, seed)
+
     def split(self, name: Split) -> SplitDataset:
         """Return a split; a split that fits into memory is generated on the first call."""
         if name not in self._splits:
@@ -82,6 +119,11 @@ class SequenceDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[PaddedBatch]:
         """Return the test batches, longest sequences first."""
         return self._evaluation_loader("test")
+
+    def test_order(self) -> NDArray[np.int64]:
+        """Return the indices of the test sequences in the order of the test batches: (sequences,) int64."""
+        split = self.split("test")
+        return np.concatenate(list(evaluation_batches(split.lengths_of, len(split), self._evaluation_batch_size())))
 
     def padding(self) -> float:
         """Return the fraction of padding in the batches of the first training epoch, from 0 to 1.

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import parse_overrides, sets_value, written
 from grulab.config.parameter_budget import within_budget
-from grulab.config.parse import parse
+from grulab.config.parse import located, parse
 from grulab.config.same_run import flatten, refuse_another_run, unflatten
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
@@ -38,7 +38,7 @@ def resumed_config(run_dir: Path, overrides: Sequence[str]) -> Config:
         ConfigError: if the folder holds no run, or an override changes a key that may not change.
     """
     before = stored_config(run_dir)
-    after = parse(_override_values(before.to_dict(), overrides))
+    after = located(parse(_override_values(before.to_dict(), overrides)))
     refuse_another_run(before, after)
     return after
 

@@ -1,7 +1,9 @@
 """The interface of a task: configuration, sequences by index, chance level and best possible accuracy."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, NamedTuple, Self
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,21 @@ class DataConfig:
     """The configuration keys that all tasks share.
 
     A subclass declares ``task: Literal["<name>"]``, the name of the task in a configuration.
+
+    Attributes:
+        PLACES: the keys that say where the sequences are, and not which they are: a run is the same in another place.
     """
+
+    PLACES: ClassVar[tuple[str, ...]] = ()
 
     task: str
     seed: Seed
     batch_size: Count
     num_workers: Annotated[Integer, Field(ge=0, le=256)]
+
+    def located(self) -> Self:
+        """Return the configuration with everything that a file adds to it; sequences that are generated have none."""
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -78,6 +89,9 @@ class Task(ABC):
         chance: accuracy of the best classifier that ignores the sequence.
         length_range: shortest and longest possible sequence, in steps.
         lengths_are_uniform: whether every length of the range is equally likely.
+        notes: lines on the sequences, for whoever starts a run.
+        has_ids: whether the sequences are somebody's own, with ids by which to name them.
+        cache_folder: where results about the sequences can be kept, or None.
     """
 
     config_class: ClassVar[type[DataConfig]]
@@ -87,6 +101,31 @@ class Task(ABC):
     chance: float
     length_range: tuple[int, int]
     lengths_are_uniform: bool = False
+    notes: Sequence[str] = ()
+    has_ids: bool = False
+    cache_folder: Path | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """The name of each class; by default its number."""
+        return [str(number) for number in range(self.num_classes)]
+
+    def class_counts(self, split: Split) -> list[int] | None:
+        """Return the number of sequences of each class in a split; None where the classes are equally likely."""
+        return None
+
+    def ids(self, split: Split) -> list[str]:
+        """Return the id of each sequence of a split; by default its index."""
+        return [str(index) for index in range(self.size(split))]
+
+    def classes(self, split: Split) -> NDArray[np.int64]:
+        """Return the class of each sequence of a split: (sequences,) int64."""
+        indices = np.arange(self.size(split))
+        return self.generate(self.config.seed, split, indices).classes
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a checkpoint has to hold so that the model can be used alone: plain values."""
+        return {"class_names": list(self.class_names)}
 
     @abstractmethod
     def size(self, split: Split) -> int:

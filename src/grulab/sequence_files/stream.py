@@ -1,0 +1,276 @@
+"""Read the sequences of a file of any size, a part at a time, for a model that has learned from a file like it."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grulab.config_error import ConfigError
+from grulab.sequence_files import npz, ts
+from grulab.sequence_files.cache import refuse_no_file
+from grulab.sequence_files.columns import Columns, Roles, refuse_twice
+from grulab.sequence_files.flat import FlatSequences, quote, refuse_infinite, shorten, starts_of
+from grulab.sequence_files.rows import Rows, Texts
+
+STANDARD_INPUT = "-"
+_ROWS_TOGETHER = 2**17
+# A column's values are texts at first, so of many columns fewer rows are read together.
+_VALUES_TOGETHER = 2**22
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a file's sequences: flat values with the features of the model, in its order.
+
+    Attributes:
+        first_missing: where the first missing value is, in words; None if there is none.
+    """
+
+    values: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str] | None
+    first_missing: str | None
+
+
+class Stream:
+    """The sequences of a file, a part at a time.
+
+    Attributes:
+        notes: what is odd in the file, but no mistake; complete when all parts were read.
+
+    Args:
+        path: of the file; "-" is standard input, a table in CSV.
+        columns: of the file that the model has learned from; its features are the model's.
+        needs_labels: whether every sequence needs a label.
+
+    Raises:
+        ConfigError: if there is no such file, or none of a known form.
+    """
+
+    def __init__(self, path: str, columns: Columns, needs_labels: bool) -> None:
+        self.notes: list[str] = []
+        self._columns = columns
+        self._needs_labels = needs_labels
+        self._path = Path(path)
+        self._is_standard_input = path == STANDARD_INPUT
+        self.name = "standard input" if self._is_standard_input else self._path.name
+        self._seen: set[int] = set()
+        self._rows_together = max(64, min(_ROWS_TOGETHER, _VALUES_TOGETHER // max(1, len(columns.features or ()))))
+        if not self._is_standard_input:
+            refuse_no_file(self._path, key="")
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the sequences.
+
+        Raises:
+            ConfigError: naming what is odd in the file.
+        """
+        suffix = self._path.suffix.lower()
+        if not self._is_standard_input and suffix in (".npz", ".ts"):
+            yield from self._of_npz() if suffix == ".npz" else self._of_ts()
+            return
+        waiting: Rows | None = None
+        for rows in self._rows():
+            rows = rows if waiting is None else _joined(waiting, rows)
+            # The last sequence may go on in the next rows.
+            changes = np.flatnonzero(np.diff(rows.id.codes))
+            end = int(changes[-1]) + 1 if len(changes) else 0
+            if end:
+                yield self._part(_sliced(rows, 0, end))
+            waiting = _sliced(rows, end, len(rows.values))
+        if waiting is not None and len(waiting.values):
+            yield self._part(waiting)
+
+    def _rows(self) -> Iterator[Rows]:
+        from grulab.sequence_files.long_table import PARQUET
+
+        if not self._is_standard_input and self._path.suffix.lower() in PARQUET:
+            from grulab.sequence_files.parquet_rows import open_parquet, read_parts
+
+            file = open_parquet(self._path)
+            yield from read_parts(self.name, file, self._roles(list(file.schema_arrow.names)), self._rows_together)
+            return
+        from grulab.sequence_files.csv_rows import read_parts as read_csv_parts
+
+        separator = "," if self._is_standard_input else None
+        with sys.stdin.buffer if self._is_standard_input else self._path.open("rb") as file:
+            yield from read_csv_parts(self.name, self._path, file, separator, self._roles, self._rows_together)
+
+    def _roles(self, header: list[str]) -> Roles:
+        """Find the columns by their names.
+
+        Raises:
+            ConfigError: if one that the model needs is missing.
+        """
+        refuse_twice(self.name, header)
+        wanted = self._columns
+        assert wanted.features is not None
+        needed = [wanted.id, *([wanted.time] if wanted.time else []), *wanted.features]
+        needed += [wanted.label] if self._needs_labels else []
+        known = set(header)
+        if lacking := [column for column in needed if column not in known]:
+            raise ConfigError(
+                f"{self.name}: has no column {shorten(lacking)}, which the model has learned from; "
+                f"it has {shorten(header)}"
+            )
+        used = {*needed, wanted.label, wanted.split, wanted.group}
+        if extra := [column for column in header if column not in used]:
+            self.notes.append(f"{self.name}: {shorten(extra)}: not used, because the model has not learned from it")
+        label = wanted.label if wanted.label in header else None
+        return Roles(wanted.id, wanted.time, label, None, None, list(wanted.features))
+
+    def _part(self, rows: Rows) -> Part:
+        """Return whole sequences."""
+        codes = rows.id.codes
+        first = np.flatnonzero(np.diff(codes, prepend=-1))
+        lengths = np.diff(first, append=len(codes))
+        for code in codes[first].tolist():
+            key = hash(rows.id.names[code])
+            if key in self._seen:
+                raise ConfigError(
+                    f"{self.name}: the rows of id {quote(rows.id.names[code])} are not together; sort the file by id "
+                    "(a file of any size is read once, from top to bottom)"
+                )
+            self._seen.add(key)
+        values = rows.values
+        if rows.time is not None:
+            order = np.lexsort((rows.time, np.repeat(np.arange(len(lengths)), lengths)))
+            time, sequence = rows.time[order], np.repeat(np.arange(len(lengths)), lengths)
+            same = (np.diff(time) == 0) & (np.diff(sequence) == 0)
+            if same.any():
+                raise ConfigError(
+                    f"{rows.describe(int(order[int(np.argmax(same)) + 1]))}: another row has the same id and time"
+                )
+            values = values[order]
+        missing = refuse_infinite(rows.values, rows.describe, rows.features)
+        ids = [rows.id.names[code] for code in codes[first].tolist()]
+        labels = None if rows.label is None else [rows.label.names[code] for code in rows.label.codes[first].tolist()]
+        if labels is not None and self._needs_labels:
+            assert rows.label is not None
+            differs = rows.label.codes != np.repeat(rows.label.codes[first], lengths)
+            if differs.any():
+                raise ConfigError(f"{rows.describe(int(np.argmax(differs)))}: the label differs from the rows before")
+        return Part(values, lengths, ids, labels, missing)
+
+    def _of_npz(self) -> Iterator[Part]:
+        assert self._columns.features is not None
+        arrays = npz.read_arrays(self._path, self.name)
+        has_labels = "labels" in arrays
+        if self._needs_labels and not has_labels:
+            raise ConfigError(f"{self.name}: has no array labels")
+        for key in ("values", "lengths"):
+            if key not in arrays:
+                raise ConfigError(f"{self.name}: has no array {key}")
+        if not has_labels:
+            arrays = {key: array for key, array in arrays.items() if key != "class_names"}
+            arrays["labels"] = np.full(len(np.atleast_1d(arrays["lengths"])), "?")
+        flat = npz.from_arrays(self.name, arrays)
+        part = part_of(flat, self._columns, self.name, self.notes, has_names="feature_names" in arrays)
+        yield part if has_labels else replace(part, labels=None)
+
+    def _of_ts(self) -> Iterator[Part]:
+        cases: list[ts.Case] = []
+        number = steps = 0
+        for case in ts.read_cases(self._path):
+            _refuse_other_width(self.name, case.values.shape[1], self._columns)
+            cases.append(case)
+            number, steps = number + 1, steps + len(case.values)
+            if steps >= _ROWS_TOGETHER:
+                yield self._of_cases(cases, number)
+                cases, steps = [], 0
+        if cases:
+            yield self._of_cases(cases, number)
+
+    def _of_cases(self, cases: list[ts.Case], number: int) -> Part:
+        lengths = np.array([len(case.values) for case in cases], np.int64)
+        values = np.concatenate([case.values for case in cases])
+        starts = starts_of(lengths)
+
+        def describe(step: int) -> str:
+            return f"{self.name}: line {cases[int(np.searchsorted(starts, step, side='right')) - 1].line}"
+
+        missing = refuse_infinite(values, describe, self._columns.features or ())
+        ids = [str(place) for place in range(number - len(cases) + 1, number + 1)]
+        return Part(values, lengths, ids, [case.label for case in cases], missing)
+
+
+def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str], has_names: bool) -> Part:
+    """Return all sequences of a file as one part.
+
+    Args:
+        flat: the sequences.
+        columns: of the file that the model has learned from; its features are the model's.
+        name: of the file, for the messages.
+        notes: what is odd, but no mistake, is appended.
+        has_names: whether the file names its features.
+
+    Raises:
+        ConfigError: if a feature is missing.
+    """
+    wanted = columns.features
+    assert wanted is not None
+    values = flat.values
+    if has_names:
+        if lacking := [feature for feature in wanted if feature not in flat.feature_names]:
+            raise ConfigError(
+                f"{name}: has no feature {shorten(lacking)}, which the model has learned from; "
+                f"it has {shorten(flat.feature_names)}"
+            )
+        if extra := [feature for feature in flat.feature_names if feature not in wanted]:
+            notes.append(f"{name}: {shorten(extra)}: not used, because the model has not learned from it")
+        values = values[:, [flat.feature_names.index(feature) for feature in wanted]]
+    else:
+        _refuse_other_width(name, values.shape[1], columns)
+    labels = [flat.class_names[code] for code in flat.classes.tolist()]
+    return Part(values, flat.lengths, [str(text) for text in flat.ids], labels, flat.first_missing)
+
+
+def _refuse_other_width(name: str, width: int, columns: Columns) -> None:
+    assert columns.features is not None
+    if width != len(columns.features):
+        raise ConfigError(
+            f"{name}: has {width} features, and the model has learned from {len(columns.features)}: "
+            f"{shorten(list(columns.features))}"
+        )
+
+
+def _sliced(rows: Rows, start: int, end: int) -> Rows:
+    def of(texts: Texts | None) -> Texts | None:
+        return None if texts is None else Texts(texts.codes[start:end], texts.names)
+
+    time = None if rows.time is None else rows.time[start:end]
+    identity = Texts(rows.id.codes[start:end], rows.id.names)
+    return Rows(
+        rows.name, rows.first_row + start, identity, time, of(rows.label), None, None, rows.features,
+        rows.values[start:end],
+    )  # fmt: skip
+
+
+def _joined(one: Rows, other: Rows) -> Rows:
+    time: Any = None
+    if one.time is not None and other.time is not None:
+        # Whole numbers and others together are floats.
+        time = np.concatenate([one.time, other.time])
+    identity = _joined_texts(one.id, other.id)
+    assert identity is not None
+    return Rows(
+        one.name, one.first_row, identity, time, _joined_texts(one.label, other.label), None, None, one.features,
+        np.concatenate([one.values, other.values]),
+    )  # fmt: skip
+
+
+def _joined_texts(one: Texts | None, other: Texts | None) -> Texts | None:
+    if one is None or other is None:
+        return None
+    used, codes = np.unique(one.codes, return_inverse=True)
+    names = [one.names[code] for code in used.tolist()]
+    place = {name: index for index, name in enumerate(names)}
+    for name in other.names:
+        place.setdefault(name, len(place))
+    translated = np.array([place[name] for name in other.names], np.int64)
+    return Texts(np.concatenate([codes.reshape(-1).astype(np.int64), translated[other.codes]]), list(place))
