@@ -25,11 +25,16 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab report DIR               leaderboard and figures of a sweep
   grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
 
+  grulab inspect FILE             what is in a file of your own sequences; then grulab train data=files data.path=FILE
+  grulab evaluate CKPT            how good a trained GRU is, also on another file: data.path=FILE
+  grulab predict CKPT FILE        classify the sequences of a file
+  grulab export CKPT FILE.onnx    write a trained GRU for places without torch
+
   grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
   Tab completion: eval "$(grulab -sc install=bash)"
 """
 # The subcommands; each is a module of grulab.commands.
-VERBS = ("train", "resume", "report", "trace")
+VERBS = ("train", "resume", "report", "trace", "inspect", "evaluate", "predict", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.status import cause_of, planned_status_of
+from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
 _NOT_SWEPT = {"name", "seed"}
@@ -67,10 +68,20 @@ class Leaderboard:
         return ", ".join(words) or "the one configuration"
 
     def short(self, key: str) -> str:
-        """Return a swept key without its section, ``hidden_size``, if no other key has the same last part."""
+        """Return a swept key without its section, ``hidden_size``, if no other key has the same last part.
+
+        A ``data.seed`` keeps its section: ``seed`` alone is the run's.
+        """
         name = key.rsplit(".", 1)[-1]
-        others = [*self.swept, *self.tied]
+        others = ["seed", *self.swept, *self.tied]
         return name if sum(other.rsplit(".", 1)[-1] == name for other in others) == 1 else key
+
+    @property
+    def best_job(self) -> "pd.Series[Any]":
+        """The finished job with the best metric among those of the best configuration."""
+        members = self.members(self.ranking.iloc[0])
+        ascending = not is_higher_better(self.metric)
+        return members.sort_values(self.metric, ascending=ascending, kind="stable").iloc[0]
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:
         """Return the finished jobs of the configuration in a row of ``ranking``."""
@@ -122,6 +133,12 @@ def verdict(board: Leaderboard) -> str:
         return f"{names} by {abs(mean):.4f} in {board.metric} in every one of {pairs} seeds: that may be chance."
     real = low > 0 or high < 0
     return f"{names} {what}: " + ("the difference is real." if real else "that may be chance.")
+
+
+def worth(board: Leaderboard) -> str | None:
+    """Return a sentence on whether the best configuration beats simple classifiers; None if there are none."""
+    jobs = [baselines for baselines in board.members(board.ranking.iloc[0])["baselines"] if baselines]
+    return worth_in_words(jobs) if jobs else None
 
 
 def effects(board: Leaderboard, key: str) -> pd.DataFrame:
@@ -196,6 +213,9 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
         "error": cause_of(folder, job.config) if status == "failed" else "",
         "chance": summary.get("chance"),
         "ceiling": summary.get("ceiling"),
+        "baselines": summary.get("baselines") or [],
+        "classes": summary.get("classes") or [],
+        "confusion_matrix": summary.get("confusion_matrix") or [],
         **{key: summary.get(key) for key in ("parameters", "seconds", "sequences_per_second", "padding")},
         **summary.get("metrics", {}),
     }

@@ -11,6 +11,8 @@ from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects
 from grulab.report.statistics import interval
+from grulab.tasks.baselines import MAJORITY
+from grulab.training.confusion_figure import draw_confusion
 
 _HIGHLIGHTED = 4
 
@@ -86,6 +88,14 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
         for level in board.done[name].dropna().unique():
             axis.axhline(level, color="black", linestyle=style, linewidth=1)
             axis.annotate(name, (1, level), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom")
+    # The majority class is what chance is.
+    known = [baseline for baseline in board.best_job["baselines"] if baseline["name"] != MAJORITY]
+    for place, baseline in enumerate(known):
+        axis.axhline(baseline["val"], color="C7", linestyle="-.", linewidth=1)
+        axis.annotate(
+            baseline["name"].replace("_", " "), (0.01 + 0.25 * place, baseline["val"]), fontsize=8, color="C7",
+            xycoords=("axes fraction", "data"), va="bottom",
+        )  # fmt: skip
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, -0.02), min(high, 1.04))
@@ -95,3 +105,10 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.08))
     figure.savefig(path, dpi=130)
+
+
+def draw_confusion_of_best(board: Leaderboard, path: Path) -> None:
+    """Draw the confusion matrix of the best job on its test sequences."""
+    best = board.best_job
+    names = [row["class"] for row in best["classes"]]
+    draw_confusion(best["confusion_matrix"], names).savefig(path, dpi=130)

@@ -10,22 +10,24 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
-from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict
+from grulab.report.evaluation_sections import class_section
+from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict, worth
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
+from grulab.tasks.baselines import IN_WORDS
 
 TABLE, TEXT, PAGE = "leaderboard.csv", "leaderboard.md", "report.html"
 FIGURES = {
     "effects.png": sweep_figures.draw_effects,
     "pareto.png": sweep_figures.draw_pareto,
     "learning.png": sweep_figures.draw_learning,
+    "confusion.png": sweep_figures.draw_confusion_of_best,
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -96,12 +98,11 @@ def _ranking(board: Leaderboard) -> Section:
 def _insights(board: Leaderboard) -> list[Section]:
     if board.ranking.empty:
         return []
-    members = board.members(board.ranking.iloc[0])
-    ascending = not is_higher_better(board.metric)
-    best = members.sort_values(board.metric, ascending=ascending, kind="stable").iloc[0]
+    best = board.best_job
     command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
         Section("Is the winner better?", verdict(board)),
+        *_worth(board),
         Section(
             "The best job",
             f"{best['job']}: {board.metric} {best[board.metric]:.4f}, test accuracy {best['test/accuracy']:.4f}.\n\n"
@@ -130,6 +131,25 @@ def _insights(board: Leaderboard) -> list[Section]:
     return sections
 
 
+def _worth(board: Leaderboard) -> list[Section]:
+    """Return the comparison with simple classifiers, and the best job's classes, where the ceiling is unknown."""
+    text, best = worth(board), board.best_job
+    if text is None:
+        return []
+    rows = [
+        {
+            "classifier": IN_WORDS.get(baseline["name"], baseline["name"]),
+            "val accuracy": f"{baseline['val']:.4f}",
+            "test accuracy": f"{baseline['test']:.4f}",
+        }
+        for baseline in best["baselines"]
+    ]
+    sections = [Section("Is a GRU worth it here?", text, pd.DataFrame(rows))]
+    if best["classes"]:
+        sections.append(class_section(best["classes"], f"Of the best job, on its test sequences: {best['job']}."))
+    return sections
+
+
 def _failures(board: Leaderboard) -> list[Section]:
     failed = board.jobs[board.jobs["status"] != "done"]
     if failed.empty:
@@ -150,9 +170,11 @@ def _draw(board: Leaderboard, folder: Path) -> list[Path]:
     if board.ranking.empty:
         return []
     folder.mkdir(exist_ok=True)
-    drawn = []
+    drawn, best = [], board.best_job
     for name, draw in FIGURES.items():
         if name == "effects.png" and not board.swept:
+            continue
+        if name == "confusion.png" and not (best["baselines"] and best["confusion_matrix"]):
             continue
         draw(board, folder / name)
         drawn.append(folder / name)

@@ -13,7 +13,7 @@ from grulab.run_folder.regular_file import MAX_TABLE_BYTES, read_regular
 if TYPE_CHECKING:
     import pandas as pd
 
-CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr")
+CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1", "lr")
 # Beyond any metric, step or second; what is not finite is not below it either.
 _LARGEST = 1e18
 COLUMNS = ("epoch", "step", *CURVES, "seconds")

@@ -11,6 +11,7 @@ LAST = "last.ckpt"
 PREVIOUS = "last-previous.ckpt"
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
+PREDICTIONS = "predictions.csv"
 TENSORBOARD = "tensorboard"
 RUN_LOG = "run.log"
 # Written by Hydra.
@@ -24,7 +25,7 @@ MULTIRUN = "multirun.yaml"
 
 def written_files(folder: Path) -> list[Path]:
     """Return the files that grulab and Hydra write in the folder of a run or a sweep, whether they exist or not."""
-    names = (SUMMARY, METRICS, RUN_LOG, LOCK, SWEEP, MULTIRUN)
+    names = (SUMMARY, METRICS, PREDICTIONS, RUN_LOG, LOCK, SWEEP, MULTIRUN)
     of_hydra = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")]
     checkpoints = [folder / CHECKPOINTS / name for name in (BEST, LAST, PREVIOUS)]
     events = (folder / TENSORBOARD).glob("events.out.tfevents.*")

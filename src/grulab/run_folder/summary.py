@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NotRequired, Self, cast
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from grulab.config.schema import Config
+from grulab.config.schema import Config, Metric
 from grulab.field_types import Plain
 from grulab.run_folder import paths
 from grulab.run_folder.atomic import write_atomically
@@ -43,6 +43,22 @@ class _Error(TypedDict):
     traceback: str
 
 
+class _Baseline(TypedDict):
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)  # type: ignore[misc]
+
+    name: str
+    val: float
+    test: float
+    only_gru: _Count
+    only_baseline: _Count
+    sequences: Annotated[int, Field(ge=1, lt=2**53)]
+
+
+_Class = TypedDict(
+    "_Class", {"class": str, "precision": float, "recall": float, "f1": float, "support": _Count}
+)  # fmt: skip
+
+
 class _Schema(TypedDict):
     """The entries that are read back, by a resume or a report; the others may be of any kind."""
 
@@ -50,7 +66,7 @@ class _Schema(TypedDict):
 
     status: Literal["running", "interrupted", "failed", "done"]
     config: dict[str, Plain | dict[str, Plain]]
-    monitor: Literal["val/accuracy", "val/loss"]
+    monitor: Metric
     metrics: dict[Annotated[str, Field(pattern="/")], float]
     error: NotRequired[_Error | None]
     parameters: NotRequired[_Count | None]
@@ -64,6 +80,9 @@ class _Schema(TypedDict):
     epochs: NotRequired[_Count]
     sequences_per_second: NotRequired[float]
     padding: NotRequired[float]
+    baselines: NotRequired[list[_Baseline]]
+    classes: NotRequired[list[_Class]]
+    confusion_matrix: NotRequired[list[list[_Count]]]
 
 
 _SCHEMA: TypeAdapter[_Schema] = TypeAdapter(_Schema)

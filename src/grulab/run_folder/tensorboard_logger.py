@@ -10,11 +10,15 @@ from grulab.run_folder import hparams, paths
 
 CHANCE = "task/chance"
 CEILING = "task/ceiling"
+BASELINES = "task/baselines"
 
 # Train and validation in one chart, with chance and ceiling (the Custom Scalars tab).
 _LAYOUT = {
     "learning": {
-        "accuracy": ["Multiline", ["^train/accuracy$", "^val/accuracy$", f"^{CHANCE}$", f"^{CEILING}$"]],
+        "accuracy": [
+            "Multiline",
+            ["^train/accuracy$", "^val/accuracy$", f"^{CHANCE}$", f"^{CEILING}$", f"^{BASELINES}/"],
+        ],
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
     }
 }

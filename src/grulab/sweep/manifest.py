@@ -237,6 +237,16 @@ def refuse_another_sweep(
     for (key, new_value, old_value), numbers in differences.items():
         remedy = _SAY_SO if key in MAY_CHANGE else _PUT_BACK
         jobs = "in every job" if len(numbers) == len(after) else f"in {len(numbers)} jobs, the first is {numbers[0]}"
+        if key == "data.content":
+            # Nobody has written this key: the file holds something else.
+            first = next(job for job in after if job.number == numbers[0])
+            place = flatten(first.config.to_dict()).get("data.path")
+            lines.append(
+                f"data.path={shown_value(place)}: holds other sequences than those of {where} ({jobs}; content "
+                f"{new_value[:8]}, not {old_value[:8]}); put the file back, or begin another sweep with "
+                "grulab train -m"
+            )
+            continue
         lines.append(f"{key}={new_value}: {where} has {old_value} ({jobs}); {remedy}")
     for old, new in zip(before, after, strict=True):
         if not lines and old.folder != new.folder:

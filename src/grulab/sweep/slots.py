@@ -8,6 +8,7 @@ from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
+from grulab.tasks.registry import build_task
 from grulab.training.device import find_accelerator
 
 
@@ -45,9 +46,9 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
-    """Return one line for each setting that has no effect, and one line if missing kernels make the jobs slow."""
+    """Return one line for each setting that has no effect or thing to note in the sequences, or kernels missing."""
     on_processor = slots[0] is None
-    lines = []
+    lines = list(dict.fromkeys(line for config in configs for line in build_task(config.data).notes))
     missing = note_of_missing_kernels()
     if on_processor and missing and any(config.model.backend == "auto" for config in configs):
         lines.append(missing)

@@ -87,6 +87,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
         from grulab.data.dataset import remember_splits
         from grulab.run_folder.summary import git_state, versions
         from grulab.tasks.base import checked_ceiling
+        from grulab.tasks.baselines import baselines
         from grulab.tasks.registry import build_task
 
     git_state()
@@ -94,6 +95,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
         checked_ceiling(build_task(data))
+        baselines(build_task(data))
         remember_splits(data)
 
 

@@ -15,6 +15,7 @@ from grulab.run_folder.checkpoint_file import ChecksummedCheckpointIO
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.tasks.base import Task
 from grulab.training.module import SequenceClassifier
+from grulab.training.stored_task import StoredTask
 
 # Warnings of Lightning and torch that say nothing about the run, or nothing new.
 _IGNORED_WARNINGS = (
@@ -32,7 +33,7 @@ _IGNORED_WARNINGS = (
 )
 
 
-def build_module(config: Config, task: Task) -> SequenceClassifier:
+def build_module(config: Config, task: Task | StoredTask) -> SequenceClassifier:
     """Return the untrained module for a configuration; the task gives the input size and the number of classes."""
     module = SequenceClassifier(
         input_size=task.num_features,
@@ -46,11 +47,18 @@ def build_module(config: Config, task: Task) -> SequenceClassifier:
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,
         schedule=config.optimizer.schedule,
+        class_weights=_class_weights(config, task),
     )
     if config.trainer.precision == "64-true":
         # Lightning restores the weights before it converts the module, which would round them to 32 bits.
         module.double()
     return module
+
+
+def _class_weights(config: Config, task: Task | StoredTask) -> list[float] | None:
+    """Return weights that give every class the same share of the training loss, as scikit-learn's "balanced" does."""
+    counts = task.class_counts("train") if config.model.class_weights == "balanced" else None
+    return None if counts is None else [sum(counts) / (len(counts) * count) for count in counts]
 
 
 def build_trainer(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grulab.config.parameter_budget import parameter_count
+from grulab.config.parameter_budget import count_parameters, parameter_count
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
 from grulab.config.validation_messages import printable
@@ -22,12 +22,14 @@ from grulab.internals.lightning import loops_of_new_trainer
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.metrics_csv import COLUMNS
+from grulab.tasks.base import Task
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module
 from grulab.training.callbacks.checkpointing import Checkpointer
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.module import SUMS, SequenceClassifier
+from grulab.training.stored_task import StoredTask
 
 # Lightning counts in Python integers, PyTorch in 64 bits.
 _LARGEST = 2**62
@@ -49,28 +51,42 @@ def load_checked(path: Path, config: Config) -> dict[str, Any]:
     return content
 
 
-def check_checkpoint(path: Path, content: Mapping[str, Any], config: Config) -> None:
+def check_checkpoint(
+    path: Path, content: Mapping[str, Any], config: Config, stored_task: StoredTask | None = None
+) -> None:
     """Check that a checkpoint of a run holds what the run itself would write; one of another run is not looked at.
 
     Args:
         path: of the checkpoint.
         content: of the file.
         config: of the run.
+        stored_task: the task as the checkpoint has it, if that is to be used; None for the one of the configuration.
 
     Raises:
         DamagedCheckpointError: naming the first entry that is missing, of another type or shape, or out of range.
     """
     try:
-        _compare(KEY, {"config": {}, "epochs": 0, "batches": 0}, content.get(KEY), skip=("config",))
+        template = {"config": {}, "epochs": 0, "batches": 0, "task": {}}
+        _compare(KEY, template, content.get(KEY), skip=("config", "task"))
         if not isinstance(content[KEY]["config"], dict):
             raise _OddError("config", "is no group of keys")
         if what_differs(content[KEY]["config"], config.to_dict()):
             return
+        task = stored_task or build_task(config.data)
+        key = _first_difference(_expected(task, content), content[KEY]["task"]) if isinstance(task, Task) else None
+        if key is not None:
+            raise _OddError(f"task.{key}".rstrip("."), "is not that of its configuration")
         # Before a module of a claimed size is built.
-        parameters = parameter_count(config)
+        parameters = count_parameters(
+            task.num_features,
+            config.model.hidden_size,
+            config.model.num_layers,
+            task.num_classes,
+            config.model.bidirectional,
+        )
         if 4 * parameters > path.stat().st_size:
             raise _OddError("state_dict", f"does not have the {parameters:,} parameters of its configuration")
-        _check(content, config)
+        _check(content, config, task)
     except _OddError as odd:
         raise DamagedCheckpointError(f"{path}: is damaged: {odd}") from None
 
@@ -82,8 +98,30 @@ class _OddError(Exception):
         super().__init__(printable(f"{key.lstrip('.')} {what}"[:_MAX_CHARACTERS]))
 
 
-def _check(content: Mapping[str, Any], config: Config) -> None:
-    module = build_module(config, build_task(config.data))
+def _expected(task: Task, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the checkpoint should tell of its task.
+
+    The same sequences may be in a file of another form, which has other names for its features, or none.
+    """
+    expected, found = task.metadata(), content[KEY]["task"]
+    names = found.get("features") if isinstance(found, Mapping) else None
+    if "features" in expected and isinstance(names, list) and all(type(name) is str for name in names):
+        expected["features"] = names if len(names) == len(expected["features"]) else expected["features"]
+    return expected
+
+
+def _first_difference(expected: Any, found: Any) -> str | None:
+    """Return the key of the first of nested plain values that differs; None if none does."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key in sorted({*expected, *map(str, found)}):
+            if (rest := _first_difference(expected.get(key), found.get(key))) is not None:
+                return f"{key}.{rest}".rstrip(".")
+        return None
+    return None if type(expected) is type(found) and expected == found else ""
+
+
+def _check(content: Mapping[str, Any], config: Config, task: Task | StoredTask) -> None:
+    module = build_module(config, task)
     epochs = content[KEY]["epochs"]
     steps = content.get("global_step")
     hyper_parameters = SequenceClassifier.CHECKPOINT_HYPER_PARAMS_KEY

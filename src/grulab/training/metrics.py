@@ -1,10 +1,18 @@
-"""Exact mean loss and accuracy over an epoch."""
+"""Exact means over an epoch, and what follows from the confusion matrix of an evaluation."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from grulab.internals.torchmetrics import count_update, set_update_count
+
+_BINS = 15
+# A confusion matrix of more classes is neither readable nor small.
+MOST_CLASSES = 100
 
 
 class LossAndAccuracy(Metric):
@@ -62,3 +70,124 @@ class LossAndAccuracy(Metric):
         """Return the mean loss and accuracy of all batches since the last reset."""
         count = int(self.sequences)
         return {"loss": float(self.loss_sum) / count, "accuracy": int(self.correct) / count}
+
+
+class EvaluationMetrics(LossAndAccuracy):
+    """Mean loss and accuracy, and counts for each class, from which balanced accuracy and macro F1 are computed.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    right: Tensor
+    support: Tensor
+    predicted: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for name in ("right", "support", "predicted"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Add a batch; see :meth:`LossAndAccuracy.add`."""
+        super().add(loss, logits, y)
+        # torchmetrics counts with torch.bincount, which makes the CPU wait for an accelerator.
+        answer = logits.argmax(dim=1)
+        ones = torch.ones_like(y)
+        self.support.index_add_(0, y, ones)
+        self.predicted.index_add_(0, answer, ones)
+        self.right.index_add_(0, y, (answer == y).long())
+
+    def of_each_class(self) -> "ClassTable":
+        """Return precision, recall and F1 of each class since the last reset."""
+        return ClassTable(*(part.cpu().numpy() for part in (self.right, self.support, self.predicted)))
+
+    def compute(self) -> dict[str, float]:
+        """Return the mean loss and accuracy, the balanced accuracy and the macro F1 since the last reset."""
+        table = self.of_each_class()
+        return super().compute() | {"balanced_accuracy": table.balanced_accuracy, "macro_f1": table.macro_f1}
+
+
+class TestMetrics(EvaluationMetrics):
+    """What :class:`EvaluationMetrics` has, the confusion matrix of at most 100 classes, and the calibration error.
+
+    The probability of the predicted class is compared with how often it is right, in 15 bins of equal width, each
+    weighted by its sequences (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Unlike torchmetrics' class, this
+    one keeps sums, and not every probability.
+    """
+
+    # pytest collects classes with such a name otherwise.
+    __test__ = False
+
+    bins: Tensor
+    confusion: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self._num_classes = num_classes
+        cells = num_classes if num_classes <= MOST_CLASSES else 0
+        self.add_state("confusion", torch.zeros((cells, cells), dtype=torch.int64), dist_reduce_fx="sum")
+        precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        # For each bin: its sequences, the sum of their probabilities, and how many are right.
+        self.add_state("bins", torch.zeros((_BINS, 3), dtype=precise), dist_reduce_fx="sum")
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Add a batch; see :meth:`LossAndAccuracy.add`."""
+        super().add(loss, logits, y)
+        if self._num_classes <= MOST_CLASSES:
+            cells = y * self._num_classes + logits.argmax(dim=1)
+            self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        confidence, predicted = logits.detach().to(self.bins.dtype).softmax(dim=1).max(dim=1)
+        # A probability on a bound belongs to the bin below it.
+        place = ((confidence * _BINS).ceil() - 1).clamp(0, _BINS - 1).long()
+        in_bin = torch.nn.functional.one_hot(place, _BINS).to(self.bins.dtype)
+        right = (predicted == y).to(self.bins.dtype)
+        self.bins.add_(in_bin.T @ torch.stack([torch.ones_like(right), confidence, right], dim=1))
+
+    def compute(self) -> dict[str, float]:
+        """Return what :meth:`EvaluationMetrics.compute` returns, and the calibration error."""
+        bins = self.bins.cpu().double()
+        error = (bins[:, 1] - bins[:, 2]).abs().sum() / bins[:, 0].sum()
+        return super().compute() | {"calibration_error": float(error)}
+
+
+class ClassTable:
+    """Precision, recall and F1 of each class; 0 where they are not defined.
+
+    Attributes:
+        precision, recall, f1: (classes,) float64.
+        support: (classes,) int64, the number of sequences of each class.
+        balanced_accuracy: mean recall over the classes that occur.
+        macro_f1: mean F1 over the classes that occur or are predicted.
+
+    Args:
+        right: (classes,) sequences of each class that are classified correctly.
+        support: (classes,) sequences of each class.
+        predicted: (classes,) sequences that are taken for it.
+    """
+
+    def __init__(self, right: NDArray[np.int64], support: NDArray[np.int64], predicted: NDArray[np.int64]) -> None:
+        self.support = support
+        self.precision = _ratio(right, predicted)
+        self.recall = _ratio(right, self.support)
+        self.f1 = _ratio(2 * right, self.support + predicted)
+        self.balanced_accuracy = float(self.recall[self.support > 0].mean())
+        self.macro_f1 = float(self.f1[self.support + predicted > 0].mean())
+
+    def rows(self, class_names: list[str]) -> list[dict[str, Any]]:
+        """Return plain values for each class."""
+        columns = zip(class_names, self.precision, self.recall, self.f1, self.support, strict=True)
+        return [
+            {
+                "class": name,
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+            for name, precision, recall, f1, support in columns
+        ]
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

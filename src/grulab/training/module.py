@@ -1,5 +1,6 @@
 """The LightningModule: a training, validation and test step, and the means over an epoch."""
 
+from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import lightning as L
@@ -10,7 +11,7 @@ from torch.nn import functional
 from grulab.config.schema import Algorithm, Schedule
 from grulab.data.batch import PaddedBatch
 from grulab.models.gru import GRUClassifier
-from grulab.training.metrics import LossAndAccuracy
+from grulab.training.metrics import EvaluationMetrics, LossAndAccuracy, TestMetrics
 from grulab.training.optimizer import learning_rate, make_optimizer
 
 # The key of the sums of an unfinished epoch in a checkpoint.
@@ -27,7 +28,9 @@ class SequenceClassifier(L.LightningModule):
         train_metrics, val_metrics, test_metrics: exact means over the current epoch of training, validation or test.
         test_outcomes: for each test batch the lengths, and whether each sequence was classified correctly; both
             (batch,).
+        test_logits: for each test batch the logits, (batch, classes), if ``keeps_logits``.
         offers_metrics: whether the means are logged for callbacks that read ``trainer.callback_metrics``.
+        keeps_logits: whether a test keeps the logits.
 
     Args:
         input_size: features per step.
@@ -41,7 +44,10 @@ class SequenceClassifier(L.LightningModule):
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
         schedule: "constant", or "cosine": from lr in the first epoch towards 0 after ``trainer.max_epochs``.
+        class_weights: for each class the weight of its sequences in the training loss; None weighs all alike.
     """
+
+    _class_weights: Tensor | None
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class SequenceClassifier(L.LightningModule):
         lr: float = 0.02,
         weight_decay: float = 0.0,
         schedule: str = "constant",
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if algorithm not in get_args(Algorithm):
@@ -65,10 +72,17 @@ class SequenceClassifier(L.LightningModule):
         self.save_hyperparameters()
         self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout, backend)
         self.train_metrics = LossAndAccuracy()
-        self.val_metrics = LossAndAccuracy()
-        self.test_metrics = LossAndAccuracy()
+        self.val_metrics = EvaluationMetrics(num_classes)
+        self.test_metrics = TestMetrics(num_classes)
         self.test_outcomes: list[tuple[Tensor, Tensor]] = []
+        self.test_logits: list[Tensor] = []
         self.offers_metrics = True
+        self.keeps_logits = False
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"class_weights has {len(class_weights)} values, and there are {num_classes} classes")
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        # It moves with the module, and is no part of its state: the hyperparameters have it.
+        self.register_buffer("_class_weights", weights, persistent=False)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits, (batch, classes); see :meth:`GRUClassifier.forward`."""
@@ -100,7 +114,7 @@ class SequenceClassifier(L.LightningModule):
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of the batch: ()."""
-        loss, _ = self._step(batch, self.train_metrics)
+        loss, _ = self._step(batch, self.train_metrics, self._class_weights)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -123,16 +137,28 @@ class SequenceClassifier(L.LightningModule):
         """Reset the sums."""
         self.test_metrics.reset()
         self.test_outcomes.clear()
+        self.test_logits.clear()
 
     def test_step(self, batch: PaddedBatch, batch_idx: int) -> None:
         """Add the batch to the sums, and note which sequences were classified correctly."""
         _, logits = self._step(batch, self.test_metrics)
         self.test_outcomes.append((batch.lengths, logits.argmax(dim=1) == batch.y))
+        if self.keeps_logits:
+            self.test_logits.append(logits.cpu())
 
-    def _step(self, batch: PaddedBatch, metrics: LossAndAccuracy) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, batch: PaddedBatch, metrics: LossAndAccuracy, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         logits = self.model(batch.x, batch.lengths)
         # The loss needs 32 bits even if the layers ran in 16 bits.
-        loss = functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), batch.y)
+        scores = logits if logits.dtype == torch.float64 else logits.float()
+        if weights is None:
+            loss = functional.cross_entropy(scores, batch.y)
+        else:
+            # Over the number of sequences: torch's own mean is over the batch's weights, so that a sequence would
+            # count by what else is in its batch.
+            losses = functional.cross_entropy(scores, batch.y, weight=weights.to(scores.dtype), reduction="none")
+            loss = losses.mean()
         metrics.add(loss, logits, batch.y)
         return loss, logits
 

@@ -1,5 +1,6 @@
 """One run, top to bottom: build, fit, test with the best checkpoint, summarise."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from grulab.config.notes import notes
+from grulab.config.parameter_budget import within_budget
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
@@ -27,6 +29,7 @@ from grulab.run_folder.summary import Summary, read_summary
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.system.signals import Interrupted
 from grulab.tasks.base import ceiling_in_words, checked_ceiling
+from grulab.tasks.baselines import baselines
 from grulab.training.accuracy_by_length import accuracy_by_length
 from grulab.training.build import build_module, build_trainer
 from grulab.training.callbacks.checkpointing import Checkpointer
@@ -35,19 +38,26 @@ from grulab.training.callbacks.graceful_stop import GracefulStop
 from grulab.training.callbacks.progress_bar import ProgressBar
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
+from grulab.training.confusion_figure import draw_confusion
 from grulab.training.device import find_accelerator
 from grulab.training.early_stopping import is_trained
 from grulab.training.module import SequenceClassifier
+from grulab.training.test_results import class_results, compare, in_order, write_predictions
+from grulab.training.worth import worth_in_words
 
 log = logging.getLogger(__name__)
 
+_MUCH_PADDING = 0.5
 
-def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
+
+def train(config: Config, run_dir: Path | str, datamodule: SequenceDataModule | None = None) -> dict[str, Any]:
     """Train one GRU and write its results to a folder.
 
     Args:
         config: the run's configuration; see :func:`grulab.compose`.
         run_dir: the run's folder, created if missing; it must not hold a run yet.
+        datamodule: of other sequences than the configuration's; see :meth:`SequenceDataModule.from_arrays`. The order
+            of its batches is that of the configuration's seed.
 
     Returns:
         The content of summary.json.
@@ -60,6 +70,8 @@ def train(config: Config, run_dir: Path | str) -> dict[str, Any]:
         Interrupted: after a signal to stop; the state of the training is saved.
     """
     run_dir = Path(run_dir)
+    if datamodule is not None:
+        config = within_budget(dataclasses.replace(config, data=datamodule.config))
     find_accelerator(config)
     refuse_missing_workers(config.data.num_workers)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -109,6 +121,13 @@ def execute(
         datamodule = SequenceDataModule(config.data, config.seed)
         task = datamodule.task
         module = build_module(config, task)
+        padding = datamodule.padding()
+        if padding > _MUCH_PADDING:
+            log.warning(
+                "%.0f %% of the batches is padding: the lengths differ much; a smaller data.batch_size, or "
+                "data.max_steps, makes an epoch shorter",
+                100 * padding,
+            )
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = checked_ceiling(task)
         backend = find_backend(config, accelerator)
@@ -120,12 +139,13 @@ def execute(
             loop = "lightning"
         summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
 
-        bounds = task_bounds(task.chance, ceiling)
+        compared = baselines(task)
+        bounds = task_bounds(task.chance, ceiling, {baseline.name: baseline.val for baseline in compared})
         rows = state["callbacks"][EpochLog.__name__]["rows"] if state else []
         metrics_csv.write_rows(run_dir, rows)
         event_file.cut_back(run_dir / paths.TENSORBOARD, curves(rows, bounds))
 
-        checkpointer = Checkpointer(checkpoints, config, graceful_stop)
+        checkpointer = Checkpointer(checkpoints, config, graceful_stop, task.metadata())
         if state:
             checkpointer.load_state_dict(state["callbacks"][Checkpointer.__name__])
         logger = RunLogger(run_dir)
@@ -149,12 +169,22 @@ def execute(
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
             module.load_state_dict(checkpointer.load_best()["state_dict"])
+            module.keeps_logits = task.has_ids
             trainer.test(module, datamodule=datamodule, verbose=False)
             by_length = accuracy_by_length(task, module.test_outcomes)
             test = _test_metrics(module, by_length)
             assert checkpointer.best_step is not None
             assert checkpointer.best_epoch is not None
             logger.log_metrics(test, checkpointer.best_step)
+            order = datamodule.test_order()
+            classes = class_results(module, task.class_names)
+            if task.has_ids:
+                truth = task.classes("test")
+                write_predictions(run_dir, task, in_order(module.test_logits, order), truth)
+                if "confusion_matrix" in classes:
+                    figure = draw_confusion(classes["confusion_matrix"], task.class_names)
+                    logger.experiment.add_figure("test/confusion_matrix", figure, checkpointer.best_step)
+            right = in_order([correct for _, correct in module.test_outcomes], order)
         except BaseException as error:
             is_failure = isinstance(error, Exception) and not graceful_stop.requested
             logger.end("failed" if is_failure else "interrupted")
@@ -175,7 +205,9 @@ def execute(
             epochs=len(table),
             sequences_by_length=dict(zip(by_length["range"], by_length["sequences"].tolist(), strict=True)),
             sequences_per_second=round(float(speed), 1),
-            padding=round(datamodule.padding(), 4),
+            padding=round(padding, 4),
+            baselines=compare(compared, right),
+            **classes,
         )
     announce(config, run_dir, summary.content)
     return summary.content
@@ -230,6 +262,10 @@ def announce(config: Config, run_dir: Path, content: dict[str, Any]) -> None:
         content["epochs"],
         config.checkpoint.monitor,
     )
+    if content.get("baselines"):
+        shown = ", ".join(f"{baseline['name']} {baseline['test']:.3f}" for baseline in content["baselines"])
+        log.info("compare %s (test accuracy of simple classifiers)", shown)
+        log.info("verdict %s", worth_in_words([content["baselines"]]))
     log.info("folder  %s", display_path(run_dir))
     log.info("next    grulab trace %s", display_path(run_dir))
 

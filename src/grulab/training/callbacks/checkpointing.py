@@ -30,12 +30,14 @@ class Checkpointer(Checkpoint):
         folder: the folder of the checkpoints.
         config: the run's configuration; it is stored in the checkpoint, so that the file can be used alone.
         graceful_stop: the callback that requests to save the state and stop the run.
+        metadata: of the task; it is stored too, so that the file can read sequences like those of the run.
     """
 
-    def __init__(self, folder: Path, config: Config, graceful_stop: GracefulStop) -> None:
+    def __init__(self, folder: Path, config: Config, graceful_stop: GracefulStop, metadata: dict[str, Any]) -> None:
         self._folder = folder
         self._config = config
         self._graceful_stop = graceful_stop
+        self._metadata = metadata
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.best_step: int | None = None
@@ -74,10 +76,15 @@ class Checkpointer(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the run's configuration, and the numbers of finished epochs and of finished batches in the next."""
+        """Add configuration, task, and the numbers of finished epochs and of finished batches in the next."""
         set_between_batches(trainer, checkpoint)
         epochs, batches = finished_epochs_and_batches(trainer)
-        checkpoint[KEY] = {"config": self._config.to_dict(), "epochs": epochs, "batches": batches}
+        checkpoint[KEY] = {
+            "config": self._config.to_dict(),
+            "epochs": epochs,
+            "batches": batches,
+            "task": self._metadata,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far, with its score and its step."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import lightning as L
 
 from grulab.run_folder.metrics_csv import CURVES, append_row
-from grulab.run_folder.tensorboard_logger import CEILING, CHANCE, RunLogger
+from grulab.run_folder.tensorboard_logger import BASELINES, CEILING, CHANCE, RunLogger
 from grulab.training.module import SequenceClassifier
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class EpochLog(L.Callback):
             "train/accuracy": train["accuracy"],
             "val/loss": val["loss"],
             "val/accuracy": val["accuracy"],
+            "val/balanced_accuracy": val["balanced_accuracy"],
+            "val/macro_f1": val["macro_f1"],
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self._began, 3),
         }
@@ -98,6 +100,13 @@ def curves(rows: list[dict[str, float]], bounds: Mapping[str, float]) -> dict[tu
     return points | {(tag, step): bound for tag, bound in bounds.items() for step in steps}
 
 
-def task_bounds(chance: float, ceiling: float | None) -> dict[str, float]:
-    """Return the bounds by TensorBoard tag: the task's chance level, and its ceiling if it is known."""
-    return {CHANCE: chance} | ({} if ceiling is None else {CEILING: ceiling})
+def task_bounds(chance: float, ceiling: float | None, baselines: Mapping[str, float]) -> dict[str, float]:
+    """Return the bounds by TensorBoard tag: the task's chance level, its ceiling if it is known, and the baselines.
+
+    Args:
+        chance: the task's chance level.
+        ceiling: the task's ceiling, or None.
+        baselines: the validation accuracy of each baseline, by its name.
+    """
+    bounds = {CHANCE: chance} | ({} if ceiling is None else {CEILING: ceiling})
+    return bounds | {f"{BASELINES}/{name}": accuracy for name, accuracy in baselines.items()}
