@@ -19,11 +19,16 @@ from hypothesis import HealthCheck, settings
 from grulab.cli import main
 from grulab.config.compose import compose
 from grulab.system.signals import SIGNALS, Interrupted
+from grulab.tasks.base import GeneratedTask
+from grulab.tasks.registry import find_task, task_names
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
 # A shell starts its background processes with Ctrl-C ignored, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tasks that need no file.
+GENERATED = [name for name in task_names() if issubclass(find_task(name), GeneratedTask)]
 
 # Enough to exercise every code path: two full training batches and a last batch of one sequence.
 SMALL = [
@@ -138,6 +143,12 @@ def _leave_no_trace() -> Iterator[None]:
     os.environ.update(environment)
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the sequences of the tests' files out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 from torch import nn
 
 from grulab.cli import main
+from grulab.config.compose import compose
 from grulab.kernels import library
+from grulab.kernels.backend import backend_notes
 from grulab.models.gru import GRUClassifier
 from grulab.run_folder.summary import read_summary
 from grulab.training.module import SequenceClassifier
@@ -87,6 +89,15 @@ def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.Capture
     # model.backend=fused binds the run, not its checkpoint, which must load without the kernels.
     checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
     assert SequenceClassifier.load_from_checkpoint(checkpoint).hparams["backend"] == "auto"
+
+
+def test_long_sequences_without_the_kernels_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose(["data.max_length=1001"])
+    assert list(backend_notes(config, "cpu", "fused", None)) == []
+    monkeypatch.setattr(library, "is_built", lambda: False)
+    notes = list(backend_notes(config, "cpu", "torch", None))
+    assert any("sequences have up to 1,001 steps" in note for note in notes)
+    assert not any("up to" in note for note in backend_notes(compose(["data.max_length=1000"]), "cpu", "torch", None))
 
 
 def test_no_compiler_is_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

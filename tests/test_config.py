@@ -18,8 +18,9 @@ from grulab.config.suggestions import valid_keys
 from grulab.config_error import ConfigError
 from grulab.sweep.compose_jobs import compose_sweep
 from grulab.tasks.registry import task_names
+from tests.sequences import make
 
-TASKS = "hidden_markov, sinusoids, temporal_order"
+TASKS = "files, hidden_markov, sinusoids, temporal_order"
 MISTAKES = {
     "model.hiden_size=8": "did you mean model.hidden_size?",
     "hidden_size=8": "did you mean model.hidden_size?",
@@ -207,9 +208,9 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("grulab tr", "train resume report trace"),
+        ("grulab tr", "train resume report trace inspect evaluate predict export"),
         ("grulab train model.hid", "model.hidden_size="),
-        ("grulab train data=", "data=hidden_markov data=sinusoids data=temporal_order"),
+        ("grulab train data=", "data=files data=hidden_markov data=sinusoids data=temporal_order"),
     ],
 )
 def test_tab_completion_knows_the_verbs(
@@ -262,12 +263,17 @@ def test_experiments_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", task_names())
-def test_yaml_and_schema_hold_the_same_keys(task: str) -> None:
-    config = compose([f"data={task}"])
+def test_yaml_and_schema_hold_the_same_keys(task: str, tmp_path: Path) -> None:
+    config = compose([f"data={task}", *file_of(f"data={task}", tmp_path)])
     assert config.data.task == task  # type: ignore[attr-defined]
     assert sorted(flatten(config.to_dict())) == sorted(valid_keys(task))
     # Every task has a YAML file, and every YAML file a task.
     assert {path.stem for path in (config_dir() / "data").glob("*.yaml")} == set(task_names())
+
+
+def file_of(choice: str, folder: Path) -> list[str]:
+    """Return what a choice needs besides: data=files has no default file."""
+    return [f"data.path={make().write(folder / 'a.csv')}"] if choice == "data=files" else []
 
 
 def every_choice() -> list[str]:
@@ -276,8 +282,8 @@ def every_choice() -> list[str]:
 
 
 @pytest.mark.parametrize("choice", every_choice())
-def test_every_choice_composes(choice: str) -> None:
-    for job in compose_sweep([choice]).jobs:
+def test_every_choice_composes(choice: str, tmp_path: Path) -> None:
+    for job in compose_sweep([choice, *file_of(choice, tmp_path)]).jobs:
         assert parse(job.config.to_dict()) == job.config
 
 

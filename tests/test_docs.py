@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import grulab
+from tests.sequences import make
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -50,6 +51,19 @@ def test_the_examples_in_python(tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "outputs" / "mine" / "summary.json").is_file()
+
+
+def test_the_examples_of_ones_own_sequences(tmp_path: Path) -> None:
+    table = make().write(tmp_path / "gestures.csv")
+    trained = ["data=files", f"data.path={table}", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    assert grulab(tmp_path, "train", *trained).returncode == 0
+    assert grulab(tmp_path, "export", "run", "model.onnx").returncode == 0
+    for block in blocks("sequences.md", "python"):
+        process = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert process.returncode == 0, process.stderr
+    assert (tmp_path / "outputs" / "mine" / "predictions.csv").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -212,6 +212,14 @@ def test_a_key_that_goes_with_the_seed_is_an_axis(tmp_path: Path) -> None:
     assert list(board.ranking["seeds"]) == [1, 1]
 
 
+def test_a_seed_of_the_data_is_not_taken_for_that_of_the_run(tmp_path: Path) -> None:
+    for number, seed in enumerate((0, 1)):
+        write_job(tmp_path / f"{number:03d}", [f"data.seed={seed}"], 0.5 + 0.1 * number)
+    board = read_sweep(tmp_path)
+    assert board.short("data.seed") == "data.seed"
+    assert board.label(board.ranking.iloc[0]) == "data.seed 1"
+
+
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing: no such folder"):
         write_report(tmp_path / "missing")

@@ -17,12 +17,13 @@ from grulab.config.compose import compose
 from grulab.field_types import Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import Sequences, Task
-from grulab.tasks.registry import build_task, task_names
+from grulab.tasks.registry import build_task
 from grulab.tasks.sinusoids import Sinusoids
 from grulab.tasks.temporal_order import LEVELS, SYMBOLS, TemporalOrder
+from tests.conftest import GENERATED
 
 EVERY_TASK = [
-    *((f"data={name}",) for name in task_names()),
+    *((f"data={name}",) for name in GENERATED),
     (
         "data=sinusoids",
         "data.max_length=40",
@@ -63,7 +64,7 @@ def test_a_sequence_depends_on_its_index_alone(
         assert (together.features[row, length:] == 0).all()
 
 
-@pytest.mark.parametrize("overrides", EVERY_TASK[: len(task_names()) + 1], ids=" ".join)
+@pytest.mark.parametrize("overrides", EVERY_TASK[: len(GENERATED) + 1], ids=" ".join)
 def test_seeds_and_splits_are_different_worlds(overrides: tuple[str, ...]) -> None:
     task = task_of(*overrides)
     worlds = [

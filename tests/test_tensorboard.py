@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from grulab.config.same_run import flatten
 from tests.conftest import FAULTS, SMALL, Run, grulab
 
-CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]
+CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1", "lr"]
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -39,7 +39,8 @@ def test_every_tag_of_the_contract_is_there(run: Run, tmp_path: Path) -> None:
     found = events(tmp_path / "run" / "tensorboard")
     by_length = [tag for tag in summary["metrics"] if tag.startswith("test/accuracy_by_length/")]
     assert by_length
-    expected = {*CURVES, "test/loss", "test/accuracy", "task/chance", "task/ceiling", *by_length}
+    measures = {f"test/{name}" for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "calibration_error")}
+    expected = {*CURVES, *measures, "task/chance", "task/ceiling", *by_length}
     assert set(found.Tags()["scalars"]) == expected
     # One event file: Lightning's logger leaves no other file in the folder.
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
@@ -64,7 +65,13 @@ def test_chance_and_ceiling_are_on_the_accuracy_chart(run: Run, tmp_path: Path) 
     (tensor,) = found.Tensors(layout_metadata.CONFIG_SUMMARY_TAG)
     layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert charts["accuracy"] == ["^train/accuracy$", "^val/accuracy$", "^task/chance$", "^task/ceiling$"]
+    assert charts["accuracy"] == [
+        "^train/accuracy$",
+        "^val/accuracy$",
+        "^task/chance$",
+        "^task/ceiling$",
+        "^task/baselines/",
+    ]
 
 
 @pytest.mark.parametrize("outcome", ["done", "failed"])
