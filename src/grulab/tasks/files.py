@@ -218,10 +218,11 @@ class Files(Task):
         if constant:
             lines.append(f"{shorten([names[column] for column in constant])}: constant in train, so it tells nothing")
         if far:
+            beyond = f"{_FAR:g} when scaled, or {_FAR_FROM_THE_MIDDLE:g} interquartile ranges from the median"
+            odd = shorten([names[column] for column in far])
             lines.append(
-                f"{shorten([names[column] for column in far])}: some values are far from the others (beyond {_FAR:g} "
-                f"when scaled, or {_FAR_FROM_THE_MIDDLE:g} interquartile ranges from the median), and one outlier can "
-                "spoil a feature; data.scale=robust, or correct them"
+                f"{odd}: some values are far from the others: beyond {beyond}; "
+                "one outlier can spoil a feature; data.scale=robust, or correct them"
             )
         return lines
 
