@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,7 @@ def test_a_sweep_over_a_file_ends_with_a_verdict(tmp_path: Path, table: Path) ->
     process = grulab(tmp_path, *arguments, "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     assert "Is a GRU worth it here?" in process.stdout
+    assert "note: the run has 4 steps of the optimizer" in process.stdout
     assert "paired over" in process.stdout
     assert (tmp_path / "sweep" / "figures" / "confusion.png").is_file()
     report = (tmp_path / "sweep" / "report.html").read_text()
@@ -217,12 +219,18 @@ def test_a_sweep_over_a_file_ends_with_a_verdict(tmp_path: Path, table: Path) ->
     assert "class10" in report
 
 
-def test_an_inspection_tells_what_is_in_a_file(table: Path, tmp_path: Path) -> None:
+def test_an_inspection_tells_what_is_in_a_file(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = forked(tmp_path, "inspect", str(table))
     assert process.returncode == 0, process.stderr
     for words in ("90: ", "class10", "Baselines", "seconds an epoch", "a.csv has no val: made of its train"):
         assert words in process.stdout
     assert (tmp_path / "outputs" / "inspect" / "a.csv.png").is_file()
+    odd = tmp_path / "it's,(odd)=.csv"
+    odd.write_bytes(table.read_bytes())
+    process = forked(tmp_path, "inspect", odd.name)
+    following = shlex.split(process.stdout.rsplit("next    grulab train ", 1)[1])
+    monkeypatch.chdir(tmp_path)
+    assert compose(following).data.path == str(odd)  # type: ignore[attr-defined]
     holes = pd.read_csv(table)
     holes.loc[4, "a"] = np.nan
     holes.to_csv(tmp_path / "holes.csv", index=False)

@@ -1,5 +1,6 @@
 """``grulab inspect``: what is in a file of sequences, before anything is trained."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from grulab.tasks.files import Files, FilesConfig
 from grulab.tasks.registry import build_task
 
 _FOLDER = Path("outputs", "inspect")
+# What Hydra reads as it is.
+_PLAIN = re.compile(r"[\w./-]+")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,5 +61,6 @@ def main(arguments: Sequence[str]) -> None:
     print_sections(inspect(config, task, problems, figure), console)
     print(f"\nfigure  {display_path(figure)}")
     fill = ["data.missing=fill"] if problems else []
-    words = ["grulab", "train", "data=files", f"data.path={options.file}", *options.overrides, *fill]
+    path = options.file if _PLAIN.fullmatch(options.file) else quoted(options.file)
+    words = ["grulab", "train", "data=files", f"data.path={path}", *options.overrides, *fill]
     print(f"next    {shlex.join(words)}")

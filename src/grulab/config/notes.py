@@ -8,10 +8,23 @@ from grulab.tasks.registry import build_task
 _FEW_STEPS = 100
 
 
+def notes_on_data(config: Config) -> list[str]:
+    """Return a line for each thing that is odd in a person's own sequences, or in how a run uses them."""
+    task = build_task(config.data)
+    lines = list(task.notes)
+    steps = -(-task.size("train") // config.data.batch_size) * config.trainer.max_epochs
+    if task.has_ids and steps < _FEW_STEPS:
+        lines.append(
+            f"the run has {steps} steps of the optimizer, which is hardly enough to learn anything: lower "
+            "data.batch_size, or raise trainer.max_epochs"
+        )
+    return lines
+
+
 def notes(config: Config) -> list[str]:
     """Return a line for every option that has no effect in this run or needs the user's attention."""
     task = build_task(config.data)
-    lines = list(task.notes)
+    lines = notes_on_data(config)
     if config.model.parameter_budget is not None:
         lines.append(
             f"model.parameter_budget={config.model.parameter_budget} makes model.hidden_size="
@@ -24,12 +37,6 @@ def notes(config: Config) -> list[str]:
     if config.model.class_weights == "balanced" and task.class_counts("train") is None:
         lines.append(
             f"model.class_weights=balanced has no effect with data={config.data.task}: its classes are equally likely"
-        )
-    steps = -(-task.size("train") // config.data.batch_size) * config.trainer.max_epochs
-    if task.has_ids and steps < _FEW_STEPS:
-        lines.append(
-            f"the run has {steps} steps of the optimizer, which is hardly enough to learn anything: lower "
-            "data.batch_size, or raise trainer.max_epochs"
         )
     if config.checkpoint.every_n_epochs > config.trainer.max_epochs:
         lines.append(

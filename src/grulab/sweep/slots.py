@@ -3,12 +3,12 @@
 import os
 from collections.abc import Sequence
 
+from grulab.config.notes import notes_on_data
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
-from grulab.tasks.registry import build_task
 from grulab.training.device import find_accelerator
 
 
@@ -48,7 +48,7 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
     """Return one line for each setting that has no effect or thing to note in the sequences, or kernels missing."""
     on_processor = slots[0] is None
-    lines = list(dict.fromkeys(line for config in configs for line in build_task(config.data).notes))
+    lines = list(dict.fromkeys(line for config in configs for line in notes_on_data(config)))
     missing = note_of_missing_kernels()
     if on_processor and missing and any(config.model.backend == "auto" for config in configs):
         lines.append(missing)

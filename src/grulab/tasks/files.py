@@ -74,7 +74,7 @@ class FilesConfig(DataConfig):
         Raises:
             ConfigError: naming what is odd in the file.
         """
-        if self.path is None:
+        if not self.path:
             if self.content is None:
                 raise ConfigError("data.path: has no value; name a .csv, .tsv, .parquet, .npz or .ts file")
             return self
@@ -276,7 +276,7 @@ class Files(Task):
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).absolute()
+    return Path(path).expanduser().absolute()
 
 
 def _read(config: FilesConfig) -> Stored:
