@@ -3,7 +3,6 @@
 Run from the top of the checkout: python -m experiments.exact_resume.files
 """
 
-import itertools
 import logging
 import random
 import signal
@@ -14,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from experiments.exact_resume.harness import differences, random_moments, run_until_done
-from rich.progress import track
+from experiments.exact_resume.harness import Moment, random_moments, stop_and_compare
 
 from grulab.report.sections import Section, to_markdown
 
@@ -53,16 +51,15 @@ def kills(folder: Path) -> Section:
     path = folder / "sequences.csv"
     write_file(path)
     generator = random.Random(1)
-    rows = []
-    for number, values in enumerate(track(list(itertools.product(*AXES.values())))):
-        settings = [f"{key}={value}" for key, value in zip(AXES, values, strict=True)]
-        overrides = ["data=files", f"data.path={path}", "trainer.accelerator=cpu", *SMALL, *settings]
-        alone, killed = folder / f"{number:02d}-alone", folder / f"{number:02d}-killed"
-        run_until_done(overrides, alone, [])
-        moments = [replace(moment, signum=signal.SIGKILL) for moment in random_moments(generator, MOMENTS)]
-        stopped = run_until_done(overrides, killed, moments)
-        found = differences(alone, killed)
-        rows.append([*values, stopped, "; ".join(found) or "none", "; ".join(map(str, moments))])
+    overrides = ["data=files", f"data.path={path}", "trainer.accelerator=cpu", *SMALL]
+
+    def draw() -> list[Moment]:
+        return [replace(moment, signum=signal.SIGKILL) for moment in random_moments(generator, MOMENTS)]
+
+    rows = [
+        [*values, stopped, "; ".join(found) or "none", "; ".join(map(str, moments))]
+        for values, stopped, found, moments in stop_and_compare(folder, AXES, overrides, draw)
+    ]
     table = pd.DataFrame(rows, columns=[*AXES, "times killed", "differences", "moments"])
     total, different = table["times killed"].sum(), (table["differences"] != "none").sum()
     text = (

@@ -1,18 +1,20 @@
 """Kill runs at chosen moments, resume them until they are done, and compare them with an uninterrupted run."""
 
+import itertools
 import json
 import logging
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from rich.progress import track
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from grulab.config.compose import compose
@@ -137,6 +139,29 @@ def run_until_done(overrides: list[str], run_dir: Path, moments: list[Moment]) -
             raise RuntimeError(f"{run_dir}: exit code {code} after {moment}; see {run_dir}.log")
         stopped += code != 0
     return stopped
+
+
+def stop_and_compare(
+    folder: Path, axes: Mapping[str, Sequence[str]], overrides: Sequence[str], draw: Callable[[], list[Moment]]
+) -> Iterator[tuple[tuple[str, ...], int, list[str], list[Moment]]]:
+    """Run every combination of the axes' values twice, undisturbed and stopped at moments, and compare the two.
+
+    Args:
+        folder: of all runs.
+        axes: the values of each key.
+        overrides: those that all runs have.
+        draw: () -> the moments of the next run.
+
+    Yields:
+        The values, how often the run was stopped, the differences, and the moments.
+    """
+    for number, values in enumerate(track(list(itertools.product(*axes.values())))):
+        settings = [*overrides, *(f"{key}={value}" for key, value in zip(axes, values, strict=True))]
+        alone, stopped = folder / f"{number:02d}-alone", folder / f"{number:02d}-killed"
+        run_until_done(settings, alone, [])
+        moments = draw()
+        times = run_until_done(settings, stopped, moments)
+        yield values, times, differences(alone, stopped), moments
 
 
 def _wait(pid: int, seconds: float = 120) -> int:

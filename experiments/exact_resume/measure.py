@@ -4,7 +4,6 @@ Run from the top of the checkout: python -m experiments.exact_resume.measure [--
 """
 
 import argparse
-import itertools
 import json
 import logging
 import random
@@ -19,8 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from experiments.exact_resume.harness import SMALL, differences, random_moments, run_until_done
-from rich.progress import track
+from experiments.exact_resume.harness import SMALL, random_moments, stop_and_compare
 
 from grulab import compose
 from grulab.report.sections import Section, to_markdown
@@ -40,16 +38,13 @@ AXES = {
 def kills(folder: Path, accelerator: str) -> Section:
     """Return, for each configuration, the number of stops and the differences from the uninterrupted run."""
     generator = random.Random(0)
-    rows = []
-    for number, values in enumerate(track(list(itertools.product(*AXES.values())))):
-        settings = [f"{key}={value}" for key, value in zip(AXES, values, strict=True)]
-        overrides = [*SMALL, f"trainer.accelerator={accelerator}", *settings]
-        alone, killed = folder / f"{number:02d}-alone", folder / f"{number:02d}-killed"
-        run_until_done(overrides, alone, [])
-        moments = random_moments(generator, 6)
-        stopped = run_until_done(overrides, killed, moments)
-        found = differences(alone, killed)
-        rows.append([*values, stopped, "; ".join(found), "; ".join(map(str, moments))])
+    overrides = [*SMALL, f"trainer.accelerator={accelerator}"]
+    rows = [
+        [*values, stopped, "; ".join(found), "; ".join(map(str, moments))]
+        for values, stopped, found, moments in stop_and_compare(
+            folder, AXES, overrides, lambda: random_moments(generator, 6)
+        )
+    ]
     table = pd.DataFrame(rows, columns=[*AXES, "times stopped", "differences", "moments"])
     for loader in ("fast", "python"):
         table["differences"] += _loader_differences(folder, loader)

@@ -9,14 +9,14 @@ HELP = "a .ckpt, or a run's folder (its best checkpoint is taken)"
 
 
 def checked_checkpoint(path: str) -> Path:
-    """Return the checkpoint that an argument names.
+    """Return the absolute path of the checkpoint that an argument names.
 
     Raises:
         ConfigError: if there is none, or it is damaged.
     """
-    checkpoint = find_checkpoint(Path(path)).absolute()
+    checkpoint = find_checkpoint(Path(path))
     try:
         read_checkpoint(checkpoint)
     except DamagedCheckpointError as error:
         raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
-    return checkpoint
+    return checkpoint.absolute()

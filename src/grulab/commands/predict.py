@@ -12,8 +12,8 @@ from grulab.commands.argument_parser import ArgumentParser
 from grulab.commands.checkpoint_argument import HELP, checked_checkpoint
 from grulab.commands.new_file import new_file, refuse_existing
 from grulab.config_error import ConfigError
-from grulab.sequence_files.columns import Columns
-from grulab.sequence_files.stream import Stream
+from grulab.sequence_files.cache import refuse_no_file
+from grulab.sequence_files.stream import STANDARD_INPUT, Stream
 from grulab.system.quick_import import quick_import
 
 _STANDARD_OUTPUT = "-"
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     checkpoint = checked_checkpoint(options.checkpoint)
-    # Only to refuse a file that is not there before torch is imported.
-    Stream(options.file, Columns("id", None, "label", None, None, ()), needs_labels=False)
+    if options.file != STANDARD_INPUT:
+        refuse_no_file(Path(options.file), key="")
     if options.output != _STANDARD_OUTPUT:
         refuse_existing("-o", Path(options.output))
     with quick_import():
         from grulab.training.prediction import predict
-        from grulab.training.test_results import probabilities_of, probability_columns
+        from grulab.training.test_results import prediction_cells, prediction_columns
         from grulab.training.trained_model import load_classifier
 
     classifier = load_classifier(checkpoint)
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str]) -> None:
         for predictions in predict(classifier, stream):
             if count == 0:
                 truth = [] if predictions.labels is None else ["truth"]
-                writer.writerow(["id", *truth, "prediction", *probability_columns(names)])
+                writer.writerow(["id", *truth, *prediction_columns(names)])
             truths = [[label] for label in predictions.labels or []] or [list[str]()] * len(predictions.ids)
-            rows = probabilities_of(predictions.logits)
-            for name, known, row in zip(predictions.ids, truths, rows, strict=True):
-                writer.writerow([name, *known, names[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())])
+            rows = prediction_cells(names, predictions.logits)
+            for name, known, cells in zip(predictions.ids, truths, rows, strict=True):
+                writer.writerow([name, *known, *cells])
             count += len(predictions.ids)
         if count == 0:
             raise ConfigError(f"{stream.name}: holds no sequence")

@@ -6,9 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from grulab.commands.argument_parser import ArgumentParser
-from grulab.config_error import ConfigError
+from grulab.commands.checkpoint_argument import checked_checkpoint
 from grulab.run_folder import paths
-from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError, find_checkpoint, read_checkpoint
 from grulab.run_folder.full_disk import explained_full_disk
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.stored_config import parse_stored
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
         "--sequence", type=int, default=0, metavar="N", help="which test sequence, from 0 (default 0)"
     )
     options = parser.parse_args(arguments)
-    _check_before_import(Path(options.path), options.sequence)
+    _check_before_import(options.path, options.sequence)
     # This module imports torch.
     with quick_import():
         from grulab.report.trace import trace
@@ -42,18 +41,13 @@ def main(arguments: Sequence[str]) -> None:
     print(f"\nfolder  {display_path(folder)}")
 
 
-def _check_before_import(path: Path, sequence: int) -> None:
+def _check_before_import(path: str, sequence: int) -> None:
     """Find the mistakes that can be found without torch, which takes seconds to import.
 
     Raises:
         ConfigError: if there is no checkpoint, it is damaged, or its run has no such test sequence.
     """
-    checkpoint = find_checkpoint(path)
-    try:
-        read_checkpoint(checkpoint)
-    except DamagedCheckpointError as error:
-        raise ConfigError(f"{error}; name a run's folder or its .ckpt") from None
-    folder = checkpoint.absolute().parent
+    folder = checked_checkpoint(path).parent
     run_dir = folder.parent
     summary = read_summary(run_dir)
     if summary is not None and folder.name == paths.CHECKPOINTS:

@@ -11,9 +11,10 @@ import torch
 from grulab.config.schema import Config
 from grulab.data.datamodule import SequenceDataModule
 from grulab.field_types import SPLITS
+from grulab.report.evaluation_sections import baseline_table
 from grulab.report.inspection_figure import draw_inspection
 from grulab.report.sections import Section
-from grulab.tasks.baselines import IN_WORDS, baselines
+from grulab.tasks.baselines import baselines
 from grulab.tasks.files import Files
 from grulab.training.build import build_module
 from grulab.training.module import SequenceClassifier
@@ -39,12 +40,9 @@ def inspect(config: Config, task: Files, problems: Sequence[str], figure: Path) 
         sections.append(Section("Problems", "A run is refused as long as these are there.", _lines(problems)))
     if task.notes:
         sections.append(Section("Notes", "A run goes on with these.", _lines(task.notes)))
-    rows = [
-        {"classifier": IN_WORDS[found.name], "val accuracy": f"{found.val:.4f}", "test accuracy": f"{found.test:.4f}"}
-        for found in baselines(task)
-    ]
     text = "Simple classifiers, which have learned from the training sequences. A GRU has to beat them."
-    sections.append(Section("Baselines", text, pd.DataFrame(rows)))
+    table = baseline_table((found.name, found.val, found.test) for found in baselines(task))
+    sections.append(Section("Baselines", text, table))
     seconds, batches = epoch_seconds(config)
     text = (
         f"{seconds:.2g} seconds an epoch: {batches:,} batches of {config.data.batch_size} through the default model "

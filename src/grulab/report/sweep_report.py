@@ -12,7 +12,7 @@ from rich.console import Console
 
 from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
-from grulab.report.evaluation_sections import class_section
+from grulab.report.evaluation_sections import baseline_table, class_section
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict, worth
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
@@ -20,7 +20,6 @@ from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
-from grulab.tasks.baselines import IN_WORDS
 
 TABLE, TEXT, PAGE = "leaderboard.csv", "leaderboard.md", "report.html"
 FIGURES = {
@@ -136,15 +135,8 @@ def _worth(board: Leaderboard) -> list[Section]:
     text, best = worth(board), board.best_job
     if text is None:
         return []
-    rows = [
-        {
-            "classifier": IN_WORDS.get(baseline["name"], baseline["name"]),
-            "val accuracy": f"{baseline['val']:.4f}",
-            "test accuracy": f"{baseline['test']:.4f}",
-        }
-        for baseline in best["baselines"]
-    ]
-    sections = [Section("Is a GRU worth it here?", text, pd.DataFrame(rows))]
+    table = baseline_table((one["name"], one["val"], one["test"]) for one in best["baselines"])
+    sections = [Section("Is a GRU worth it here?", text, table)]
     if best["classes"]:
         sections.append(class_section(best["classes"], f"Of the best job, on its test sequences: {best['job']}."))
     return sections

@@ -102,20 +102,21 @@ def keep(flat: FlatSequences, key: str | None = None) -> Stored:
         return Stored(flat, keys, digest, None)
     folder = root / "contents" / digest
     try:
-        if _read_contents(folder, digest) is None:
+        if _read_contents(folder) is None:
             _write(folder, _arrays_of(flat, keys), _names_of(flat))
+        described = _names_of(flat) | {"content": digest, "notes": flat.notes}
         # The ids of whoever brought these sequences last are found by their content too.
         for name in (digest, key):
             if name is not None:
-                _write(root / "files" / name, {"ids": flat.ids}, _names_of(flat) | _described(flat, digest))
+                _write(root / "files" / name, {"ids": flat.ids}, described)
     except OSError:
         # A full disk, or one that may not be written to: every process parses the file.
         return Stored(flat, keys, digest, None)
-    mapped = _read_contents(folder, digest)
+    mapped = _read_contents(folder)
     if mapped is None:
         return Stored(flat, keys, digest, None)
     arrays, _ = mapped
-    return Stored(_with_arrays(flat, arrays), arrays["keys"], digest, folder)
+    return Stored(replace(flat, values=arrays["values"]), arrays["keys"], digest, folder)
 
 
 def find_content(digest: str) -> Stored | None:
@@ -201,7 +202,7 @@ def _from_cache(root: Path, key: str) -> Stored | None:
         names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
         ids = np.load(folder / "ids.npy", allow_pickle=False, mmap_mode="r")
         digest = str(names["content"])
-        found = _read_contents(root / "contents" / digest, digest)
+        found = _read_contents(root / "contents" / digest)
         if found is None or ids.shape != found[0]["lengths"].shape or ids.dtype.kind != "U":
             return None
         flat = _flat(found[0], ids, names)
@@ -227,10 +228,6 @@ def _flat(arrays: dict[str, NDArray[Any]], ids: NDArray[np.str_], names: dict[st
     )
 
 
-def _with_arrays(flat: FlatSequences, arrays: dict[str, NDArray[Any]]) -> FlatSequences:
-    return replace(flat, values=arrays["values"])
-
-
 def _arrays_of(flat: FlatSequences, keys: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
         "values": flat.values, "lengths": flat.lengths, "classes": flat.classes, "splits": flat.splits, "keys": keys,
@@ -247,11 +244,7 @@ def _names_of(flat: FlatSequences) -> dict[str, Any]:
     }
 
 
-def _described(flat: FlatSequences, digest: str) -> dict[str, Any]:
-    return {"content": digest, "notes": flat.notes}
-
-
-def _read_contents(folder: Path, digest: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+def _read_contents(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """Return the arrays of a folder and the names in it; None if it is missing or not as :func:`_write` left it."""
     try:
         names = json.loads((folder / "names.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +49,8 @@ def read_csv_rows(path: Path, choose: Choose) -> Rows:
     with _explained(path.name):
         refuse_odd_marks(path, separator_of(path), len(header))
         try:
-            frame = next(iter(_frames(path, roles, None)))
+            with _strictly():
+                frame = pd.read_csv(path, **_settings(separator_of(path), roles.features))
         except ValueError as error:
             if isinstance(error, UnicodeDecodeError | pd.errors.ParserError):
                 raise
@@ -78,16 +79,16 @@ def read_parts(
     line = file.readline(_MAX_HEADER)
     header = header_of(name, line, separator)
     roles = choose(header)
-    texts = [*roles.texts, *([roles.time] if roles.time else [])]
     row = _FIRST_ROW
     with _explained(name):
         # As text: a value that is no number is named, although the file cannot be read again.
         continued = _Continued(line, file, Marks(name, separator, len(header)))
-        for frame in _parse(continued, separator, [*texts, *roles.features], [], rows_together):
-            # pandas gives columns of no rows other types.
-            if not frame.empty:
-                yield to_rows(name, _with_numbers(name, frame, roles, row), roles, row)
-            row += len(frame)
+        with _strictly(), pd.read_csv(continued, chunksize=rows_together, **_settings(separator, [])) as reader:
+            for frame in reader:
+                # pandas gives columns of no rows other types.
+                if not frame.empty:
+                    yield to_rows(name, _with_numbers(name, frame, roles, row), roles, row)
+                row += len(frame)
 
 
 class _Continued(io.RawIOBase):
@@ -118,7 +119,6 @@ def _with_numbers(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) 
     Raises:
         ConfigError: naming the first value that is none.
     """
-    _refuse_no_row(name, frame)
     columns: dict[str, Any] = {column: frame[column] for column in roles.texts}
     if roles.time:
         columns[roles.time] = frame[roles.time]
@@ -187,20 +187,12 @@ def header_of(name: str, line: bytes, separator: str) -> list[str]:
     return header
 
 
-def _frames(path: Path, roles: Roles, rows_together: int | None) -> Iterator[pd.DataFrame]:
-    """Read the columns that have a use; features as numbers, all others as text."""
-    texts = [*roles.texts, *([roles.time] if roles.time else [])]
-    yield from _parse(path, separator_of(path), texts, roles.features, rows_together)
-
-
-def _parse(
-    source: Any, separator: str, texts: Sequence[str], features: Sequence[str], rows_together: int | None
-) -> Iterator[pd.DataFrame]:
-    # A column without a use is read too: with usecols, pandas does not see that a row has too many fields.
-    kinds: defaultdict[str, Any] = defaultdict(lambda: "category", dict.fromkeys(features, np.float64))
-    settings: dict[str, Any] = {
+def _settings(separator: str, features: Sequence[str]) -> dict[str, Any]:
+    """Return how pandas reads a file: these columns as numbers, all others as categories of texts."""
+    return {
         "sep": separator,
-        "dtype": kinds,
+        # A column without a use is read too: with usecols, pandas does not see that a row has too many fields.
+        "dtype": defaultdict(lambda: "category", dict.fromkeys(features, np.float64)),
         "keep_default_na": False,
         "na_values": dict.fromkeys(features, MISSING),
         "float_precision": "round_trip",
@@ -209,15 +201,14 @@ def _parse(
         "low_memory": False,
         "index_col": False,
     }
+
+
+@contextmanager
+def _strictly() -> Iterator[None]:
+    """Make an error of a row with more fields than names: pandas would leave them out."""
     with warnings.catch_warnings():
-        # A row with more fields than names: pandas would leave them out.
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        if rows_together is None:
-            yield pd.read_csv(source, **settings)[[*texts, *features]]
-        else:
-            with pd.read_csv(source, chunksize=rows_together, **settings) as reader:
-                for frame in reader:
-                    yield frame[[*texts, *features]]
+        yield
 
 
 def to_rows(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) -> Rows:
@@ -232,7 +223,8 @@ def to_rows(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) -> Row
     Raises:
         ConfigError: if there is no row, or one has no id or no time.
     """
-    _refuse_no_row(name, frame)
+    if frame.empty:
+        raise ConfigError(f"{name}: has names of columns, and no row below them")
     values = frame[roles.features].to_numpy(np.float64) if roles.features else np.empty((len(frame), 0))
     texts = {column: _texts(name, frame[column], column) for column in roles.texts}
     ids = texts[roles.id]
@@ -255,11 +247,6 @@ def to_rows(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) -> Row
     return replace(rows, time=time)
 
 
-def _refuse_no_row(name: str, frame: pd.DataFrame) -> None:
-    if not len(frame):
-        raise ConfigError(f"{name}: has names of columns, and no row below them")
-
-
 def _texts(name: str, column: "pd.Series[Any]", title: str) -> Texts:
     categories = [str(text) for text in column.cat.categories]
     refuse_odd_texts(name, title, categories)
@@ -267,7 +254,7 @@ def _texts(name: str, column: "pd.Series[Any]", title: str) -> Texts:
 
 
 def _times(rows: Rows, column: "pd.Series[Any]", title: str) -> NDArray[np.int64] | NDArray[np.float64]:
-    """Return times as numbers: numbers as they are, dates in nanoseconds."""
+    """Return times as numbers: numbers as they are, dates in microseconds."""
     texts = pd.Series(column.cat.categories.astype(str))
     numbers = pd.to_numeric(texts, errors="coerce")
     if numbers.isna().any():

@@ -240,15 +240,15 @@ def _refuse_other_width(name: str, width: int, columns: Columns) -> None:
 
 
 def _sliced(rows: Rows, start: int, end: int) -> Rows:
-    def of(texts: Texts | None) -> Texts | None:
-        return None if texts is None else Texts(texts.codes[start:end], texts.names)
-
-    time = None if rows.time is None else rows.time[start:end]
-    identity = Texts(rows.id.codes[start:end], rows.id.names)
-    return Rows(
-        rows.name, rows.first_row + start, identity, time, of(rows.label), None, None, rows.features,
-        rows.values[start:end],
-    )  # fmt: skip
+    label = None if rows.label is None else Texts(rows.label.codes[start:end], rows.label.names)
+    return replace(
+        rows,
+        first_row=rows.first_row + start,
+        id=Texts(rows.id.codes[start:end], rows.id.names),
+        time=None if rows.time is None else rows.time[start:end],
+        label=label,
+        values=rows.values[start:end],
+    )
 
 
 def _joined(one: Rows, other: Rows) -> Rows:
@@ -256,17 +256,12 @@ def _joined(one: Rows, other: Rows) -> Rows:
     if one.time is not None and other.time is not None:
         # Whole numbers and others together are floats.
         time = np.concatenate([one.time, other.time])
-    identity = _joined_texts(one.id, other.id)
-    assert identity is not None
-    return Rows(
-        one.name, one.first_row, identity, time, _joined_texts(one.label, other.label), None, None, one.features,
-        np.concatenate([one.values, other.values]),
-    )  # fmt: skip
+    label = None if one.label is None or other.label is None else _joined_texts(one.label, other.label)
+    values = np.concatenate([one.values, other.values])
+    return replace(one, id=_joined_texts(one.id, other.id), time=time, label=label, values=values)
 
 
-def _joined_texts(one: Texts | None, other: Texts | None) -> Texts | None:
-    if one is None or other is None:
-        return None
+def _joined_texts(one: Texts, other: Texts) -> Texts:
     used, codes = np.unique(one.codes, return_inverse=True)
     names = [one.names[code] for code in used.tolist()]
     place = {name: index for index, name in enumerate(names)}

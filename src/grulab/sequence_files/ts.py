@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grulab.config_error import ConfigError
-from grulab.field_types import SPLITS
+from grulab.field_types import SPLITS, Split
 from grulab.sequence_files.flat import NO_SPLIT, FlatSequences, encode, quote, refuse_infinite, shorten
 from grulab.sequence_files.rows import refuse_odd_texts
 
@@ -39,7 +39,8 @@ def files_of(path: Path) -> list[tuple[Path, int]]:
     if found is None:
         return [(path, NO_SPLIT)]
     files = []
-    for split in ("train", "test"):
+    pair: tuple[Split, ...] = ("train", "test")
+    for split in pair:
         word = split.upper() if found[2].isupper() else split.capitalize() if found[2][0].isupper() else split
         file = path if found[2].lower() == split else path.with_name(f"{found[1]}_{word}{found[3]}")
         if not file.is_file():
@@ -47,7 +48,7 @@ def files_of(path: Path) -> list[tuple[Path, int]]:
                 f"data.path={path}: its pair {file.name} is not beside it; put it there, or give this file a name "
                 f"without _{found[2]}: then its splits are made"
             )
-        files.append((file, SPLITS.index("train" if split == "train" else "test")))
+        files.append((file, SPLITS.index(split)))
     return files
 
 

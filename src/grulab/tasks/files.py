@@ -76,7 +76,7 @@ class FilesConfig(DataConfig):
         """
         if not self.path:
             if self.content is None:
-                raise ConfigError("data.path: has no value; name a .csv, .tsv, .parquet, .npz or .ts file")
+                raise _no_path()
             return self
         stored = _read(self)
         if self.content not in (None, stored.content):
@@ -300,8 +300,8 @@ def _find(config: FilesConfig) -> Stored:
     Raises:
         ConfigError: if the file holds something else, or there are neither the file nor its sequences.
     """
-    if config.path is None and config.content is None:
-        raise ConfigError("data.path: has no value; name a .csv, .tsv, .parquet, .npz or .ts file")
+    if not config.path and config.content is None:
+        raise _no_path()
     if config.path is not None and (Path(config.path).exists() or config.content is None):
         stored = _read(config)
         if config.content not in (None, stored.content):
@@ -313,6 +313,10 @@ def _find(config: FilesConfig) -> Stored:
         place = "the arrays are not in the cache any more" if config.path is None else f"{config.path}: no such file"
         raise ConfigError(f"data.path={place}; name where the sequences are: data.path=FILE")
     return found
+
+
+def _no_path() -> ConfigError:
+    return ConfigError("data.path: has no value; name a .csv, .tsv, .parquet, .npz or .ts file")
 
 
 def _another_content(config: FilesConfig, stored: Stored) -> ConfigError:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +77,24 @@ def write_predictions(run_dir: Path, task: Task, logits: NDArray[Any], truth: ND
     names = task.class_names
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["id", "truth", "prediction", *probability_columns(names)])
-    probabilities = probabilities_of(logits)
-    for name, code, row in zip(task.ids("test"), truth.tolist(), probabilities, strict=True):
-        writer.writerow([name, names[code], names[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())])
+    writer.writerow(["id", "truth", *prediction_columns(names)])
+    for name, code, cells in zip(task.ids("test"), truth.tolist(), prediction_cells(names, logits), strict=True):
+        writer.writerow([name, names[code], *cells])
     write_atomically(run_dir / paths.PREDICTIONS, text.getvalue())
 
 
-def probability_columns(class_names: Sequence[str]) -> list[str]:
-    """Return the names of the columns of probabilities."""
-    return [f"p_{name}" for name in class_names]
+def prediction_columns(class_names: Sequence[str]) -> list[str]:
+    """Return the names of the columns that :func:`prediction_cells` fills."""
+    return ["prediction", *(f"p_{name}" for name in class_names)]
 
 
-def probabilities_of(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the probability of each class: (sequences, classes) float64; the largest logit has the largest one."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
+def prediction_cells(class_names: Sequence[str], logits: NDArray[Any]) -> Iterator[list[str]]:
+    """Yield, for each sequence, the predicted class and the probability of each class, as texts.
+
+    Args:
+        class_names: in the order of the logits.
+        logits: (sequences, classes).
+    """
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    for row in powers / powers.sum(axis=1, keepdims=True):
+        yield [class_names[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())]
