@@ -168,7 +168,7 @@ def test_the_checkpoint_has_the_last_word_on_what_run_it_is(start: Start) -> Non
     summary = json.loads((run / "summary.json").read_text())
     summary["config"]["model"]["hidden_size"] = 9
     write_summary(run, summary)
-    with pytest.raises(ConfigError, match=r"model.hidden_size=9: the run has 8"):
+    with pytest.raises(ConfigError, match=r"\.ckpt: model.hidden_size=9: the run has 8"):
         resume(run, ["trainer.max_epochs=2"])
 
 

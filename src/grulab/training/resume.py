@@ -70,7 +70,12 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             log.info("nothing was saved yet: the run begins anew")
             return execute(config, run_dir, accelerator)
         path, state = found
-        refuse_another_run(parse_stored(state[KEY]["config"], path), config)
+        try:
+            refuse_another_run(parse_stored(state[KEY]["config"], path), config)
+        except ConfigError as error:
+            # The overrides were compared with the folder's configuration before: here the file is the odd one.
+            lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
+            raise ConfigError("\n".join(lines)) from None
         best_epoch = state["callbacks"][Checkpointer.__name__]["best_epoch"]
         check_best(folder, state, best_epoch, load)
         epochs, batches = state[KEY]["epochs"], state[KEY]["batches"]
