@@ -91,7 +91,9 @@ def test_a_mistake_in_a_file_of_ones_own(tmp_path: Path, text: str, message: str
 def test_a_mistake_of_trace_is_found_before_torch_is_imported(tmp_path: Path) -> None:
     assert grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run").returncode == 0
     copy = tmp_path / "copy.ckpt"
-    copy.write_bytes((tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()[:-1] + b"0")
+    sealed = bytearray((tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes())
+    sealed[-1] ^= 1
+    copy.write_bytes(sealed)
     program = "import sys; from grulab.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
     for arguments, message in (
         (["missing"], "missing: no such file or folder"),
