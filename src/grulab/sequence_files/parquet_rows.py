@@ -28,7 +28,8 @@ def open_parquet(path: Path) -> Any:
     except ImportError:
         raise ConfigError(f"{path.name}: Parquet needs pyarrow: pip install 'grulab[parquet]'") from None
     try:
-        file = ParquetFile(path, page_checksum_verification=True)
+        # With pre_buffer everything that was read stays in memory until the file is closed.
+        file = ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         names = list(file.schema_arrow.names)
     except (ArrowException, OSError) as error:
         raise ConfigError(f"{path.name}: cannot be read as Parquet ({reason(error)})") from None
