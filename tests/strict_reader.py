@@ -46,7 +46,7 @@ def read_stream(path: Path, features: tuple[str, ...] = FEATURES) -> Read:
     """Return what a file holds, read as for a prediction."""
     columns = Columns("id", "time", "label", "split", "group", features)
     found: Read = {}
-    for part in Stream(str(path), columns, needs_labels=True).parts():
+    for part in Stream(str(path), columns).parts():
         start = 0
         for place, (name, length) in enumerate(zip(part.ids, part.lengths.tolist(), strict=True)):
             label = "" if part.labels is None else part.labels[place]

@@ -15,7 +15,7 @@ from grulab import SequenceDataModule, compose, resume, train
 from grulab.config_error import ConfigError
 from grulab.run_folder.checkpoint_file import load
 from tests.conftest import forked, grulab
-from tests.sequences import make, write_ts
+from tests.sequences import Data, make, write_ts
 
 BRIEF = ["trainer.max_epochs=2", "trainer.accelerator=cpu", "data=files"]
 
@@ -129,6 +129,14 @@ def test_standard_input_and_output(trained: Path, table: Path) -> None:
         (lambda d: d.assign(a=d["a"].astype(object).where(d.index != 3, "much")), "column a: 'much' is no number"),
         (lambda d: d.assign(time=0), "another row has the same id and time"),
         (lambda d: d.iloc[:0], "new.csv: holds no sequence"),
+        (
+            lambda d: d.assign(label=np.where(d.index == 3, "class8", "class9")),
+            "row 5 (id s0): the label differs from the rows before",
+        ),
+        (
+            lambda d: pd.DataFrame({";".join(d.columns): d.astype(str).agg(";".join, axis=1)}),
+            "; a .csv is separated by commas",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_at_prediction(
@@ -155,6 +163,22 @@ def test_fewer_and_more_features_in_a_file_without_names(tmp_path: Path) -> None
         assert f"has {width} features, and the model has learned from 2" in process.stderr
 
 
+def test_a_ts_file_without_labels_is_predicted(tmp_path: Path) -> None:
+    data = make(count=60, split=True)
+    train(compose([*BRIEF, f"data.path={data.write(tmp_path / 'a.ts')}"]), tmp_path / "run")
+    labelled = tmp_path / "a_TEST.ts"
+    lines = labelled.read_text().splitlines()
+    lines = ["@classLabel false" if line.startswith("@classLabel") else line for line in lines]
+    bare = [line if line[0] in "#@" else line.rsplit(":", 1)[0] for line in lines]
+    (tmp_path / "bare.ts").write_text("\n".join(bare))
+    process = forked(tmp_path, "predict", "run", "bare.ts")
+    assert process.returncode == 0, process.stderr
+    found = pd.read_csv(io.StringIO(process.stdout))
+    expected = pd.read_csv(io.StringIO(forked(tmp_path, "predict", "run", "a_TEST.ts").stdout))
+    assert list(found["prediction"]) == list(expected["prediction"])
+    pd.testing.assert_frame_equal(found, expected.drop(columns="truth"))
+
+
 def test_evaluation_of_the_same_and_of_another_file(trained: Path, table: Path, tmp_path: Path) -> None:
     accuracy = json.loads((trained / "summary.json").read_text())["metrics"]["test/accuracy"]
     moved = tmp_path / "moved.csv"
@@ -168,6 +192,9 @@ def test_evaluation_of_the_same_and_of_another_file(trained: Path, table: Path, 
     process = forked(tmp_path, "evaluate", str(trained), f"data.path={other}")
     assert process.returncode == 0, process.stderr
     assert "All 30 sequences of other.csv" in process.stdout
+    data = make(count=30, seed=5)
+    one = Data(data.sequences[:9], ["class9"] * 9).write(tmp_path / "one.csv")
+    assert "All 9 sequences of one.csv" in forked(tmp_path, "evaluate", str(trained), f"data.path={one}").stdout
     unknown = make(count=30, classes=5).write(tmp_path / "unknown.csv")
     process = forked(tmp_path, "evaluate", str(trained), f"data.path={unknown}")
     assert process.returncode == 2
@@ -224,7 +251,7 @@ def test_an_inspection_tells_what_is_in_a_file(table: Path, tmp_path: Path, monk
     assert process.returncode == 0, process.stderr
     for words in ("90: ", "class10", "Baselines", "seconds an epoch", "a.csv has no val: made of its train"):
         assert words in process.stdout
-    assert (tmp_path / "outputs" / "inspect" / "a.csv.png").is_file()
+    assert [path.name[:6] for path in (tmp_path / "outputs" / "inspect").iterdir()] == ["a.csv-"]
     odd = tmp_path / "it's,(odd)=.csv"
     odd.write_bytes(table.read_bytes())
     process = forked(tmp_path, "inspect", odd.name)

@@ -256,7 +256,8 @@ TS = "@problemName x\n@timeStamps false\n@classLabel true a b\n@data\n" + "1,2:3
     ("change", "message"),
     [
         (("@timeStamps false", "@timeStamps true"), "line 2: has time stamps"),
-        (("@classLabel true a b", "@classLabel false"), "line 3: has no labels"),
+        (("@classLabel true a b", "@classLabel false"), "without labels there are no classes"),
+        (("@classLabel true a b", "@classLabel perhaps"), "line 3: @classLabel is neither true nor false"),
         (("@classLabel true a b", "@targetLabel true"), "line 3: @targetLabel is for regression"),
         (("@classLabel true a b\n", ""), "without labels there are no classes"),
         (("3,4:a", "3,4:c"), "line 5 has the label 'c'; @classLabel declares a, b"),
@@ -334,6 +335,12 @@ def test_what_is_odd_is_noted(tmp_path: Path, change: Callable[[pd.DataFrame], p
     change(make(longest=8).table()).to_csv(tmp_path / "a.csv", index=False)
     notes = "\n".join(task_of(tmp_path / "a.csv").notes)
     assert message in notes
+
+
+def test_subsampling_that_leaves_one_step_is_noted(tmp_path: Path) -> None:
+    path = make(longest=8).write(tmp_path / "a.csv")
+    assert "data.every=8 leaves one step of every sequence" in "\n".join(task_of(path, "data.every=8").notes)
+    assert "one step" not in "\n".join(task_of(path, "data.every=7").notes)
 
 
 def test_the_same_sequence_in_two_splits_is_noted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from grulab.config.overrides import key_of, quoted
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
 from grulab.system.quick_import import quick_import
-from grulab.tasks.files import Files, FilesConfig
+from grulab.tasks.files import Files, FilesConfig, ValueMissingError
 from grulab.tasks.registry import build_task
 
 _FOLDER = Path("outputs", "inspect")
@@ -44,10 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     problems = []
     try:
         task = build_task(config.data)
-    except ConfigError as error:
+    except ValueMissingError as error:
         assert isinstance(config.data, FilesConfig)
-        if "data.missing=fill" not in str(error):
-            raise
         problems.append(str(error))
         config = replace(config, data=replace(config.data, missing="fill"))
         task = build_task(config.data)
@@ -56,7 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         from grulab.report.inspection import inspect
         from grulab.report.sections import print_sections, report_console
 
-    figure = _FOLDER / f"{Path(options.file).name}.png"
+    # Files in other folders may have the same name.
+    figure = _FOLDER / f"{Path(options.file).name}-{task.content[:8]}.png"
     console: Console = report_console()
     print_sections(inspect(config, task, problems, figure), console)
     print(f"\nfigure  {display_path(figure)}")

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         from grulab.training.trained_model import load_classifier
 
     classifier = load_classifier(checkpoint)
-    stream = Stream(options.file, classifier.task.columns, needs_labels=False)
+    stream = Stream(options.file, classifier.task.columns)
     names, count = classifier.task.class_names, 0
     with _opened(options.output) as file:
         writer = csv.writer(file)

@@ -13,7 +13,7 @@ _LEAST_RISING = 3
 
 
 def refuse_odd_content(name: str, flat: FlatSequences) -> None:
-    """Check what every file of sequences must hold: at least two classes, each of several sequences.
+    """Check what every file of sequences must hold.
 
     Args:
         name: of the file, for the messages.
@@ -26,6 +26,14 @@ def refuse_odd_content(name: str, flat: FlatSequences) -> None:
         raise ConfigError(f"{name}: holds no sequence")
     if not flat.feature_names:
         raise ConfigError(f"{name}: has no features: every column has another use")
+
+
+def refuse_odd_classes(name: str, flat: FlatSequences) -> None:
+    """Check that a model can learn to tell the classes apart: there are two or more, and they are no measurements.
+
+    Raises:
+        ConfigError: naming what is odd.
+    """
     count = len(flat.class_names)
     if count > len(flat.lengths) / 2 and count > 2 and all(map(_is_number, flat.class_names)):
         raise ConfigError(

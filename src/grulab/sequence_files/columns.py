@@ -111,12 +111,16 @@ def refuse_twice(name: str, header: Sequence[str]) -> None:
         raise ConfigError(f"{name}: the column {quote(twice[0])} is there twice; give each a name of its own")
 
 
+def hint_on_separator(header: Sequence[str]) -> str:
+    """Return the end of a message about columns that a table lacks, if its only one looks like several."""
+    is_several = len(header) == 1 and any(mark in header[0] for mark in ";|\t,")
+    return "; a .csv is separated by commas, a .tsv by tabs" if is_several else ""
+
+
 def _missing(name: str, header: Sequence[str], key: str, role: str) -> ConfigError:
-    hint = ""
-    if len(header) == 1 and any(mark in header[0] for mark in ";|\t"):
-        hint = "; a .csv is separated by commas, a .tsv by tabs"
-    elif role == "time":
+    hint = hint_on_separator(header)
+    if not hint and role == "time":
         hint = "; data.time_column=null takes the rows in the order of the file"
-    elif role == "label":
+    elif not hint and role == "label":
         hint = "; labels of another table: data.labels=FILE"
     return ConfigError(f"{key}: {name} has no such column; it has {shorten(list(header))}{hint}")

@@ -99,8 +99,8 @@ def encode_splits(texts: Sequence[str] | NDArray[np.str_], describe: Callable[[i
 
 def quote(text: object) -> str:
     """Return a text from a file in quotes and in one line, shortened if it is long."""
-    shown = repr(str(text))
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}...'"
+    quoted = repr(str(text))
+    return quoted if len(quoted) <= _LONGEST else f"{quoted[:_LONGEST]}...'"
 
 
 def reason(error: BaseException) -> str:
@@ -111,11 +111,12 @@ def reason(error: BaseException) -> str:
 
 def shorten(names: Sequence[str], most: int = 10) -> str:
     """Return names in one line; of many, the first ones."""
-    shown = ", ".join(map(_bare, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+    first = ", ".join(map(shown, names[:most]))
+    return first if len(names) <= most else f"{first} and {len(names) - most:,} more"
 
 
-def _bare(name: str) -> str:
+def shown(name: str) -> str:
+    """Return a name from a file as it is, or in quotes if it holds more than letters, digits and ``_.-``."""
     return name if re.fullmatch(r"[\w.-]{1,40}", name) else quote(name)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from grulab.config_error import ConfigError
 from grulab.sequence_files.columns import Roles
-from grulab.sequence_files.flat import quote
+from grulab.sequence_files.flat import quote, shown
 
 # What a column's name, an id or a label may not hold: it would not stay in its line or cell. Control characters,
 # halves of surrogate pairs, and breaks of lines and paragraphs.
@@ -58,7 +58,7 @@ class Rows:
 
     def describe(self, index: int) -> str:
         """Return where a row is: ``data.csv: row 2 (id 1)``."""
-        return f"{self.name}: {self.row(index)} (id {_bare(self.id.names[int(self.id.codes[index])])})"
+        return f"{self.name}: {self.row(index)} (id {shown(self.id.names[int(self.id.codes[index])])})"
 
 
 def refuse_odd_texts(name: str, column: str | None, texts: Iterable[str]) -> None:
@@ -82,7 +82,3 @@ def refuse_odd_texts(name: str, column: str | None, texts: Iterable[str]) -> Non
             if not ("\n" in text or "\r" in text):
                 what = "a control character; leave it out"
             raise ConfigError(f"{name}: {place} holds {quote(text)}: {what}")
-
-
-def _bare(text: str) -> str:
-    return text if text.isalnum() and len(text) <= 40 else quote(text)

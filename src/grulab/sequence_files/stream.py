@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from grulab.config_error import ConfigError
 from grulab.sequence_files import npz, ts
 from grulab.sequence_files.cache import refuse_no_file
-from grulab.sequence_files.columns import Columns, Roles, refuse_twice
+from grulab.sequence_files.columns import Columns, Roles, hint_on_separator, refuse_twice
 from grulab.sequence_files.flat import FlatSequences, quote, refuse_infinite, shorten, starts_of
 from grulab.sequence_files.rows import Rows, Texts
 
@@ -46,16 +46,14 @@ class Stream:
     Args:
         path: of the file; "-" is standard input, a table in CSV.
         columns: of the file that the model has learned from; its features are the model's.
-        needs_labels: whether every sequence needs a label.
 
     Raises:
         ConfigError: if there is no such file, or none of a known form.
     """
 
-    def __init__(self, path: str, columns: Columns, needs_labels: bool) -> None:
+    def __init__(self, path: str, columns: Columns) -> None:
         self.notes: list[str] = []
         self._columns = columns
-        self._needs_labels = needs_labels
         self._path = Path(path)
         self._is_standard_input = path == STANDARD_INPUT
         self.name = "standard input" if self._is_standard_input else self._path.name
@@ -111,12 +109,11 @@ class Stream:
         wanted = self._columns
         assert wanted.features is not None
         needed = [wanted.id, *([wanted.time] if wanted.time else []), *wanted.features]
-        needed += [wanted.label] if self._needs_labels else []
         known = set(header)
         if lacking := [column for column in needed if column not in known]:
             raise ConfigError(
                 f"{self.name}: has no column {shorten(lacking)}, which the model has learned from; "
-                f"it has {shorten(header)}"
+                f"it has {shorten(header)}{hint_on_separator(header)}"
             )
         used = {*needed, wanted.label, wanted.split, wanted.group}
         if extra := [column for column in header if column not in used]:
@@ -150,8 +147,7 @@ class Stream:
         missing = refuse_infinite(rows.values, rows.describe, rows.features)
         ids = [rows.id.names[code] for code in codes[first].tolist()]
         labels = None if rows.label is None else [rows.label.names[code] for code in rows.label.codes[first].tolist()]
-        if labels is not None and self._needs_labels:
-            assert rows.label is not None
+        if rows.label is not None:
             differs = rows.label.codes != np.repeat(rows.label.codes[first], lengths)
             if differs.any():
                 raise ConfigError(f"{rows.describe(int(np.argmax(differs)))}: the label differs from the rows before")
@@ -161,8 +157,6 @@ class Stream:
         assert self._columns.features is not None
         arrays = npz.read_arrays(self._path, self.name)
         has_labels = "labels" in arrays
-        if self._needs_labels and not has_labels:
-            raise ConfigError(f"{self.name}: has no array labels")
         for key in ("values", "lengths"):
             if key not in arrays:
                 raise ConfigError(f"{self.name}: has no array {key}")
@@ -176,7 +170,7 @@ class Stream:
     def _of_ts(self) -> Iterator[Part]:
         cases: list[ts.Case] = []
         number = steps = 0
-        for case in ts.read_cases(self._path):
+        for case in ts.read_cases(self._path, needs_labels=False):
             _refuse_other_width(self.name, case.values.shape[1], self._columns)
             cases.append(case)
             number, steps = number + 1, steps + len(case.values)
@@ -196,7 +190,8 @@ class Stream:
 
         missing = refuse_infinite(values, describe, self._columns.features or ())
         ids = [str(place) for place in range(number - len(cases) + 1, number + 1)]
-        return Part(values, lengths, ids, [case.label for case in cases], missing)
+        labels = [case.label for case in cases if case.label is not None]
+        return Part(values, lengths, ids, labels or None, missing)
 
 
 def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str], has_names: bool) -> Part:

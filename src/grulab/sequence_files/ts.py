@@ -22,10 +22,10 @@ _OTHER_WORDS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One line of data: (steps, dimensions) float64, its label and the number of its line."""
+    """One line of data: (steps, dimensions) float64, its label if the file has labels, and the number of its line."""
 
     values: NDArray[np.float64]
-    label: str
+    label: str | None
     line: int
 
 
@@ -90,14 +90,18 @@ def read_ts(path: Path) -> FlatSequences:
 
     values = np.concatenate([case.values for case in cases])
     missing = refuse_infinite(values, describe, features)
-    classes, class_names = encode([case.label for case in cases])
+    classes, class_names = encode([str(case.label) for case in cases])
     return FlatSequences(
         values, lengths, classes, class_names, np.array(ids), np.array(splits, np.int8), None, [], features, missing
     )
 
 
-def read_cases(path: Path) -> Iterator[Case]:
+def read_cases(path: Path, needs_labels: bool = True) -> Iterator[Case]:
     """Read the sequences of one .ts file, line by line.
+
+    Args:
+        path: of the file.
+        needs_labels: whether a file without labels (``@classLabel false``) is refused.
 
     Raises:
         ConfigError: naming the line that is odd.
@@ -111,7 +115,7 @@ def read_cases(path: Path) -> Iterator[Case]:
                 if not line or (not in_data and line[0] in "#%"):
                     continue
                 if in_data:
-                    if labels is None:
+                    if labels is None or (needs_labels and not labels):
                         raise ConfigError(
                             f"{path.name}: has no @classLabel true: without labels there are no classes"
                         )
@@ -134,7 +138,7 @@ def read_cases(path: Path) -> Iterator[Case]:
 
 
 def _declared(name: str, number: int, line: str) -> list[str] | None:
-    """Return the labels that a line of the head declares, if it does."""
+    """Return the labels that a line of the head declares, or [] if it says that there are none; None otherwise."""
     word, *rest = line[1:].split()
     word = word.lower()
     if word == "timestamps":
@@ -143,8 +147,10 @@ def _declared(name: str, number: int, line: str) -> list[str] | None:
     elif word == "targetlabel":
         raise ConfigError(f"{name}: line {number}: @targetLabel is for regression, and grulab tells classes apart")
     elif word == "classlabel":
+        if [word.lower() for word in rest] == ["false"]:
+            return []
         if not rest or rest[0].lower() != "true":
-            raise ConfigError(f"{name}: line {number}: has no labels (@classLabel is not true)")
+            raise ConfigError(f"{name}: line {number}: @classLabel is neither true nor false")
         if len(set(rest[1:])) < len(rest[1:]) or not rest[1:]:
             raise ConfigError(f"{name}: line {number}: @classLabel true names no class, or one twice")
         refuse_odd_texts(name, "@classLabel", rest[1:])
@@ -157,10 +163,12 @@ def _declared(name: str, number: int, line: str) -> list[str] | None:
 def _case(name: str, number: int, line: str, labels: list[str]) -> Case:
     if "(" in line:
         raise ConfigError(f"{name}: line {number} has time stamps, which are not read")
-    *dimensions, label = (part.strip() for part in line.split(":"))
+    dimensions, label = [part.strip() for part in line.split(":")], None
+    if labels:
+        label = dimensions.pop()
     if not dimensions:
         raise ConfigError(f"{name}: line {number} has no label: values and label are separated by a colon")
-    if label not in labels:
+    if label is not None and label not in labels:
         missing = "has no label" if not label else f"has the label {quote(label)}"
         raise ConfigError(f"{name}: line {number} {missing}; @classLabel declares {shorten(labels)}")
     columns = [_dimension(name, number, place, text) for place, text in enumerate(dimensions, start=1)]

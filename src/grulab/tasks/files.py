@@ -14,6 +14,7 @@ from grulab.config_error import ConfigError
 from grulab.field_types import SPLITS, STRICT, Count, Flag, Number, Split
 from grulab.sequence_files import cache, preprocessing
 from grulab.sequence_files.cache import Stored
+from grulab.sequence_files.checks import refuse_odd_classes
 from grulab.sequence_files.columns import Columns
 from grulab.sequence_files.flat import FlatSequences, shorten, starts_of
 from grulab.sequence_files.splits import notes_on_copies, with_splits
@@ -30,6 +31,10 @@ _FAR = 100.0
 _FAR_FROM_THE_MIDDLE = 1000.0
 _LARGEST = float(np.finfo(np.float32).max)
 _CHUNK = 2**20
+
+
+class ValueMissingError(ConfigError):
+    """A feature has a gap, and ``data.missing=refuse``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -98,8 +103,9 @@ class Files(Task):
         flat = self._stored.flat
         self.cache_folder = self._stored.folder
         self.name = "the arrays" if config.path is None else Path(config.path).name
+        refuse_odd_classes(self.name, flat)
         if flat.first_missing is not None and config.missing == "refuse":
-            raise ConfigError(f"{flat.first_missing}: a value is missing; data.missing=fill fills it in")
+            raise ValueMissingError(f"{flat.first_missing}: a value is missing; data.missing=fill fills it in")
         # The smallest of a class in this order go to the splits that are made.
         order = counter_rng.bits(config.seed, "splits", "order", self._stored.keys.astype(np.int64), 1)[:, 0]
         fractions = {"val": config.val_fraction, "test": config.test_fraction}
@@ -118,6 +124,8 @@ class Files(Task):
         test = self.class_counts("test")
         self.chance = test[int(np.argmax(counts))] / sum(test)
         self.notes = [*flat.notes, *notes, *self._remembered_notes(splits)]
+        if config.every > 1 and self.length_range[1] == 1:
+            self.notes.append(f"data.every={config.every} leaves one step of every sequence: nothing is left of time")
 
     @property
     def flat(self) -> FlatSequences:

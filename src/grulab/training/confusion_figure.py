@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LONGEST_NAME = 14
+_LONGEST_NAME = 15
 # With more classes, numbers in the cells cannot be read.
 _MOST_NUMBERS = 20
 
@@ -29,8 +29,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], class_names: Sequence[str
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in class_names]
-    names = [name.replace("$", r"\$") for name in names]
+    names = [_shortened(name).replace("$", r"\$") for name in class_names]
     is_wide = max(map(len, names)) > 3
     font = 9 if len(names) <= _MOST_NUMBERS else 5
     axis.set_xticks(range(len(names)), names, rotation=90 if is_wide else 0, fontsize=font)
@@ -44,3 +43,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], class_names: Sequence[str
             axis.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     return figure
+
+
+def _shortened(name: str) -> str:
+    """Cut a long name in its middle: names often differ at the end."""
+    half = (_LONGEST_NAME - 1) // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
