@@ -26,7 +26,7 @@ FREE = (
     ".grulab.config",
 )
 # Numbers that may be any.
-ANY_NUMBER = ("seconds", "lr", "loss", "accuracy", "best_score", "best_step", "step", ".seed")
+ANY_NUMBER = ("seconds", "lr", "loss", "accuracy", "best_score", "best_loss", "best_step", "step", ".seed")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,9 @@
 """The measures of an evaluation, compared with scikit-learn and torchmetrics."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import metrics as reference
@@ -11,6 +14,7 @@ from grulab.data.batch import PaddedBatch
 from grulab.tasks.base import Sequences
 from grulab.training.metrics import TestMetrics
 from grulab.training.worth import difference, worth_in_words
+from tests.conftest import Run
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,6 +85,16 @@ def test_the_best_epoch_is_chosen_by_the_monitored_measure(run: object, metric: 
     summary = run("out", f"checkpoint.monitor={metric}", "trainer.max_epochs=4", "model.hidden_size=2")
     assert summary["monitor"] == metric
     assert metric in summary["metrics"]
+
+
+def test_of_equal_epochs_the_one_with_the_lowest_loss_is_the_best(run: Run, tmp_path: Path) -> None:
+    # Four validation sequences: many epochs have the same accuracy.
+    summary = run("out", "data.val_size=4", "trainer.max_epochs=8", "optimizer.lr=0.05", "data=temporal_order")
+    table = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    best = table[table["val/accuracy"] == table["val/accuracy"].max()]
+    assert len(best) > 1
+    assert summary["best_epoch"] == int(best.sort_values("val/loss")["epoch"].iloc[0])
+    assert best["val/loss"].idxmin() != best.index[0]
 
 
 def test_class_weights_without_effect_say_so() -> None:

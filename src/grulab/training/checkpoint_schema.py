@@ -236,7 +236,7 @@ def _check_rows(state: Any, epochs: int) -> None:
 
 
 def _check_best(state: Any, epochs: int) -> None:
-    template = {"best_score": 0.0, "best_epoch": 0, "best_step": 0}
+    template = {"best_score": 0.0, "best_loss": 0.0, "best_epoch": 0, "best_step": 0}
     if not isinstance(state, dict) or state.keys() != template.keys():
         raise _OddError("Checkpointer", "has other keys than a run writes")
     if all(value is None for value in state.values()) and epochs == 0:

@@ -21,6 +21,9 @@ from grulab.training.module import SequenceClassifier
 class Checkpointer(Checkpoint):
     """Keeps the best epoch by the monitored metric in best.ckpt, and the newest state in last.ckpt.
 
+    Of epochs with the same metric, the one with the lowest validation loss is the best: the accuracy of a few hundred
+    sequences is often the same for many epochs while the loss goes on falling (issue 13).
+
     Since version 2.6, Lightning's ModelCheckpoint writes ``save_last`` only together with a new best, so its last is
     a copy of its best; this callback writes the two independently. Lightning calls Checkpoint callbacks after all
     others, so an epoch's curves are on disk when its checkpoint is written. The files hold plain types only and open
@@ -39,6 +42,7 @@ class Checkpointer(Checkpoint):
         self._graceful_stop = graceful_stop
         self._metadata = metadata
         self.best_score: float | None = None
+        self.best_loss: float | None = None
         self.best_epoch: int | None = None
         self.best_step: int | None = None
 
@@ -62,11 +66,13 @@ class Checkpointer(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write best.ckpt after a new best, last.ckpt when it is due, and stop at the end of training."""
         module = cast(SequenceClassifier, pl_module)
-        score = module.val_metrics.compute()[self._config.checkpoint.monitor.removeprefix("val/")]
+        values = module.val_metrics.compute()
+        score, loss = values[self._config.checkpoint.monitor.removeprefix("val/")], values["loss"]
         epoch = trainer.current_epoch + 1
-        is_best = self._is_better(score)
+        is_best = self._is_better(score, loss)
         if is_best:
-            self.best_score, self.best_epoch, self.best_step = score, epoch, trainer.global_step
+            self.best_score, self.best_loss = score, loss
+            self.best_epoch, self.best_step = epoch, trainer.global_step
         ends = trainer.should_stop or is_trained(self._config, epoch, self.best_epoch)
         trainer.should_stop = ends
         is_last = epoch % self._config.checkpoint.every_n_epochs == 0 or ends or self._graceful_stop.requested
@@ -87,12 +93,18 @@ class Checkpointer(Checkpoint):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best epoch so far, with its score and its step."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "best_step": self.best_step}
+        """Return the best epoch so far, with its score, its validation loss and its step."""
+        return {
+            "best_score": self.best_score,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch so far."""
         self.best_score = state_dict["best_score"]
+        self.best_loss = state_dict["best_loss"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_step = state_dict["best_step"]
 
@@ -112,9 +124,11 @@ class Checkpointer(Checkpoint):
             )
         return content
 
-    def _is_better(self, score: float) -> bool:
-        if self.best_score is None:
+    def _is_better(self, score: float, loss: float) -> bool:
+        if self.best_score is None or self.best_loss is None:
             return True
+        if score == self.best_score:
+            return loss < self.best_loss
         higher = is_higher_better(self._config.checkpoint.monitor)
         return score > self.best_score if higher else score < self.best_score
 
