@@ -115,6 +115,18 @@ def test_early_stopping_is_over_and_patience_can_grow(start: Start) -> None:
     assert resume(stopped, ["trainer.early_stopping_patience=null"])["epochs"] == 9
 
 
+def test_a_fixed_horizon_stays_when_a_run_is_extended(start: Start) -> None:
+    overrides = ["optimizer.schedule=cosine", "optimizer.horizon=6"]
+    run = start("run", *overrides, "trainer.max_epochs=1")
+    resume(run, ["trainer.max_epochs=3"])
+    resume(run, ["trainer.max_epochs=6"])
+    assert differences(start("whole", *overrides), run) == []
+    with pytest.raises(ConfigError, match=r"optimizer.horizon=7: the run has 6"):
+        resume(run, ["optimizer.horizon=7"])
+    resume(run, ["trainer.max_epochs=7"])
+    assert pd.read_csv(run / "metrics.csv")["lr"].iloc[-1] == 0
+
+
 def test_a_longer_horizon_is_the_schedules_too(start: Start) -> None:
     run = start("run", "optimizer.schedule=cosine", "trainer.max_epochs=2")
     resume(run, ["trainer.max_epochs=4"])

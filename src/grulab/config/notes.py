@@ -43,6 +43,13 @@ def notes(config: Config) -> list[str]:
             f"checkpoint.every_n_epochs={config.checkpoint.every_n_epochs} has no effect with "
             f"trainer.max_epochs={config.trainer.max_epochs}: only the final epoch is kept"
         )
+    if config.optimizer.horizon is not None and config.optimizer.schedule == "constant":
+        lines.append(f"optimizer.horizon={config.optimizer.horizon} has no effect with optimizer.schedule=constant")
+    elif config.optimizer.horizon is not None and config.optimizer.horizon < config.trainer.max_epochs:
+        lines.append(
+            f"optimizer.horizon={config.optimizer.horizon}: the learning rate is 0 in the epochs after it, of "
+            f"trainer.max_epochs={config.trainer.max_epochs}"
+        )
     if config.data.num_workers > (cores := available_cores()):
         lines.append(
             f"data.num_workers={config.data.num_workers} is more than the {cores} cores that this process may use: "

@@ -46,6 +46,7 @@ class OptimizerConfig:
     lr: Annotated[Number, Field(gt=0, le=3e37)]
     weight_decay: Annotated[Number, Field(ge=0)]
     schedule: Schedule
+    horizon: Count | None
 
 
 def _one_device(value: Any) -> Any:

@@ -47,6 +47,7 @@ def build_module(config: Config, task: Task | StoredTask) -> SequenceClassifier:
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,
         schedule=config.optimizer.schedule,
+        horizon=config.optimizer.horizon,
         class_weights=_class_weights(config, task),
     )
     if config.trainer.precision == "64-true":

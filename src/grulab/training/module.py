@@ -43,7 +43,8 @@ class SequenceClassifier(L.LightningModule):
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
-        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after ``trainer.max_epochs``.
+        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after ``horizon``.
+        horizon: epochs of the schedule; None takes those of the trainer.
         class_weights: for each class the weight of its sequences in the training loss; None weighs all alike.
     """
 
@@ -62,6 +63,7 @@ class SequenceClassifier(L.LightningModule):
         lr: float = 0.02,
         weight_decay: float = 0.0,
         schedule: str = "constant",
+        horizon: int | None = None,
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -163,7 +165,7 @@ class SequenceClassifier(L.LightningModule):
         return loss, logits
 
     def _set_learning_rate(self) -> None:
-        horizon = cast(int, self.trainer.max_epochs)
+        horizon = self.hparams["horizon"] or cast(int, self.trainer.max_epochs)
         rate = learning_rate(self.hparams["schedule"], self.hparams["lr"], self.current_epoch, horizon)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate

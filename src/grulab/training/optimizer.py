@@ -27,14 +27,14 @@ def make_optimizer(
     return ALGORITHMS[algorithm](parameters, lr=lr, weight_decay=weight_decay, fused=on_cpu)
 
 
-def learning_rate(schedule: Schedule, lr: float, epoch: int, max_epochs: int) -> float:
+def learning_rate(schedule: Schedule, lr: float, epoch: int, horizon: int) -> float:
     """Return the learning rate of an epoch: a pure function, so that a resume has no scheduler state to restore.
 
     Args:
-        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after the last.
+        schedule: "constant", or "cosine": from lr in the first epoch to 0 after the last, and 0 from then on.
         lr: learning rate of the first epoch.
         epoch: number of the epoch, from 0.
-        max_epochs: number of epochs in the schedule.
+        horizon: number of epochs in the schedule.
     """
-    factor = 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)) if schedule == "cosine" else 1.0
+    factor = 0.5 * (1 + math.cos(math.pi * min(epoch / horizon, 1))) if schedule == "cosine" else 1.0
     return lr * factor
