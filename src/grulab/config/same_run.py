@@ -1,6 +1,8 @@
 """Decide whether two configurations are the same run: which keys may change when a run is resumed."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +53,12 @@ def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 def run_hash(config: Config) -> str:
     """Return a hash of the configuration without ``name``: two configurations that make the same run share it."""
     return dataclasses.replace(config, name="any").hash()
+
+
+def identity(config: Config) -> str:
+    """Return a hash of what makes a run the run that it is: two that may go on as each other share it."""
+    values = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_CHANGE | {"name"}}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Compose and check all jobs of a sweep before the first one starts, without importing torch."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -22,19 +22,31 @@ from grulab.config.compose import (
     refuse_size_and_budget,
 )
 from grulab.config.hydra_errors import known_keys
-from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value, split_override, structure_of
+from grulab.config.overrides import (
+    is_about_hydra,
+    key_of,
+    parse_overrides,
+    sets_value,
+    split_override,
+    structure_of,
+)
 from grulab.config.same_run import run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
-from grulab.sweep import sweeper_settings
+from grulab.sweep import manifest, sweeper_settings
+from grulab.sweep.design import refuse_odd_design
 from grulab.sweep.expand import expand
+from grulab.sweep.growth import known_jobs
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
 from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
+from grulab.sweep.manifest import Manifest, Sweeper
+from grulab.sweep.race import with_seeds
+from grulab.sweep.rungs import at_first_rung, at_rung_of
 
 # Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
@@ -52,6 +64,8 @@ class Sweep:
         base: the configuration of the first job, or the part that all jobs share if ``jobs`` is empty.
         constant: keys that have the same value in every job.
         settings: the settings of grulab's launcher; None for another launcher.
+        before: what the folder of a sweep that goes on has in sweep.json; None for a new sweep.
+        sweeper: how the jobs are chosen and compared.
     """
 
     folder: Path
@@ -59,6 +73,8 @@ class Sweep:
     base: Config
     constant: list[str]
     settings: LocalSettings | None
+    before: Manifest | None
+    sweeper: Sweeper
 
     @property
     def configs(self) -> list[Config]:
@@ -72,9 +88,12 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
     The jobs are known beforehand only with GridSweeper and Hydra's basic sweeper. With another sweeper, the part that
     all jobs share is checked, and the result has no jobs.
 
+    If the overrides name the folder of a sweep, its jobs keep their numbers and folders, and the others are added.
+
     Raises:
-        ConfigError: as :func:`compose`, for all jobs at once.
+        ConfigError: as :func:`compose`, for all jobs at once; or if the folder holds another sweep.
     """
+    asked = {key_of(line) for line in overrides}
     with hydra_ready(overrides):
         parsed = parse_overrides(overrides)
         fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
@@ -87,8 +106,11 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         _refuse_unknown_plugin("hydra.launcher", hydra.launcher, Launcher)
         _refuse_unknown_plugin("hydra.sweeper", hydra.sweeper, Sweeper)
         settings = parse_launcher_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
-        if hydra.sweeper["_target_"] not in (BASIC_SWEEPER, sweeper_settings.TARGET):
-            return Sweep(folder, [], checked(plain_values(values)), [], settings)
+        before = manifest.read(folder) if "hydra.sweep.dir" in asked else None
+        target = hydra.sweeper["_target_"]
+        if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
+            other: Sweeper = {"kind": "other", "tune": [], "rungs": None}
+            return Sweep(folder, [], checked(plain_values(values)), [], settings, before, other)
         grid = sweeper_settings.parse_settings(hydra.sweeper)
         for line in [*grid.swept, *(str(override.input_line) for override in parsed if override.is_sweep_override())]:
             if is_about_hydra(line):
@@ -97,22 +119,59 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         # Overrides of Hydra's own keys apply to every job; Hydra's sweeper gets the other overrides only.
         about_hydra = [line for line in fixed if is_about_hydra(line)]
         arguments = [*grid.swept, *(line for line in overrides if not is_about_hydra(line))]
+        if target == sweeper_settings.RACE:
+            arguments = with_seeds(arguments)
         points = expand(arguments, grid.zip, grid.max_jobs)
         if not points:
             raise ConfigError(f"{' '.join(arguments)}: has no values, so the sweep has no jobs")
-        configs = _compose_jobs(points, about_hydra, config_name)
+        configs = [at_first_rung(config, grid.rungs) for config in _compose_jobs(points, about_hydra, config_name)]
         constant = _constant(points)
         if not any(EXCLUDE in line for line in about_hydra):
             about_hydra.append(f"{EXCLUDE}=[{','.join(constant)}]")
-        if hydra.subdir.startswith("${grulab_job_folder:"):
-            names = [job_folder(number, point, constant) for number, point in enumerate(points)]
-        else:
-            names = [_subdir(number, point, about_hydra, config_name) for number, point in enumerate(points)]
+        _refuse_same_runs(configs, points)
+
+        def name_of(number: int, point: list[str]) -> str:
+            if hydra.subdir.startswith("${grulab_job_folder:"):
+                return job_folder(number, point, constant)
+            return _subdir(number, point, about_hydra, config_name)
+
+        jobs = [Job(number, "", *parts) for number, parts in enumerate(zip(points, configs, strict=True))]
+        kind: Literal["grid", "race"] = "race" if target == sweeper_settings.RACE else "grid"
+        sweeper: Sweeper = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs}
+        refuse_odd_design(grid, jobs, overrides)
+        jobs = _numbered(folder, before, jobs, asked, sweeper, name_of)
+        if target == BASIC_SWEEPER and [job.number for job in jobs] != list(range(len(jobs))):
+            raise ConfigError("hydra/sweeper=basic: a sweep that grows needs hydra/sweeper=grid")
+        names = [job.folder for job in jobs]
         _refuse_folders_elsewhere(names, hydra.subdir)
         _refuse_shared_folders(names, hydra.subdir)
-        _refuse_same_runs(configs, points)
-        jobs = [Job(*parts) for parts in zip(range(len(points)), names, points, configs, strict=True)]
-        return Sweep(folder, jobs, configs[0], constant, settings)
+        return Sweep(folder, jobs, configs[0], constant, settings, before, sweeper)
+
+
+def _numbered(
+    folder: Path,
+    before: Manifest | None,
+    jobs: list[Job],
+    asked: set[str],
+    sweeper: Sweeper,
+    name_of: Callable[[int, list[str]], str],
+) -> list[Job]:
+    """Return all jobs of a sweep in the order of their numbers: those of its folder, and those that are added."""
+    if before is None or not before.jobs:
+        return [replace(job, folder=name_of(job.number, job.overrides)) for job in jobs]
+    if sweeper["rungs"]:
+        asked = asked | {"trainer.max_epochs"}
+    known = known_jobs(folder, before.jobs, jobs, asked, adds_seeds=sweeper["kind"] == "race")
+    numbered = {job.number: job for job in before.jobs}
+    following = max(numbered) + 1
+    for place, job in enumerate(jobs):
+        if old := known.get(place):
+            config = at_rung_of(old.config, job.config, sweeper["rungs"])
+            numbered[old.number] = replace(job, number=old.number, folder=old.folder, config=config)
+        else:
+            numbered[following] = replace(job, number=following, folder=name_of(following, job.overrides))
+            following += 1
+    return [numbered[number] for number in sorted(numbered)]
 
 
 def _refuse_unknown_plugin(section: str, values: Mapping[str, Any], kind: type[Plugin]) -> None:

@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from grulab.config.overrides import is_about_hydra
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
@@ -30,6 +30,25 @@ _PUT_BACK = "put it back, or begin another sweep with grulab train -m"
 _SAY_SO = "put it back, or say so on the command line"
 
 
+class Sweeper(TypedDict):
+    """How the jobs of a sweep are chosen and compared; see conf/hydra/sweeper/."""
+
+    kind: Literal["grid", "race", "other"]
+    tune: list[str]
+    rungs: list[Annotated[int, Field(ge=1)]] | None
+
+
+GRID: Sweeper = {"kind": "grid", "tune": [], "rungs": None}
+
+
+class Addition(TypedDict):
+    """Jobs that were added to a sweep."""
+
+    created: str
+    arguments: list[str]
+    jobs: Annotated[int, Field(ge=0)]
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The content of sweep.json: the state at the start of the sweep.
@@ -40,6 +59,8 @@ class Manifest:
         git: the commit of the code, as in a run's summary.json.
         versions: versions of Python and the libraries.
         created: time at which the sweep began, in ISO 8601.
+        sweeper: how the jobs are chosen and compared.
+        added: for each time that jobs were added: when, by which arguments, and how many.
     """
 
     arguments: list[str]
@@ -47,6 +68,8 @@ class Manifest:
     git: dict[str, Any] | None
     versions: dict[str, str]
     created: str
+    sweeper: Sweeper
+    added: list[Addition]
 
 
 class _Row(TypedDict):
@@ -67,6 +90,9 @@ class _Schema(TypedDict):
     arguments: list[str]
     git: _Git | None
     versions: dict[str, str]
+    # Sweeps of earlier versions have neither.
+    sweeper: NotRequired[Sweeper]
+    added: NotRequired[list[Addition]]
     config: dict[str, Plain]
     jobs: list[_Row]
 
@@ -74,9 +100,23 @@ class _Schema(TypedDict):
 _SCHEMA: TypeAdapter[_Schema] = TypeAdapter(_Schema)
 
 
-def new_manifest(arguments: Sequence[str], jobs: Sequence[Job]) -> Manifest:
+def new_manifest(arguments: Sequence[str], jobs: Sequence[Job], sweeper: Sweeper) -> Manifest:
     """Return the manifest of a sweep that begins now."""
-    return Manifest(list(arguments), list(jobs), git_state(), versions(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    return Manifest(list(arguments), list(jobs), git_state(), versions(), _now(), sweeper, [])
+
+
+def grown(before: Manifest, arguments: Sequence[str], jobs: Sequence[Job], sweeper: Sweeper) -> Manifest:
+    """Return the manifest of a sweep that goes on, perhaps with more jobs."""
+    added = list(before.added)
+    if before.jobs and len(jobs) > len(before.jobs):
+        added.append({"created": _now(), "arguments": list(arguments), "jobs": len(jobs) - len(before.jobs)})
+    # Another sweeper chooses its jobs while it runs.
+    jobs = list(jobs) or before.jobs
+    return replace(before, arguments=list(arguments), jobs=jobs, sweeper=sweeper, added=added)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def write(sweep_dir: Path, manifest: Manifest) -> None:
@@ -92,6 +132,8 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
         "arguments": manifest.arguments,
         "git": manifest.git,
         "versions": manifest.versions,
+        "sweeper": manifest.sweeper,
+        "added": manifest.added,
         "config": shared,
     }
     lines = [
@@ -120,7 +162,15 @@ def read(sweep_dir: Path) -> Manifest | None:
         return None
     path = sweep_dir / paths.SWEEP
     jobs = [_job(content, row, path) for row in content["jobs"]]
-    return Manifest(content["arguments"], jobs, cast(Any, content["git"]), content["versions"], content["created"])
+    return Manifest(
+        content["arguments"],
+        jobs,
+        cast(Any, content["git"]),
+        content["versions"],
+        content["created"],
+        content.get("sweeper", GRID),
+        content.get("added", []),
+    )
 
 
 def find(sweep_dir: Path, number: int) -> Job | None:
@@ -140,7 +190,8 @@ def _content(sweep_dir: Path) -> _Schema | None:
     try:
         content = _SCHEMA.validate_python(json.loads(read_regular(path, _MAX_BYTES)), strict=True)
         _refuse_odd_rows(content["jobs"])
-        if any(word != printable(word) for word in content["arguments"]):
+        texts = [*content["arguments"], *content.get("sweeper", GRID)["tune"]]
+        if any(word != printable(word) for word in texts):
             raise ValueError("an argument has characters that cannot be shown")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -219,11 +270,6 @@ def refuse_another_sweep(
         ConfigError: with a line for each difference.
     """
     where = f"the sweep in {display_path(sweep_dir)}"
-    if len(before) != len(after):
-        raise ConfigError(
-            f"{where} has {len(before)} jobs, and this command makes {len(after)}; leave out what changes them, or "
-            "begin another sweep with grulab train -m"
-        )
     differences: dict[tuple[str, str, str], list[int]] = {}
     for old, new in zip(before, after, strict=True):
         old_values, new_values = flatten(old.config.to_dict()), flatten(new.config.to_dict())

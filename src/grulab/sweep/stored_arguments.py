@@ -8,6 +8,7 @@ needs, one by one. What else a sweep was begun with has to be said again on the 
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,22 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
-from grulab.sweep.sweeper_settings import GridSettings
+from grulab.sweep.sweeper_settings import RaceSettings
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
 # Of Hydra's groups, the choices that write where grulab has looked first, and nothing else.
 _HYDRA_CHOICES = {
     *(f"hydra/launcher={name}" for name in ("local", "basic", "joblib")),
-    *(f"hydra/sweeper={name}" for name in ("grid", "basic")),
+    *(f"hydra/sweeper={name}" for name in ("grid", "race", "basic")),
     "hydra/job_logging=grulab",
 }
+_SWEEPER_KEYS = {field.name for field in fields(RaceSettings)}
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS = "hydra.sweeper.params"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
     # A stored limit of the number of jobs would be none.
-    *(f"hydra.sweeper.{name}" for name in GridSettings.__annotations__.keys() - {"max_jobs", "params"}),
+    *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
     "hydra.run.dir",

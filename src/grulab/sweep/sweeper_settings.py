@@ -1,19 +1,19 @@
-"""The settings of the sweeper: types and ranges. The values are in conf/hydra/sweeper/grid.yaml."""
+"""The settings of the sweepers: types and ranges. The values are in conf/hydra/sweeper/*.yaml."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from grulab.config.overrides import written
 from grulab.config.parse import parse_section
 from grulab.config.validation_messages import shown_value
-from grulab.field_types import STRICT, Count, Plain
+from grulab.field_types import STRICT, Count, Number, Plain
 
-TARGET = "hydra_plugins.grulab.GridSweeper"
-# For Hydra's own sweeper, which has no such key.
-_MAX_JOBS = 10_000
+GRID, RACE = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race"))
+# For Hydra's own sweeper, which has no such keys.
+_OF_BASIC = {"max_jobs": 10_000, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
 
 
 def _lists_of_keys(value: Any) -> Any:
@@ -38,6 +38,16 @@ class GridSettings:
     max_jobs: Count
     params: dict[str, Plain] | None
     zip: Annotated[list[list[str]] | None, BeforeValidator(_lists_of_keys)]
+    tune: list[str]
+    rungs: Annotated[list[Count], Field(min_length=2)] | None
+    keep: Annotated[Number, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> Self:
+        rungs = self.rungs or []
+        if any(later <= earlier for earlier, later in zip(rungs, rungs[1:], strict=False)):
+            raise ValueError(f"rungs={shown_value(rungs)}: must rise from one number of epochs to the next")
+        return self
 
     @property
     def swept(self) -> list[str]:
@@ -45,14 +55,23 @@ class GridSettings:
         return [f"{key}={written(values)}" for key, values in (self.params or {}).items()]
 
 
-_SCHEMA: TypeAdapter[GridSettings] = TypeAdapter(GridSettings)
+@dataclass(frozen=True, config=STRICT)
+class RaceSettings(GridSettings):
+    """How a race makes jobs; conf/hydra/sweeper/race.yaml explains each field."""
+
+    indifference: Annotated[Number, Field(ge=0)]
+
+
+_GRID: TypeAdapter[GridSettings] = TypeAdapter(GridSettings)
+_RACE: TypeAdapter[RaceSettings] = TypeAdapter(RaceSettings)
 
 
 def parse_settings(values: Mapping[str, Any]) -> GridSettings:
-    """Return the validated settings of GridSweeper, or of Hydra's own sweeper.
+    """Return the validated settings of one of grulab's sweepers, or of Hydra's own.
 
     Raises:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
-    defaults = {} if values.get("_target_") == TARGET else {"max_jobs": _MAX_JOBS, "zip": None}
-    return parse_section(_SCHEMA, defaults | dict(values), "hydra.sweeper")
+    target = values.get("_target_")
+    defaults = {} if target in (GRID, RACE) else _OF_BASIC
+    return parse_section(_RACE if target == RACE else _GRID, defaults | dict(values), "hydra.sweeper")

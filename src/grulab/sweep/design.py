@@ -1,0 +1,38 @@
+"""The design of a sweep: what is refused because it could not be compared, before anything starts."""
+
+from collections.abc import Sequence
+
+from grulab.config.overrides import key_of, split_override
+from grulab.config_error import ConfigError
+from grulab.sweep.growth import of_any_seed
+from grulab.sweep.job import Job
+from grulab.sweep.sweeper_settings import GridSettings, RaceSettings
+
+
+def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Sequence[str]) -> None:
+    """Check that the settings of a sweeper go with its jobs.
+
+    Args:
+        settings: of the sweeper.
+        jobs: all jobs of the command.
+        overrides: of the command.
+
+    Raises:
+        ConfigError: naming what has no use.
+    """
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in map(split_override, job.overrides):
+            values.setdefault(key, set()).add(value)
+    for key in settings.tune:
+        if key == "seed":
+            raise ConfigError("hydra.sweeper.tune=[seed]: seeds are not chosen: the mean over them is compared")
+        if len(values.get(key, ())) < 2:
+            raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; give it several values, or leave it out")
+    if settings.rungs:
+        last = settings.rungs[-1]
+        given = [line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")]
+        if odd := next((line for line in given if split_override(line)[1] != str(last)), None):
+            raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {last} epochs; leave it out")
+    if isinstance(settings, RaceSettings) and len({of_any_seed(job.config) for job in jobs}) < 2:
+        raise ConfigError("hydra/sweeper=race: there is one configuration, and a race needs two; sweep a key")
