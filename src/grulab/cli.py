@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from grulab.config.validation_messages import printable
+from grulab.system.printable import printable
 
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?

@@ -26,7 +26,6 @@ from grulab.config.overrides import is_about_hydra, parse_overrides, sets_value,
 from grulab.config.same_run import run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import sweeper_settings
@@ -35,6 +34,7 @@ from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
 from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
+from grulab.system.printable import printable
 
 # Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"

@@ -12,18 +12,19 @@ from typing_extensions import TypedDict
 
 from grulab.config.overrides import is_about_hydra
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
-from grulab.config.validation_messages import dotted, printable, remedy, shown_value
+from grulab.config.validation_messages import dotted, remedy, shown_value
 from grulab.config_error import ConfigError
 from grulab.field_types import Plain
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside
 from grulab.sweep.stored_arguments import MAX_CHARACTERS
+from grulab.system.atomic import write_atomically
+from grulab.system.printable import printable
+from grulab.system.regular_file import read_regular
 
 _MAX_BYTES = 2**26
 _PUT_BACK = "put it back, or begin another sweep with grulab train -m"

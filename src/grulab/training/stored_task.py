@@ -6,10 +6,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from grulab.config.schema import Config
-from grulab.config.validation_messages import dotted, printable
+from grulab.config.validation_messages import dotted
 from grulab.field_types import SPLITS, Split
 from grulab.sequence_files.columns import Columns
 from grulab.sequence_files.preprocessing import End, Preprocessing, from_dict
+from grulab.system.printable import printable
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from grulab.run_folder.regular_file import create
+from grulab.system.regular_file import create
 
 
 def write_atomically(path: Path, text: str) -> None:
