@@ -120,3 +120,9 @@ def refuse_other_task(config: Config, task: StoredTask) -> None:
     """
     if getattr(config.data, "content", None) != task.content:
         raise OddMetadataError("task.content: is not that of its configuration")
+    for key in ("every", "max_steps", "cut"):
+        if getattr(config.data, key) != getattr(task.preprocessing, key):
+            raise OddMetadataError(f"task.preprocessing.{key}: is not that of its configuration")
+    for key in ("id", "time", "label", "split", "group"):
+        if getattr(config.data, f"{key}_column") != getattr(task.columns, key):
+            raise OddMetadataError(f"task.columns.{key}: is not that of its configuration")
