@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from experiments.sweeps.harness import leaderboard
 
-from grulab.run_folder.atomic import write_atomically
+from grulab.system.atomic import write_atomically
 from tests.conftest import FAULTS, SMALL, grulab, statuses
 
 SWEEP = ["train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
@@ -78,7 +78,7 @@ def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         path.write_bytes(b"ha")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("grulab.run_folder.atomic.create", half)
+    monkeypatch.setattr("grulab.system.atomic.create", half)
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, "after")
     assert path.read_bytes() == b"before"

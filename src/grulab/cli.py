@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from grulab.config.validation_messages import printable
+from grulab.system.printable import printable
 
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
@@ -75,9 +75,9 @@ def _odd_word(words: Sequence[str]) -> str | None:
 
 def _open_closed_streams() -> None:
     """Replace standard streams that the caller has closed (``>&-``), which Python represents by None."""
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def _guarded(verb: str, arguments: list[str]) -> int:

@@ -15,11 +15,15 @@ from grulab.internals.hydra import value_or_error
 
 
 class GridSweeper(Sweeper):
-    """Hydra's basic sweeper with zipped keys; a failed job does not stop the other jobs of a launch.
+    """Runs the jobs of sweep.json, which the command line has composed, and those that follow from their results.
+
+    A failed job does not stop the other jobs of a launch.
 
     Args:
         settings: as in conf/hydra/sweeper/grid.yaml.
     """
+
+    target = "hydra_plugins.grulab.GridSweeper"
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -27,6 +31,7 @@ class GridSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Create the launcher."""
         self.config = config
+        self.hydra_context, self.task_function = hydra_context, task_function
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -34,35 +39,50 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch all jobs; with ``on_failure: stop`` in the launcher, start no further jobs after a failure.
 
+        Args:
+            arguments: the sweep's overrides; its jobs are in sweep.json.
+
         Raises:
             SweepFailedError: after the last launch, if a job failed.
         """
         from grulab.run_folder.full_disk import is_full_disk
-        from grulab.sweep.expand import expand
+        from grulab.sweep import manifest
         from grulab.sweep.failures import JobNotRunError, SweepFailedError
+        from grulab.sweep.hydra_jobs import HydraParts, compose_job
+        from grulab.sweep.rounds import run_rounds
         from grulab.sweep.sweeper_settings import parse_settings
 
         assert self.config is not None
-        assert self.launcher is not None
+        assert self.launcher is not None and self.hydra_context is not None and self.task_function is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-        settings = parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))
-        # The jobs are not composed here, which takes Hydra 60 ms per job: the command line has checked them.
-        jobs = expand([*settings.swept, *arguments], settings.zip, settings.max_jobs)
-        returned: list[JobReturn] = []
-        size = settings.max_batch_size or len(jobs)
-        for start in range(0, len(jobs), size):
-            returned += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
-            failed = [job for job in returned if job.status == JobStatus.FAILED]
-            if failed and self.config.hydra.launcher.get("on_failure") == "stop":
-                break
-        skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
+        settings = parse_settings(plain | {"_target_": self.target})
+        parts = HydraParts(self.hydra_context, self.task_function, self.config)
+        launcher = self.launcher
+        returned = run_rounds(
+            lambda jobs, first: launcher.launch(jobs, initial_job_idx=first),
+            lambda number, overrides: compose_job(parts, overrides, number).folder,
+            sweep_dir,
+            settings,
+            stops_on_failure=self.config.hydra.launcher.get("on_failure") == "stop",
+        )
+        failed = [job for job in returned if job.status == JobStatus.FAILED]
         if failed:
-            not_run = skipped + len(jobs) - len(returned)
+            known = manifest.read(sweep_dir)
+            jobs = len(known.jobs) if known else len(returned)
+            skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
+            not_run = skipped + jobs - len(returned)
             is_disk_full = any(is_full_disk(value_or_error(job)) for job in failed)
-            raise SweepFailedError(len(failed) - skipped, not_run, len(jobs), sweep_dir, is_disk_full)
+            raise SweepFailedError(len(failed) - skipped, not_run, jobs, sweep_dir, is_disk_full)
         return [returned]
+
+
+class RaceSweeper(GridSweeper):
+    """Adds seeds in rounds, and drops configurations that are worse; see conf/hydra/sweeper/race.yaml."""
+
+    target = "hydra_plugins.grulab.RaceSweeper"
 
 
 class LocalLauncher(Launcher):

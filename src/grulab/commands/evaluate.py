@@ -32,7 +32,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     places = dict(map(split_override, options.overrides))
     for line in options.overrides:
-        if split_override(line)[0] not in _KEYS or "=" not in line:
+        if line in ("data.path=", "data.labels="):
+            raise ConfigError(f"{line}: has no value; name a file")
+        if line.partition("=")[0] not in _KEYS or "=" not in line:
             raise ConfigError(f"{line}: only {' and '.join(_KEYS)} can be named here: a trained model stays as it is")
     if "data.labels" in places and "data.path" not in places:
         raise ConfigError(f"data.labels={places['data.labels']}: needs data.path, the file of the sequences")

@@ -15,10 +15,10 @@ from grulab.config.same_run import MAY_CHANGE
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.stored_config import resumed_config
 from grulab.sweep.stored_arguments import CONFIG_DIR, refuse_foreign
 from grulab.system.quick_import import quick_import
+from grulab.system.regular_file import refuse_odd_kinds
 
 
 def main(arguments: Sequence[str]) -> None:

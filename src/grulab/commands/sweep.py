@@ -3,7 +3,6 @@
 import signal
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -41,9 +40,8 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
     sweep = compose_sweep(with_config_dir(args), args.config_name or "config")
     _check_machine_of_jobs(sweep)
     asked = {key_of(line) for line in args.overrides}
-    before = manifest.read(sweep.folder) if _DIR in asked else None
-    if before is not None and sweep.jobs:
-        manifest.refuse_another_sweep(sweep.folder, before.jobs, sweep.jobs, asked)
+    before = sweep.before
+    if before is not None:
         _refuse_earlier_end(sweep, before)
     if sweep.settings is None:
         _refuse_obstacles(sweep)
@@ -52,7 +50,7 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
         return
     if before is None and _DIR in asked and manifest.was_lost(sweep.folder, sweep.jobs):
         print(f"note: {paths.SWEEP} is gone, but {display_path(sweep.folder)} holds this sweep's jobs; it goes on")
-        before = manifest.new_manifest(_arguments(args), sweep.jobs)
+        before = manifest.new_manifest(_arguments(args), sweep.jobs, sweep.design)
     if before is not None:
         with explained_full_disk(sweep.folder), lock(sweep.folder):
             for line in manifest.what_changed(before):
@@ -60,12 +58,12 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
             _run_jobs(args, words, sweep, sweep.folder, before)
         return
     with claimed_folder(_DIR, sweep.folder, args.overrides) as folder:
-        _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs))
+        _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs, sweep.design))
 
 
 def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, before: manifest.Manifest) -> None:
     """Run the jobs of a sweep that are not done, in a locked folder, and report."""
-    manifest.write(folder, replace(before, arguments=_arguments(args), jobs=sweep.jobs or before.jobs))
+    manifest.write(folder, manifest.grown(before, _arguments(args), sweep.jobs, sweep.design))
     words = with_folder(words, _DIR, folder)
     if sweep.constant and EXCLUDE not in map(key_of, args.overrides):
         words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
@@ -94,7 +92,10 @@ def _refuse_earlier_end(sweep: Sweep, before: manifest.Manifest) -> None:
     Raises:
         ConfigError: naming the first that has.
     """
-    for old, new in zip(before.jobs, sweep.jobs, strict=True):
+    known = {job.number: job for job in before.jobs}
+    for new in sweep.jobs:
+        if (old := known.get(new.number)) is None:
+            continue
         end = new.config.trainer.max_epochs
         if end < old.config.trainer.max_epochs and (done := count_rows(sweep.folder / new.folder)) > end:
             raise ConfigError(f"trainer.max_epochs={end}: {done} epochs of {new.folder} are done already")

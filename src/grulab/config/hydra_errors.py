@@ -9,7 +9,7 @@ from yaml import YAMLError
 from grulab.config.conf_dir import chosen_task, config_dir, groups
 from grulab.config.overrides import is_about_hydra, key_of
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.config.validation_messages import printable
+from grulab.system.printable import printable
 
 
 def known_keys(overrides: Sequence[str]) -> list[str]:

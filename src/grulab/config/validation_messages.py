@@ -1,15 +1,14 @@
 """The messages for values that a schema rejects."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from grulab.system.printable import printable
 
 _MAX_CHARACTERS = 300
 # Python refuses to write an integer of more than 4300 digits.
 _MAX_BITS = 1000
-# Control characters, halves of surrogate pairs (bytes outside UTF-8), and breaks of lines and paragraphs.
-_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
 
 
 def remedy(mistake: Mapping[str, Any]) -> str:
@@ -59,11 +58,6 @@ def remedy(mistake: Mapping[str, Any]) -> str:
 def dotted(location: Sequence[str | int]) -> str:
     """Return the location of a value as a dotted key: ``data.frequencies[1]``."""
     return printable(re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, location))))
-
-
-def printable(text: str) -> str:
-    """Return a text in one line, with line breaks, control characters and bytes outside UTF-8 as escapes."""
-    return "".join(repr(char)[1:-1] if unicodedata.category(char) in _NOT_SHOWN else char for char in text)
 
 
 def shown_value(value: Any) -> str:

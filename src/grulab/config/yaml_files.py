@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
+from grulab.system.printable import printable
 
 _MAX_BYTES = 2**20
 # With aliases, ten lines can stand for more values than any memory holds.

@@ -26,7 +26,7 @@ def evaluate(checkpoint: Path, path: str | None, labels: str | None) -> list[Sec
     Args:
         checkpoint: of the model.
         path: of a file; None for the one that it has learned from. If the file holds the same sequences as that one,
-            the test split is evaluated, and otherwise all of its sequences.
+            with features of the same names, the test split is evaluated, and otherwise all of its sequences.
         labels: a table of labels, if they are not in the file.
 
     Raises:
@@ -35,17 +35,15 @@ def evaluate(checkpoint: Path, path: str | None, labels: str | None) -> list[Sec
     if path is None:
         return _of_test_split(load_trained(checkpoint))
     classifier = load_classifier(checkpoint)
-    file = Path(path).absolute()
+    file = Path(path).expanduser().absolute()
     stored = read_file(file, None if labels is None else Path(labels).absolute(), classifier.task.columns)
-    if stored.content == classifier.task.content:
+    has_same_names = not stored.flat.has_names or stored.flat.feature_names == classifier.task.features
+    if stored.content == classifier.task.content and has_same_names:
         assert isinstance(classifier.config.data, FilesConfig)
         data = dataclasses.replace(classifier.config.data, path=str(file), labels=labels)
         return _of_test_split(load_trained(checkpoint, data))
     notes: list[str] = []
-    has_names = file.suffix.lower() != ".ts" and stored.flat.feature_names != [
-        f"feature_{number}" for number in range(1, len(stored.flat.feature_names) + 1)
-    ]
-    part = part_of(stored.flat, classifier.task.columns, file.name, notes, has_names)
+    part = part_of(stored.flat, classifier.task.columns, file.name, notes)
     metrics = evaluate_part(classifier, part, file.name)
     text = f"All {len(part.lengths):,} sequences of {file.name}."
     return _sections(metrics, classifier.task.class_names, "\n\n".join([text, *(f"Note: {line}." for line in notes)]))

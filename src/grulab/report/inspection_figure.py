@@ -1,5 +1,6 @@
 """The figure of an inspection, drawn without pyplot, which would keep it in memory and need a display."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from grulab.field_types import SPLITS
+from grulab.run_folder.full_disk import explained_full_disk
+from grulab.system.atomic import write_atomically
+from grulab.system.regular_file import refuse_odd_kinds
 from grulab.tasks.files import Files
 
 _MOST_CLASSES = 30
@@ -20,6 +24,10 @@ def draw_inspection(task: Files, path: Path) -> None:
     Args:
         task: the sequences.
         path: of the PNG file.
+
+    Raises:
+        ConfigError: if a link or something else is in its place.
+        DiskFullError: if the disk is full.
     """
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
     lengths_axis, classes_axis, sequence_axis = figure.subplots(1, 3)
@@ -61,5 +69,9 @@ def draw_inspection(task: Files, path: Path) -> None:
     sequence_axis.set_title(f"A training sequence, class {label[:20]}", fontsize=10)
     sequence_axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     sequence_axis.legend(fontsize=6, ncols=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=130)
+    refuse_odd_kinds([path], reversed(path.parents[:-1]))
+    with explained_full_disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, image.getvalue())

@@ -1,5 +1,6 @@
 """Sections of a report, with a title, paragraphs and a table, for the terminal and for Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH_OF_A_FILE = 120
 # Wider than any table, to measure the width that a table needs.
@@ -35,7 +37,7 @@ def report_console() -> Console:
 def print_sections(sections: Sequence[Section], console: Console) -> None:
     """Print the report on a terminal."""
     for section in sections:
-        console.print(f"\n[bold]{section.title}[/bold]")
+        console.print(Text(f"\n{section.title}", style="bold"))
         for paragraph in section.text.split("\n\n"):
             # A paragraph without a full stop is a path or a command: not wrapped, so that it can be copied.
             console.print(paragraph, highlight=False, markup=False, soft_wrap=not paragraph.endswith("."))
@@ -69,5 +71,10 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 def _markdown_table(table: pd.DataFrame) -> str:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
-    rows += [[str(cell).replace("|", "\\|") for cell in row] for row in table.itertuples(index=False)]
+    rows += [[_escaped(str(cell)) for cell in row] for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _escaped(cell: str) -> str:
+    """Return a cell without what Markdown takes for markup: the name of a class may be anything."""
+    return re.sub(r"([|\[\]<>`])", r"\\\1", cell)

@@ -16,9 +16,9 @@ from grulab.report.evaluation_sections import baseline_table, class_section
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict, worth
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import refuse_odd_kinds
+from grulab.system.atomic import write_atomically
+from grulab.system.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
 
 TABLE, TEXT, PAGE = "leaderboard.csv", "leaderboard.md", "report.html"

@@ -19,7 +19,7 @@ from grulab.report.training_trace import training_section
 from grulab.run_folder import paths
 from grulab.run_folder.checkpoint_bytes import find_checkpoint
 from grulab.run_folder.metrics_csv import read_table
-from grulab.run_folder.regular_file import refuse_odd_kinds
+from grulab.system.regular_file import refuse_odd_kinds
 from grulab.tasks.base import checked_ceiling, refuse_no_sequence
 from grulab.training.trained_model import Trained, load_trained
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import BEST, CHECKPOINTS
-from grulab.run_folder.regular_file import open_regular, refuse_odd_kinds
+from grulab.system.regular_file import open_regular, refuse_odd_kinds
 
 # Number of hexadecimal digits of the checksum at the end of a checkpoint.
 DIGITS = 64

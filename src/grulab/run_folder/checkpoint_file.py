@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from grulab.internals.torch import with_room_for_comment
 from grulab.run_folder.checkpoint_bytes import DIGITS, MAX_BYTES, DamagedCheckpointError, checksum_of, read_checkpoint
-from grulab.run_folder.regular_file import create
+from grulab.system.regular_file import create
 
 # The key of grulab's own entries in a checkpoint.
 KEY = "grulab"

@@ -12,7 +12,7 @@ from grulab.config.same_run import what_differs
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.paths import BEST, LAST, PREVIOUS
-from grulab.run_folder.regular_file import create
+from grulab.system.regular_file import create
 
 DAMAGED = "last-damaged"
 

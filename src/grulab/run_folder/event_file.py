@@ -16,7 +16,7 @@ from grulab.internals.tensorboard import (
     custom_scalar_metadata,
     hparams_metadata,
 )
-from grulab.run_folder.regular_file import create, open_regular
+from grulab.system.regular_file import create, open_regular
 
 _MAX_BYTES = 2**30
 # TensorBoard reads a folder's files in the order of their names; a new writer's name has the time in place of zeros.

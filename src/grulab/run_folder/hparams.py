@@ -18,7 +18,7 @@ from grulab.internals.tensorboard import (
     hparams_metadata,
 )
 from grulab.run_folder import paths
-from grulab.run_folder.regular_file import create
+from grulab.system.regular_file import create
 
 _STATUS = {
     "done": hparams_api.STATUS_SUCCESS,

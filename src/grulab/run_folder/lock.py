@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
-from grulab.run_folder.regular_file import refuse_odd_kinds
+from grulab.system.regular_file import refuse_odd_kinds
 
 # Together long enough for a killed process to exit.
 _ATTEMPTS = 5

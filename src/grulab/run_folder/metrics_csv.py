@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
-from grulab.run_folder.regular_file import MAX_TABLE_BYTES, read_regular
+from grulab.system.atomic import write_atomically
+from grulab.system.regular_file import MAX_TABLE_BYTES, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd

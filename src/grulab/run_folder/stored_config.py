@@ -18,12 +18,12 @@ from grulab.config.parse import located, parse
 from grulab.config.same_run import flatten, refuse_another_run, unflatten
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.summary import read_summary
+from grulab.system.printable import printable
+from grulab.system.regular_file import read_regular
 from grulab.tasks.registry import find_task
 
 _MAX_YAML_BYTES = 2**16

@@ -18,9 +18,9 @@ from typing_extensions import TypedDict
 from grulab.config.schema import Config, Metric
 from grulab.field_types import Plain
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import MAX_JSON_BYTES, read_regular
+from grulab.system.atomic import write_atomically
+from grulab.system.regular_file import MAX_JSON_BYTES, read_regular
 
 _LIBRARIES = (
     "grulab",

@@ -47,8 +47,11 @@ def keep_arrays(sequences: Sequence[NDArray[Any]], labels: Sequence[Any], given:
 def _matrix(place: int, sequence: Any) -> NDArray[Any]:
     try:
         array = np.asarray(sequence)
-    except ValueError:
+    # Tensors of other libraries raise errors of any kind, such as one that requires a gradient.
+    except Exception:
         raise ConfigError(f"{_NAME}: sequence {place} is no array of (steps, features)") from None
+    if isinstance(sequence, np.ma.MaskedArray):
+        raise ConfigError(f"{_NAME}: sequence {place} is masked; write NaN, with data.missing=fill")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.dtype.kind not in "fiub":
@@ -57,5 +60,8 @@ def _matrix(place: int, sequence: Any) -> NDArray[Any]:
 
 
 def _labels(labels: Sequence[Any]) -> NDArray[Any]:
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ConfigError(f"{_NAME}: labels are no list of texts or whole numbers, one for each sequence") from None
     return np.array([str(label) for label in labels]) if array.dtype.hasobject else array

@@ -7,10 +7,12 @@ a sweep share the arrays, and a file that changes is parsed again.
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,15 +20,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from grulab.config_error import ConfigError
+from grulab.field_types import SPLITS
 from grulab.sequence_files import checks, content, npz, ts
 from grulab.sequence_files.columns import Columns
-from grulab.sequence_files.flat import FlatSequences
+from grulab.sequence_files.flat import NO_SPLIT, FlatSequences, reason
 from grulab.sequence_files.long_table import SUFFIXES, read_long_table
+from grulab.system.atomic import write_atomically
+from grulab.system.printable import printable
+from grulab.system.regular_file import open_regular, read_regular
 
 # Of the folders' layout: an older one is left alone.
-_VERSION = 1
+_VERSION = 2
 # A file that was changed so shortly before it was read may be changed again without a trace in its times.
 _TRUSTED_AFTER_SECONDS = 2.0
 _ARRAYS = ("values", "lengths", "classes", "splits", "groups", "keys")
@@ -49,6 +57,21 @@ class Stored:
     content: str
     folder: Path | None
 
+
+_MAX_NAMES = 2**28
+
+
+class _Names(TypedDict):
+    class_names: list[str]
+    group_names: list[str]
+    feature_names: list[str]
+    first_missing: str | None
+    has_names: bool
+    notes: list[str]
+    content: str
+
+
+_SCHEMA: TypeAdapter[_Names] = TypeAdapter(_Names)
 
 # The sequences of the file that was parsed last, if they could not be kept in the cache.
 _LAST_PARSED: dict[str, Stored] = {}
@@ -74,7 +97,15 @@ def read_file(path: Path, labels: Path | None, columns: Columns) -> Stored:
     if key in _LAST_PARSED:
         return _LAST_PARSED[key]
     began = time.time()
-    flat = _parse(path, labels, columns)
+    try:
+        flat = _parse(path, labels, columns)
+    except MemoryError:
+        raise ConfigError(f"{path.name}: is larger than the memory of this machine") from None
+    except ConfigError:
+        raise
+    # Hydra is not to be blamed for what a library says of odd bytes.
+    except ValueError as error:
+        raise ConfigError(f"{path.name}: cannot be read ({reason(error)})") from None
     checks.refuse_odd_content(path.name, flat)
     flat = replace(flat, notes=checks.notes(flat))
     changed = max(file.stat().st_mtime for file in files)
@@ -103,7 +134,7 @@ def keep(flat: FlatSequences, key: str | None = None) -> Stored:
     folder = root / "contents" / digest
     try:
         if _read_contents(folder) is None:
-            _write(folder, _arrays_of(flat, keys), _names_of(flat))
+            _write(folder, _arrays_of(flat, keys))
         described = _names_of(flat) | {"content": digest, "notes": flat.notes}
         # The ids of whoever brought these sequences last are found by their content too.
         for name in (digest, key):
@@ -115,8 +146,7 @@ def keep(flat: FlatSequences, key: str | None = None) -> Stored:
     mapped = _read_contents(folder)
     if mapped is None:
         return Stored(flat, keys, digest, None)
-    arrays, _ = mapped
-    return Stored(replace(flat, values=arrays["values"]), arrays["keys"], digest, folder)
+    return Stored(replace(flat, values=mapped["values"]), mapped["keys"], digest, folder)
 
 
 def find_content(digest: str) -> Stored | None:
@@ -130,10 +160,13 @@ def folder_of_cache() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         folder = Path(base).expanduser() / "grulab" / f"v{_VERSION}"
+        if not folder.is_absolute():
+            # As the specification of XDG_CACHE_HOME says.
+            return None
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return None
-    return folder if folder.is_absolute() and os.access(folder, os.W_OK | os.X_OK) else None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def refuse_no_file(path: Path, labels: Path | None = None, key: str = "data.path=") -> None:
@@ -197,34 +230,37 @@ def _signature(file: Path) -> list[int]:
 
 
 def _from_cache(root: Path, key: str) -> Stored | None:
+    """Return what the cache has under a key; None if it has nothing, or something that grulab does not write.
+
+    A part of the cache may be removed or spoilt at any time: then the file is parsed again.
+    """
     folder = root / "files" / key
-    try:
-        names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
-        ids = np.load(folder / "ids.npy", allow_pickle=False, mmap_mode="r")
-        digest = str(names["content"])
-        found = _read_contents(root / "contents" / digest)
-        if found is None or ids.shape != found[0]["lengths"].shape or ids.dtype.kind != "U":
-            return None
-        flat = _flat(found[0], ids, names)
-        return Stored(flat, found[0]["keys"], digest, root / "contents" / digest)
-    # A part of the cache may be removed or spoilt at any time: then the file is parsed again.
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    names = _read_names(folder)
+    if names is None or not re.fullmatch("[0-9a-f]{32}", digest := names["content"]):
         return None
+    found = _read_contents(root / "contents" / digest)
+    ids = _load(folder / "ids.npy", is_mapped=True)
+    if found is None or ids is None or ids.shape != found["lengths"].shape or ids.dtype.kind != "U":
+        return None
+    if len(names["feature_names"]) != found["values"].shape[1] or len(names["class_names"]) <= found["classes"].max():
+        return None
+    return Stored(_flat(found, ids, names), found["keys"], digest, root / "contents" / digest)
 
 
-def _flat(arrays: dict[str, NDArray[Any]], ids: NDArray[np.str_], names: dict[str, Any]) -> FlatSequences:
+def _flat(arrays: dict[str, NDArray[Any]], ids: NDArray[np.str_], names: _Names) -> FlatSequences:
     return FlatSequences(
         arrays["values"],
         arrays["lengths"],
         arrays["classes"],
-        list(names["class_names"]),
+        names["class_names"],
         ids,
         arrays["splits"],
         arrays.get("groups"),
-        list(names["group_names"]),
-        list(names["feature_names"]),
-        names.get("first_missing"),
-        list(names.get("notes", [])),
+        names["group_names"],
+        names["feature_names"],
+        names["first_missing"],
+        names["notes"],
+        names["has_names"],
     )
 
 
@@ -241,38 +277,60 @@ def _names_of(flat: FlatSequences) -> dict[str, Any]:
         "group_names": flat.group_names,
         "feature_names": flat.feature_names,
         "first_missing": flat.first_missing,
+        "has_names": flat.has_names,
     }
 
 
-def _read_contents(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-    """Return the arrays of a folder and the names in it; None if it is missing or not as :func:`_write` left it."""
-    try:
-        names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
-        arrays: dict[str, NDArray[Any]] = {}
-        for name in _ARRAYS:
-            file = folder / f"{name}.npy"
-            if name == "groups" and not file.exists():
-                continue
-            is_large = name == "values"
-            arrays[name] = np.load(file, allow_pickle=False, mmap_mode="r" if is_large else None)
-            if arrays[name].dtype.str != _KINDS[name] or list(arrays[name].shape) != names["shapes"][name]:
-                return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+def _read_contents(folder: Path) -> dict[str, NDArray[Any]] | None:
+    """Return the arrays of a folder; None if one is missing, or they are not as :func:`_write` left them."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in _ARRAYS:
+        if name == "groups" and not (folder / "groups.npy").exists():
+            continue
+        array = _load(folder / f"{name}.npy", is_mapped=name == "values")
+        if array is None or array.dtype.str != _KINDS[name] or array.ndim != (2 if name == "values" else 1):
+            return None
+        arrays[name] = array
+    lengths, splits = arrays["lengths"], arrays["splits"]
+    if any(len(array) != len(lengths) for name, array in arrays.items() if name != "values") or not len(lengths):
+        return None
+    if lengths.min() < 1 or lengths.sum() != len(arrays["values"]) or arrays["classes"].min() < 0:
+        return None
+    if splits.min() < NO_SPLIT or splits.max() >= len(SPLITS):
         return None
     # A map may be read as the array that it is.
     arrays["values"] = np.asarray(arrays["values"])
-    return arrays, names
+    return arrays
 
 
-def _write(folder: Path, arrays: dict[str, NDArray[Any]], names: dict[str, Any]) -> None:
+def _read_names(folder: Path) -> _Names | None:
+    try:
+        names = _SCHEMA.validate_python(json.loads(read_regular(folder / "names.json", _MAX_NAMES)), strict=True)
+    except (OSError, ValueError, RecursionError):
+        return None
+    texts = [*names["class_names"], *names["group_names"], *names["feature_names"], *names["notes"]]
+    return names if all(text == printable(text) for text in texts) else None
+
+
+def _load(path: Path, is_mapped: bool) -> NDArray[Any] | None:
+    """Return the array in a file; None if there is none."""
+    try:
+        with open_regular(path, sys.maxsize) as file:
+            found = np.load(path if is_mapped else file, allow_pickle=False, mmap_mode="r" if is_mapped else None)
+    except (OSError, ValueError, EOFError, MemoryError):
+        return None
+    return found if isinstance(found, np.ndarray) else None
+
+
+def _write(folder: Path, arrays: dict[str, NDArray[Any]], names: dict[str, Any] | None = None) -> None:
     """Write a folder in one go: a process that is killed leaves none that is half written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
     try:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        shapes = {name: list(array.shape) for name, array in arrays.items()}
-        (temporary / "names.json").write_text(json.dumps(names | {"shapes": shapes}), encoding="utf-8")
+        if names is not None:
+            (temporary / "names.json").write_text(json.dumps(names), encoding="utf-8")
         if folder.exists():
             # Another process was quicker, or it is spoilt.
             shutil.rmtree(folder, ignore_errors=True)
@@ -285,7 +343,9 @@ def _write(folder: Path, arrays: dict[str, NDArray[Any]], names: dict[str, Any])
             shutil.rmtree(temporary)
 
 
-def remember(folder: Path | None, name: str, key: Sequence[Any], make: Any) -> Any:
+def remember(
+    folder: Path | None, name: str, key: Sequence[Any], make: Callable[[], Any], is_sound: Callable[[Any], bool]
+) -> Any:
     """Return a result about sequences, plain values, from the cache if it was made before.
 
     Args:
@@ -293,19 +353,20 @@ def remember(folder: Path | None, name: str, key: Sequence[Any], make: Any) -> A
         name: what it is, such as ``scaling``.
         key: plain values that it depends on besides the sequences.
         make: () -> the result.
+        is_sound: whether what the cache has can be such a result; else it is computed again.
     """
     if folder is None:
         return make()
     file = folder / f"{name}-{_hash(json.dumps([_VERSION, *key]))}.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_regular(file, _MAX_NAMES))
+        if is_sound(found):
+            return found
+    except (OSError, ValueError, RecursionError):
         pass
     result = make()
-    with suppress(OSError):
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(result), encoding="utf-8")
-        temporary.replace(file)
+    with suppress(OSError, ConfigError):
+        write_atomically(file, json.dumps(result))
     return result
 
 

@@ -10,6 +10,8 @@ _FEW = 5
 # A class with so many times the sequences of another one.
 _OUT_OF_BALANCE = 10
 _LEAST_RISING = 3
+# The confusion matrix and the simple classifiers take memory by the square of their number.
+_MOST_CLASSES = 2000
 
 
 def refuse_odd_content(name: str, flat: FlatSequences) -> None:
@@ -40,6 +42,10 @@ def refuse_odd_classes(name: str, flat: FlatSequences) -> None:
             f"{name}: {count:,} of {len(flat.lengths):,} labels are different numbers, such as "
             f"{quote(flat.class_names[0])}: they look like measurements, and grulab tells classes apart; "
             "divide them into classes"
+        )
+    if count > _MOST_CLASSES:
+        raise ConfigError(
+            f"{name}: has {count:,} different labels; grulab compares at most {_MOST_CLASSES:,} classes"
         )
     if count == 1:
         raise ConfigError(

@@ -130,8 +130,7 @@ def _with_numbers(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) 
         odd = []
         for place, text in enumerate(texts):
             try:
-                # Python reads 1_0 as 10, and digits of any script.
-                numbers[place] = np.nan if text in MISSING else float(text.replace("_", "?").encode("ascii"))
+                numbers[place] = np.nan if text in MISSING else _number(text)
             except ValueError:
                 odd.append(place)
         if odd:
@@ -145,6 +144,19 @@ def _with_numbers(name: str, frame: pd.DataFrame, roles: Roles, first_row: int) 
         hint = f"; if {column} is no feature, name those that are: data.features=[...]" if place == 0 else ""
         raise ConfigError(f"{where}, column {column}: {quote(text)} is no number{hint}")
     return pd.DataFrame(columns)
+
+
+def _number(text: str) -> float:
+    """Return the number in a text.
+
+    Raises:
+        ValueError: if it is none, or a NaN in another spelling than those of MISSING.
+    """
+    # Python reads 1_0 as 10, and digits of any script.
+    number = float(text.replace("_", "?").encode("ascii"))
+    if number != number:
+        raise ValueError(text)
+    return number
 
 
 def read_header(path: Path) -> list[str]:
@@ -260,7 +272,8 @@ def _times(rows: Rows, column: "pd.Series[Any]", title: str) -> NDArray[np.int64
     if numbers.isna().any():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dates = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+            # pandas also reads "now" and "today".
+            dates = pd.to_datetime(texts.where(texts.str.match("[0-9]")), format="ISO8601", errors="coerce", utc=True)
         if dates.isna().any():
             odd_code = int(np.argmax((numbers.isna() if dates.isna().all() else dates.isna()).to_numpy()))
             row = int(np.argmax(column.cat.codes.to_numpy() == odd_code))

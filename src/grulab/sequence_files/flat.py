@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from grulab.config_error import ConfigError
 from grulab.field_types import SPLITS
 
+# An array of texts takes four bytes a character, and as many characters for each text as the longest has.
+_MOST_CHARACTERS = 2**27
 # The code of a sequence without a split in ``FlatSequences.splits``; the others are positions in SPLITS.
 NO_SPLIT = -1
 _LONGEST = 60
@@ -31,6 +33,7 @@ class FlatSequences:
         feature_names: one for each feature.
         first_missing: where the first missing value is, in words; None if there is none.
         notes: what is odd in the file, but no mistake.
+        has_names: whether the file names its features.
     """
 
     values: NDArray[np.float64]
@@ -44,6 +47,7 @@ class FlatSequences:
     feature_names: list[str]
     first_missing: str | None = None
     notes: list[str] = field(default_factory=list)
+    has_names: bool = True
 
 
 def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -51,6 +55,26 @@ def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1], out=starts[1:])
     return starts
+
+
+def array_of_ids(name: str, ids: Sequence[str], codes: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return the id of each sequence as an array.
+
+    Args:
+        name: of the file, for the message.
+        ids: the different ids.
+        codes: (sequences,) positions in ``ids``.
+
+    Raises:
+        ConfigError: if one is so long that the array of all would be too large.
+    """
+    longest = max(ids, key=len, default="")
+    if len(longest) * len(codes) > _MOST_CHARACTERS:
+        raise ConfigError(
+            f"{name}: the id {quote(longest)} has {len(longest)} characters, too many for {len(codes):,} "
+            "sequences; shorten it"
+        )
+    return np.array(ids, np.str_)[codes]
 
 
 def encode(texts: Sequence[str] | NDArray[np.str_]) -> tuple[NDArray[np.int64], list[str]]:
@@ -72,9 +96,13 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts numbers in texts by their value: ``class2`` before ``class10``."""
     parts = re.split(r"([0-9]+)", text)
     # Python refuses to read an integer of more than 4300 digits.
-    keys = [(0, int(part), part) if part.isdigit() and len(part) < 20 else (1, 0, part) for part in parts if part]
+    keys = [
+        (0, int(part), part) if part.isascii() and part.isdigit() and len(part) < 20 else (1, 0, part)
+        for part in parts
+        if part
+    ]
     # 01 and 1 have the same value.
-    return [*keys, (2, 0, text)]
+    return [*keys, (-1, 0, text)]
 
 
 def encode_splits(texts: Sequence[str] | NDArray[np.str_], describe: Callable[[int], str]) -> NDArray[np.int8]:

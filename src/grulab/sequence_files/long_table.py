@@ -11,6 +11,7 @@ from grulab.sequence_files.csv_rows import read_csv_rows
 from grulab.sequence_files.flat import (
     NO_SPLIT,
     FlatSequences,
+    array_of_ids,
     encode_splits,
     in_natural_order,
     quote,
@@ -61,7 +62,7 @@ def read_long_table(path: Path, labels_path: Path | None, columns: Columns) -> F
     def row_of(step: int) -> int:
         return step if order is None else int(order[step])
 
-    ids = np.array(rows.id.names)[sequences[first]]
+    ids = array_of_ids(path.name, rows.id.names, sequences[first])
     described = {
         role: _of_each_sequence(role, texts, rows, sequences, first, order)
         for role, texts in (("label", rows.label), ("split", rows.split), ("group", rows.group))
@@ -114,7 +115,7 @@ def _in_order(name: str, rows: Rows) -> tuple[NDArray[np.int64] | None, list[str
         place = int(np.argmax(same))
         one, other = sorted((int(order[place]), int(order[place + 1])))
         raise ConfigError(
-            f"{rows.describe(other)}: has the same id and time as {rows.row(one)}; a step is there once"
+            f"{rows.describe(other)}: has the same id and time as {rows.row(one)} (dates are read to the microsecond)"
         )
     # Within a sequence the rows come in rising order, if they were sorted.
     unsorted = (np.diff(sorted_codes) == 0) & (np.diff(order) < 0)

@@ -60,12 +60,16 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ConfigError(f"{name}: is one array, and no .npz file of several; np.savez writes one")
+            if len(set(archive.files)) < len(archive.files):
+                raise ConfigError(f"{name}: has an array twice")
             for key in archive.files:
                 if key not in (*NEEDED, *OPTIONAL):
                     raise ConfigError(
                         f"{name}: has the array {quote(key)}, which is none of {', '.join((*NEEDED, *OPTIONAL))}"
                     )
                 arrays[key] = archive[key]
+                if not isinstance(arrays[key], np.ndarray):
+                    raise ConfigError(f"{name}: {key} is no array of NumPy's")
     except ConfigError:
         raise
     except MemoryError:
@@ -121,7 +125,10 @@ def from_arrays(name: str, arrays: Mapping[str, NDArray[Any]]) -> FlatSequences:
     groups, group_names = None, list[str]()
     if "group" in arrays:
         groups, group_names = encode(_texts(name, "group", arrays["group"]))
-    return FlatSequences(values, lengths, classes, class_names, ids, splits, groups, group_names, features, missing)
+    return FlatSequences(
+        values, lengths, classes, class_names, ids, splits, groups, group_names, features, missing,
+        has_names="feature_names" in arrays,
+    )  # fmt: skip
 
 
 def _values(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
@@ -135,6 +142,8 @@ def _values(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
         if array.ndim == 3:
             hint = "; of padded sequences keep the steps alone: values=padded[np.arange(time) < lengths[:, None]]"
         raise ConfigError(f"{name}: values has the shape {array.shape}, not (steps, features){hint}")
+    if not array.shape[1]:
+        raise ConfigError(f"{name}: values has no features: its shape is {array.shape}")
     # More than 64 bits may hold what is infinite in 64.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float64)
@@ -176,6 +185,8 @@ def _names(name: str, key: str, arrays: Mapping[str, NDArray[Any]], count: int) 
         raise ConfigError(f"{name}: {key} has the shape {names.shape}, and values has {count} features")
     if len(np.unique(names)) < count:
         raise ConfigError(f"{name}: {key} holds a name twice")
+    if (names == "").any():
+        raise ConfigError(f"{name}: {key} holds an empty name")
     return [str(text) for text in names]
 
 

@@ -56,9 +56,10 @@ def read_batch(name: str, file: Any, roles: Roles) -> Rows:
     """Read all rows, column by column, so that only one is in memory twice."""
     from pyarrow import ArrowException
 
-    count = file.metadata.num_rows
     try:
         texts = {column: _texts(name, column, _column(file, column)) for column in roles.texts}
+        # The number of rows that the file claims to have may be another one.
+        count = len(texts[roles.id].codes)
         rows = _with_texts(name, texts, roles, np.empty((count, len(roles.features))))
         for place, column in enumerate(roles.features):
             rows.values[:, place] = to_numbers(name, column, _column(file, column))
@@ -77,6 +78,9 @@ def read_parts(name: str, file: Any, roles: Roles, rows_together: int) -> Iterat
     import pyarrow as pa
     from pyarrow import ArrowException
 
+    if roles.label is not None and not _may_be_text(file.schema_arrow.field(roles.label).type):
+        # A prediction needs no labels: an empty column of them is of no type, or of floats.
+        roles = replace(roles, label=None)
     wanted = [*roles.texts, *roles.features, *([roles.time] if roles.time else [])]
     row = _FIRST_ROW
     try:
@@ -125,14 +129,7 @@ def _texts(name: str, title: str, column: Any, first_row: int = _FIRST_ROW) -> T
     import pyarrow.compute as pc
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    simple = (
-        pa.types.is_integer,
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_boolean,
-        pa.types.is_date,
-    )
-    if not any(is_kind(kind) for is_kind in simple) and not _is_view(kind):
+    if not _may_be_text(column.type):
         raise ConfigError(f"{name}: column {title} is {kind}; texts or whole numbers are needed")
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy())) + first_row
@@ -145,6 +142,9 @@ def _texts(name: str, title: str, column: Any, first_row: int = _FIRST_ROW) -> T
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
     names = [str(text) for text in encoded.dictionary.cast(pa.string()).to_pylist()]
+    if pa.types.is_boolean(kind):
+        # As pandas writes them to a CSV.
+        names = [text.capitalize() for text in names]
     refuse_odd_texts(name, title, names)
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     # A dictionary may hold names that no row has, or one twice.
@@ -154,10 +154,15 @@ def _texts(name: str, title: str, column: Any, first_row: int = _FIRST_ROW) -> T
     return Texts(places[compact.reshape(-1)] if len(codes) else codes, list(unique))
 
 
-def _is_view(kind: Any) -> bool:
+def _may_be_text(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(kind == pa.string_view())
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    simple = (
+        pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_date,
+    )  # fmt: skip
+    return any(is_kind(kind) for is_kind in simple) or bool(kind == pa.string_view())
 
 
 def to_numbers(name: str, title: str, column: Any) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """From the values of a file to the input of a model: gaps, subsampling, cutting and scaling, in 64 bits."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -76,6 +77,21 @@ class Preprocessing:
         assert gaps is not None
         gaps = gaps if kept is None else gaps[kept]
         return np.concatenate([scaled, gaps[:, self.indicators].astype(np.float32)], axis=1)
+
+
+def is_sound(values: Any, features: int) -> bool:
+    """Return whether plain values are the preprocessing of so many features."""
+    if not isinstance(values, dict) or values.keys() != Preprocessing.__annotations__.keys():
+        return False
+    center, spread, fill, indicators = (values[key] for key in ("center", "spread", "fill", "indicators"))
+    numbers = [center, spread, *([] if fill is None else [fill])]
+    return (
+        all(isinstance(part, list) and len(part) == features for part in numbers)
+        and all(type(number) in (int, float) and math.isfinite(number) for part in numbers for number in part)
+        and all(number > 0 for number in spread)
+        and isinstance(indicators, list)
+        and all(type(column) is int and 0 <= column < features for column in indicators)
+    )
 
 
 def from_dict(values: Mapping[str, Any]) -> Preprocessing:

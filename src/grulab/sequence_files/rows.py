@@ -13,8 +13,8 @@ from grulab.sequence_files.columns import Roles
 from grulab.sequence_files.flat import quote, shown
 
 # What a column's name, an id or a label may not hold: it would not stay in its line or cell. Control characters,
-# halves of surrogate pairs, and breaks of lines and paragraphs.
-_ODD = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+# halves of surrogate pairs, breaks of lines and paragraphs, and what turns the order of a text around.
+_ODD = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 
 # A longer text is hardly an id or a label; and an array of texts has room for the longest in every place.
 MAX_CHARACTERS = 1000

@@ -1,10 +1,9 @@
 """Read the sequences of a file of any size, a part at a time, for a model that has learned from a file like it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,17 +71,19 @@ class Stream:
         if not self._is_standard_input and suffix in (".npz", ".ts"):
             yield from self._of_npz() if suffix == ".npz" else self._of_ts()
             return
-        waiting: Rows | None = None
+        waiting: list[Rows] = []
         for rows in self._rows():
-            rows = rows if waiting is None else _joined(waiting, rows)
             # The last sequence may go on in the next rows.
             changes = np.flatnonzero(np.diff(rows.id.codes))
+            goes_on = not waiting or _last_id(waiting[-1]) == rows.id.names[int(rows.id.codes[0])]
+            if goes_on and not len(changes):
+                waiting.append(rows)
+                continue
             end = int(changes[-1]) + 1 if len(changes) else 0
-            if end:
-                yield self._part(_sliced(rows, 0, end))
-            waiting = _sliced(rows, end, len(rows.values))
-        if waiting is not None and len(waiting.values):
-            yield self._part(waiting)
+            yield self._part(_joined([*waiting, _sliced(rows, 0, end)]) if end else _joined(waiting))
+            waiting = [_sliced(rows, end, len(rows.values))]
+        if waiting:
+            yield self._part(_joined(waiting))
 
     def _rows(self) -> Iterator[Rows]:
         from grulab.sequence_files.long_table import PARQUET
@@ -108,6 +109,11 @@ class Stream:
         refuse_twice(self.name, header)
         wanted = self._columns
         assert wanted.features is not None
+        if twice := [column for column in (wanted.id, wanted.time) if column in wanted.features]:
+            raise ConfigError(
+                f"{self.name}: the column {quote(twice[0])} would be a feature of the model and its data."
+                f"{'id' if twice[0] == wanted.id else 'time'}_column; write an .npz file"
+            )
         needed = [wanted.id, *([wanted.time] if wanted.time else []), *wanted.features]
         known = set(header)
         if lacking := [column for column in needed if column not in known]:
@@ -118,7 +124,7 @@ class Stream:
         used = {*needed, wanted.label, wanted.split, wanted.group}
         if extra := [column for column in header if column not in used]:
             self.notes.append(f"{self.name}: {shorten(extra)}: not used, because the model has not learned from it")
-        label = wanted.label if wanted.label in header else None
+        label = wanted.label if wanted.label in header and wanted.label not in wanted.features else None
         return Roles(wanted.id, wanted.time, label, None, None, list(wanted.features))
 
     def _part(self, rows: Rows) -> Part:
@@ -164,7 +170,7 @@ class Stream:
             arrays = {key: array for key, array in arrays.items() if key != "class_names"}
             arrays["labels"] = np.full(len(np.atleast_1d(arrays["lengths"])), "?")
         flat = npz.from_arrays(self.name, arrays)
-        part = part_of(flat, self._columns, self.name, self.notes, has_names="feature_names" in arrays)
+        part = part_of(flat, self._columns, self.name, self.notes)
         yield part if has_labels else replace(part, labels=None)
 
     def _of_ts(self) -> Iterator[Part]:
@@ -194,7 +200,7 @@ class Stream:
         return Part(values, lengths, ids, labels or None, missing)
 
 
-def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str], has_names: bool) -> Part:
+def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str]) -> Part:
     """Return all sequences of a file as one part.
 
     Args:
@@ -202,7 +208,6 @@ def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str], 
         columns: of the file that the model has learned from; its features are the model's.
         name: of the file, for the messages.
         notes: what is odd, but no mistake, is appended.
-        has_names: whether the file names its features.
 
     Raises:
         ConfigError: if a feature is missing.
@@ -210,7 +215,7 @@ def part_of(flat: FlatSequences, columns: Columns, name: str, notes: list[str], 
     wanted = columns.features
     assert wanted is not None
     values = flat.values
-    if has_names:
+    if flat.has_names:
         if lacking := [feature for feature in wanted if feature not in flat.feature_names]:
             raise ConfigError(
                 f"{name}: has no feature {shorten(lacking)}, which the model has learned from; "
@@ -246,21 +251,32 @@ def _sliced(rows: Rows, start: int, end: int) -> Rows:
     )
 
 
-def _joined(one: Rows, other: Rows) -> Rows:
-    time: Any = None
-    if one.time is not None and other.time is not None:
+def _last_id(rows: Rows) -> str:
+    return rows.id.names[int(rows.id.codes[-1])]
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of several parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    times: list[NDArray[np.float64]] = [part.time for part in parts if part.time is not None]  # type: ignore[misc]
+    labels = [part.label for part in parts if part.label is not None]
+    return replace(
+        parts[0],
+        id=_joined_texts([part.id for part in parts]),
         # Whole numbers and others together are floats.
-        time = np.concatenate([one.time, other.time])
-    label = None if one.label is None or other.label is None else _joined_texts(one.label, other.label)
-    values = np.concatenate([one.values, other.values])
-    return replace(one, id=_joined_texts(one.id, other.id), time=time, label=label, values=values)
+        time=np.concatenate(times) if times else None,
+        label=_joined_texts(labels) if labels else None,
+        values=np.concatenate([part.values for part in parts]),
+    )
 
 
-def _joined_texts(one: Texts, other: Texts) -> Texts:
-    used, codes = np.unique(one.codes, return_inverse=True)
-    names = [one.names[code] for code in used.tolist()]
-    place = {name: index for index, name in enumerate(names)}
-    for name in other.names:
-        place.setdefault(name, len(place))
-    translated = np.array([place[name] for name in other.names], np.int64)
-    return Texts(np.concatenate([codes.reshape(-1).astype(np.int64), translated[other.codes]]), list(place))
+def _joined_texts(parts: Sequence[Texts]) -> Texts:
+    places: dict[str, int] = {}
+    codes = []
+    for part in parts:
+        # A part that was cut off another one has names that none of its rows has.
+        used, inverse = np.unique(part.codes, return_inverse=True)
+        own = [places.setdefault(part.names[code], len(places)) for code in used.tolist()]
+        codes.append(np.array(own, np.int64)[inverse.reshape(-1)])
+    return Texts(np.concatenate(codes), list(places))

@@ -92,8 +92,9 @@ def read_ts(path: Path) -> FlatSequences:
     missing = refuse_infinite(values, describe, features)
     classes, class_names = encode([str(case.label) for case in cases])
     return FlatSequences(
-        values, lengths, classes, class_names, np.array(ids), np.array(splits, np.int8), None, [], features, missing
-    )
+        values, lengths, classes, class_names, np.array(ids), np.array(splits, np.int8), None, [], features, missing,
+        has_names=False,
+    )  # fmt: skip
 
 
 def read_cases(path: Path, needs_labels: bool = True) -> Iterator[Case]:

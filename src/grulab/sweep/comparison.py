@@ -52,6 +52,11 @@ class Comparison:
         """The configuration with the highest mean."""
         return int(np.argmax(self.means))
 
+    def among(self, places: Sequence[int]) -> "Comparison":
+        """Return the comparison of some of the configurations, with the variances that all have told."""
+        chosen = list(places)
+        return Comparison(self.means[chosen], self.counts[chosen], self.variances[chosen], self.freedom)
+
     def error(self, one: int, other: int) -> float:
         """Return the standard error of the difference of two means."""
         variance = self.variances[one] / self.counts[one] + self.variances[other] / self.counts[other]
@@ -127,9 +132,8 @@ def shares_of_first(scores: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         scores: of each configuration over its seeds; higher is better.
     """
     generator = np.random.default_rng(0)
-    means = np.stack(
-        [np.asarray(part)[generator.integers(len(part), size=(_RESAMPLES, len(part)))].mean(axis=1) for part in scores]
-    )
+    drawn = [generator.integers(len(part), size=(_RESAMPLES, len(part))) for part in scores]
+    means = np.stack([np.asarray(part)[places].mean(axis=1) for part, places in zip(scores, drawn, strict=True)])
     is_first = means == means.max(axis=0)
     # Equal ones share a first place.
     shares: NDArray[np.float64] = (is_first / is_first.sum(axis=0)).mean(axis=1)

@@ -33,20 +33,20 @@ from grulab.config.overrides import (
 from grulab.config.same_run import run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import manifest, sweeper_settings
 from grulab.sweep.design import refuse_odd_design
 from grulab.sweep.expand import expand
-from grulab.sweep.growth import known_jobs
+from grulab.sweep.growth import known_jobs, of_any_seed
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
 from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
-from grulab.sweep.manifest import Manifest, Sweeper
+from grulab.sweep.manifest import Design, Manifest
 from grulab.sweep.race import with_seeds
 from grulab.sweep.rungs import at_first_rung, at_rung_of
+from grulab.system.printable import printable
 
 # Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
@@ -65,7 +65,7 @@ class Sweep:
         constant: keys that have the same value in every job.
         settings: the settings of grulab's launcher; None for another launcher.
         before: what the folder of a sweep that goes on has in sweep.json; None for a new sweep.
-        sweeper: how the jobs are chosen and compared.
+        design: how the jobs are chosen and compared.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class Sweep:
     constant: list[str]
     settings: LocalSettings | None
     before: Manifest | None
-    sweeper: Sweeper
+    design: Design
 
     @property
     def configs(self) -> list[Config]:
@@ -109,7 +109,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         before = manifest.read(folder) if "hydra.sweep.dir" in asked else None
         target = hydra.sweeper["_target_"]
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
-            other: Sweeper = {"kind": "other", "tune": [], "rungs": None}
+            other: Design = {"kind": "other", "tune": [], "rungs": None}
             return Sweep(folder, [], checked(plain_values(values)), [], settings, before, other)
         grid = sweeper_settings.parse_settings(hydra.sweeper)
         for line in [*grid.swept, *(str(override.input_line) for override in parsed if override.is_sweep_override())]:
@@ -137,15 +137,15 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
 
         jobs = [Job(number, "", *parts) for number, parts in enumerate(zip(points, configs, strict=True))]
         kind: Literal["grid", "race"] = "race" if target == sweeper_settings.RACE else "grid"
-        sweeper: Sweeper = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs}
+        design: Design = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs}
         refuse_odd_design(grid, jobs, overrides)
-        jobs = _numbered(folder, before, jobs, asked, sweeper, name_of)
+        jobs = _numbered(folder, before, jobs, asked, design, name_of)
         if target == BASIC_SWEEPER and [job.number for job in jobs] != list(range(len(jobs))):
             raise ConfigError("hydra/sweeper=basic: a sweep that grows needs hydra/sweeper=grid")
         names = [job.folder for job in jobs]
         _refuse_folders_elsewhere(names, hydra.subdir)
         _refuse_shared_folders(names, hydra.subdir)
-        return Sweep(folder, jobs, configs[0], constant, settings, before, sweeper)
+        return Sweep(folder, jobs, configs[0], constant, settings, before, design)
 
 
 def _numbered(
@@ -153,23 +153,29 @@ def _numbered(
     before: Manifest | None,
     jobs: list[Job],
     asked: set[str],
-    sweeper: Sweeper,
+    design: Design,
     name_of: Callable[[int, list[str]], str],
 ) -> list[Job]:
     """Return all jobs of a sweep in the order of their numbers: those of its folder, and those that are added."""
     if before is None or not before.jobs:
         return [replace(job, folder=name_of(job.number, job.overrides)) for job in jobs]
-    if sweeper["rungs"]:
+    if design["rungs"]:
         asked = asked | {"trainer.max_epochs"}
-    known = known_jobs(folder, before.jobs, jobs, asked, adds_seeds=sweeper["kind"] == "race")
+    known = known_jobs(folder, before.jobs, jobs, asked, adds_seeds=design["kind"] == "race")
     numbered = {job.number: job for job in before.jobs}
     following = max(numbered) + 1
+    # Further seeds of a configuration that has gone on train to its rung.
+    rung_of = {of_any_seed(job.config): job.config for job in before.jobs}
     for place, job in enumerate(jobs):
         if old := known.get(place):
-            config = at_rung_of(old.config, job.config, sweeper["rungs"])
+            config = at_rung_of(old.config, job.config, design["rungs"])
             numbered[old.number] = replace(job, number=old.number, folder=old.folder, config=config)
         else:
-            numbered[following] = replace(job, number=following, folder=name_of(following, job.overrides))
+            config = job.config
+            if sibling := rung_of.get(of_any_seed(config)):
+                config = at_rung_of(sibling, config, design["rungs"])
+            name = name_of(following, job.overrides)
+            numbered[following] = replace(job, number=following, folder=name, config=config)
             following += 1
     return [numbered[number] for number in sorted(numbered)]
 

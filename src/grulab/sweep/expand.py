@@ -8,8 +8,8 @@ from typing import cast
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
+from grulab.system.printable import printable
 
 
 def expand(arguments: Sequence[str], zipped: Sequence[Sequence[str]] | None, max_jobs: int) -> list[list[str]]:

@@ -5,32 +5,33 @@ import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from grulab.config.overrides import is_about_hydra
 from grulab.config.same_run import MAY_CHANGE, flatten, unflatten, what_differs
-from grulab.config.validation_messages import dotted, printable, remedy, shown_value
+from grulab.config.validation_messages import dotted, remedy, shown_value
 from grulab.config_error import ConfigError
 from grulab.field_types import Plain
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import read_regular
 from grulab.run_folder.stored_config import parse_stored
 from grulab.run_folder.summary import git_state, read_summary, versions
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside
 from grulab.sweep.stored_arguments import MAX_CHARACTERS
+from grulab.system.atomic import write_atomically
+from grulab.system.printable import printable
+from grulab.system.regular_file import read_regular
 
 _MAX_BYTES = 2**26
 _PUT_BACK = "put it back, or begin another sweep with grulab train -m"
 _SAY_SO = "put it back, or say so on the command line"
 
 
-class Sweeper(TypedDict):
+class Design(TypedDict):
     """How the jobs of a sweep are chosen and compared; see conf/hydra/sweeper/."""
 
     kind: Literal["grid", "race", "other"]
@@ -38,7 +39,7 @@ class Sweeper(TypedDict):
     rungs: list[Annotated[int, Field(ge=1)]] | None
 
 
-GRID: Sweeper = {"kind": "grid", "tune": [], "rungs": None}
+GRID: Design = {"kind": "grid", "tune": [], "rungs": None}
 
 
 class Addition(TypedDict):
@@ -59,7 +60,7 @@ class Manifest:
         git: the commit of the code, as in a run's summary.json.
         versions: versions of Python and the libraries.
         created: time at which the sweep began, in ISO 8601.
-        sweeper: how the jobs are chosen and compared.
+        design: how the jobs are chosen and compared.
         added: for each time that jobs were added: when, by which arguments, and how many.
     """
 
@@ -68,7 +69,7 @@ class Manifest:
     git: dict[str, Any] | None
     versions: dict[str, str]
     created: str
-    sweeper: Sweeper
+    design: Design
     added: list[Addition]
 
 
@@ -91,7 +92,7 @@ class _Schema(TypedDict):
     git: _Git | None
     versions: dict[str, str]
     # Sweeps of earlier versions have neither.
-    sweeper: NotRequired[Sweeper]
+    design: NotRequired[Design]
     added: NotRequired[list[Addition]]
     config: dict[str, Plain]
     jobs: list[_Row]
@@ -100,19 +101,19 @@ class _Schema(TypedDict):
 _SCHEMA: TypeAdapter[_Schema] = TypeAdapter(_Schema)
 
 
-def new_manifest(arguments: Sequence[str], jobs: Sequence[Job], sweeper: Sweeper) -> Manifest:
+def new_manifest(arguments: Sequence[str], jobs: Sequence[Job], design: Design) -> Manifest:
     """Return the manifest of a sweep that begins now."""
-    return Manifest(list(arguments), list(jobs), git_state(), versions(), _now(), sweeper, [])
+    return Manifest(list(arguments), list(jobs), git_state(), versions(), _now(), design, [])
 
 
-def grown(before: Manifest, arguments: Sequence[str], jobs: Sequence[Job], sweeper: Sweeper) -> Manifest:
+def grown(before: Manifest, arguments: Sequence[str], jobs: Sequence[Job], design: Design) -> Manifest:
     """Return the manifest of a sweep that goes on, perhaps with more jobs."""
     added = list(before.added)
     if before.jobs and len(jobs) > len(before.jobs):
         added.append({"created": _now(), "arguments": list(arguments), "jobs": len(jobs) - len(before.jobs)})
     # Another sweeper chooses its jobs while it runs.
     jobs = list(jobs) or before.jobs
-    return replace(before, arguments=list(arguments), jobs=jobs, sweeper=sweeper, added=added)
+    return replace(before, arguments=list(arguments), jobs=jobs, design=design, added=added)
 
 
 def _now() -> str:
@@ -132,7 +133,7 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
         "arguments": manifest.arguments,
         "git": manifest.git,
         "versions": manifest.versions,
-        "sweeper": manifest.sweeper,
+        "design": manifest.design,
         "added": manifest.added,
         "config": shared,
     }
@@ -168,7 +169,7 @@ def read(sweep_dir: Path) -> Manifest | None:
         cast(Any, content["git"]),
         content["versions"],
         content["created"],
-        content.get("sweeper", GRID),
+        content.get("design", GRID),
         content.get("added", []),
     )
 
@@ -190,7 +191,7 @@ def _content(sweep_dir: Path) -> _Schema | None:
     try:
         content = _SCHEMA.validate_python(json.loads(read_regular(path, _MAX_BYTES)), strict=True)
         _refuse_odd_rows(content["jobs"])
-        texts = [*content["arguments"], *content.get("sweeper", GRID)["tune"]]
+        texts = [*content["arguments"], *content.get("design", GRID)["tune"]]
         if any(word != printable(word) for word in texts):
             raise ValueError("an argument has characters that cannot be shown")
     except (FileNotFoundError, NotADirectoryError):

@@ -27,14 +27,14 @@ class Standing:
     Attributes:
         left: the keys of the configurations that are still in it, the best first.
         out: those that dropped out.
-        round: number of the round that is over, from 1.
+        number: of the round that is over, from 1.
         is_over: whether no further round follows.
         why: it ended, in words; empty if it goes on.
     """
 
     left: list[str]
     out: list[str]
-    round: int
+    number: int
     is_over: bool
     why: str
 
@@ -57,48 +57,48 @@ def with_seeds(arguments: Sequence[str]) -> list[str]:
 def standing(jobs: Sequence[Job], scores: Mapping[int, float], indifference: float, max_jobs: int) -> Standing:
     """Return which configurations are still in a race.
 
-    Round by round as it was run, so that the same folders give the same answer: after the first seeds, and after each
-    further one, the configurations that are worse than the best drop out. The level of 5 % is divided over all
-    comparisons of a round, and over all rounds as 6 / (pi round)^2, which sums to 1 whatever their number.
+    It is told round by round, so that the same folders give the same answer: after the first seeds, and after each
+    further one, the configurations that are worse than the best drop out. The level of 5 % is divided over the
+    comparisons of a round, and over the rounds as 6 / (pi round)^2, which sums to 1 however many there are.
 
     Args:
-        jobs: of the race; a configuration of which a first job has no score is not in it.
+        jobs: of the race; a configuration of which a job has no score is out.
         scores: the monitored metric of each job that is done, by its number.
         indifference: it is over when those that are left differ by less.
         max_jobs: it is over when another round would make more jobs.
     """
-    sign = 1 if jobs and is_higher_better(jobs[0].config.checkpoint.monitor) else -1
+    sign = 1 if is_higher_better(jobs[0].config.checkpoint.monitor) else -1
+    groups = configurations(jobs)
     members = {
-        key: [sign * scores[job.number] for job in sorted(group, key=lambda job: job.number) if job.number in scores]
-        for key, group in configurations(jobs).items()
+        key: [sign * scores[job.number] for job in group]
+        for key, group in groups.items()
+        if all(job.number in scores for job in group)
     }
-    first = _seeds_of_first_round(jobs)
-    left = [key for key, values in members.items() if len(values) >= first]
-    used = {key: values[:first] for key, values in members.items() if values}
-    number = 1
+    left, number = list(members), 1
+    first = min((len(values) for values in members.values()), default=0)
+    used = dict.fromkeys(left, first)
     while True:
-        keys = [key for key in used if len(used[key]) >= 1]
-        compared = Comparison.of([used[key] for key in keys])
-        # Of those that have dropped out, only the variances count.
-        inside = [keys.index(key) for key in left]
-        own = Comparison(
-            compared.means[inside], compared.counts[inside], compared.variances[inside], compared.freedom
-        )
-        worse = {left[place] for place in own.worse(LEVEL * 6 / (math.pi * number) ** 2)}
-        order = np.argsort(-own.means, kind="stable")
-        left = [left[place] for place in order if left[place] not in worse]
+        keys = list(members)
+        # Of those that are out, the variances count.
+        everyone = Comparison.of([members[key][: used[key]] for key in keys])
+        inside = everyone.among([keys.index(key) for key in left])
+        worse = {left[place] for place in inside.worse(LEVEL * 6 / (math.pi * number) ** 2)}
+        ranked = [left[place] for place in np.argsort(-inside.means, kind="stable")]
+        left = [key for key in ranked if key not in worse]
+        out = [key for key in groups if key not in left]
         if len(left) <= 1:
-            return _over(left, members, number, "one configuration is left")
-        own = Comparison.of([used[key] for key in left])
-        gained = max(own.most_gained(place) for place in range(len(left)))
-        if gained < indifference:
-            return _over(left, members, number, f"those that are left differ by less than {indifference:g}")
-        if any(len(members[key]) <= len(used[key]) for key in left):
+            return Standing(left, out, number, True, "one configuration is left")
+        inside = everyone.among([keys.index(key) for key in left])
+        if max(map(inside.most_gained, range(len(left)))) < indifference:
+            why = f"those that are left differ by less than hydra.sweeper.indifference={indifference:g}"
+            return Standing(left, out, number, True, why)
+        if any(len(members[key]) == used[key] for key in left):
             # The next round has not been run.
             if len(jobs) + len(left) > max_jobs:
-                return _over(left, members, number, f"another round would make more than {max_jobs} jobs")
-            return Standing(left, [key for key in members if key not in left], number, False, "")
-        used |= {key: members[key][: len(used[key]) + 1] for key in left}
+                why = f"another round would make more jobs than hydra.sweeper.max_jobs={max_jobs}"
+                return Standing(left, out, number, True, why)
+            return Standing(left, out, number, False, "")
+        used |= {key: used[key] + 1 for key in left}
         number += 1
 
 
@@ -115,11 +115,3 @@ def next_round(jobs: Sequence[Job], left: Sequence[str]) -> list[Job]:
         added.append(Job(number, "", [*overrides, f"seed={seed}"], config))
         number += 1
     return [*jobs, *added]
-
-
-def _seeds_of_first_round(jobs: Sequence[Job]) -> int:
-    return min(len(group) for group in configurations(jobs).values())
-
-
-def _over(left: list[str], members: Mapping[str, object], number: int, why: str) -> Standing:
-    return Standing(left, [key for key in members if key not in left], number, True, why)

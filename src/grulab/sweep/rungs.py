@@ -1,13 +1,14 @@
 """Successive halving: all jobs train to a first number of epochs, and the best go on from where they stand.
 
-Jamieson and Talwalkar 2016 (https://arxiv.org/abs/1502.07943), with two changes that were measured (issue 13): the best
+Jamieson and Talwalkar 2016 (https://arxiv.org/abs/1502.07943), with two changes (measured for issue 13): the best
 are taken within each value of the tuned keys, because a small learning rate starts slowly and is not worse for that;
 and a configuration goes on with all its seeds or none.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,8 +54,8 @@ def promoted(
 ) -> list[Job] | None:
     """Return the jobs after the next promotion; None if nothing goes on.
 
-    It depends on the folders alone, so a sweep that was killed goes on in the same way. Nothing is taken back: if more
-    jobs are added to a sweep, those that are good enough follow.
+    It depends on the folders alone, so a sweep that was killed goes on in the same way. Nothing is taken back: if
+    jobs are added to a sweep, those that are good enough follow. The seeds that all have are compared.
 
     Args:
         jobs: all jobs of the sweep, each with the number of epochs of the rung that it has reached.
@@ -63,7 +64,7 @@ def promoted(
         keep: the share of configurations that goes on.
         tune: the keys within each of whose values the best are taken.
     """
-    for rung, following in zip(rungs, rungs[1:], strict=False):
+    for rung, following in pairwise(rungs):
         reached = [job for job in jobs if job.config.trainer.max_epochs >= rung]
         chosen = {job.number for group in _groups(reached, tune) for job in _best(group, score_at, rung, keep)}
         if any(job.number in chosen and job.config.trainer.max_epochs == rung for job in reached):
@@ -76,20 +77,21 @@ def notes_on_rungs(rungs: Sequence[int]) -> list[str]:
     if rungs[0] * _EARLY >= rungs[-1]:
         return []
     return [
-        f"hydra.sweeper.rungs={list(rungs)}: {rungs[0]} epochs are under a sixth of the last rung, and ranks so early "
-        "often mislead: small learning rates start slowly"
+        f"hydra.sweeper.rungs={list(rungs)}: {rungs[0]} epochs are under a sixth of the last rung, and such early "
+        "ranks often mislead: small learning rates start slowly"
     ]
 
 
 def note_on_agreement(jobs: Sequence[Job], score_at: ScoreAt, rung: int, following: int) -> list[str]:
     """Return a line if the ranks after two rungs hardly agree, over the configurations that reached the second."""
     groups = configurations([job for job in jobs if job.config.trainer.max_epochs >= following])
-    means = [[_mean(members, score_at, epochs) for epochs in (rung, following)] for members in groups.values()]
+    seeds = _common_seeds(groups.values())
+    means = [[_mean(own, seeds, score_at, epochs) for epochs in (rung, following)] for own in groups.values()]
     pairs = [pair for pair in means if None not in pair]
     if len(pairs) < _FEWEST_RANKED:
         return []
     ranks = np.argsort(np.argsort(np.array(pairs, dtype=np.float64), axis=0), axis=0)
-    agreement = float(np.corrcoef(ranks.T)[0, 1])
+    agreement = float(np.asarray(np.corrcoef(ranks.T))[0, 1])
     if agreement >= _POOR_AGREEMENT:
         return []
     return [
@@ -117,17 +119,23 @@ def _groups(jobs: Sequence[Job], tune: Sequence[str]) -> list[list[Job]]:
 def _best(jobs: Sequence[Job], score_at: ScoreAt, epochs: int, keep: float) -> list[Job]:
     """Return the jobs of the best configurations; one of which a job has no score is none of them."""
     groups = configurations(jobs)
-    means = {key: mean for key, members in groups.items() if (mean := _mean(members, score_at, epochs)) is not None}
+    seeds = _common_seeds(groups.values())
+    means = {key: mean for key, own in groups.items() if (mean := _mean(own, seeds, score_at, epochs)) is not None}
     sign = -1 if is_higher_better(jobs[0].config.checkpoint.monitor) else 1
     # 0.33 of 3 is 1.
     count = max(1, math.ceil(round(keep * len(groups), 1)))
     return [job for key in sorted(means, key=lambda key: sign * means[key])[:count] for job in groups[key]]
 
 
-def _mean(members: Sequence[Job], score_at: ScoreAt, epochs: int) -> float | None:
-    scores = [score_at(job, epochs) for job in members]
+def _common_seeds(groups: Iterable[Sequence[Job]]) -> set[int]:
+    seeds = [{job.config.seed for job in members} for members in groups]
+    return set.intersection(*seeds) if seeds else set()
+
+
+def _mean(members: Sequence[Job], seeds: Container[int], score_at: ScoreAt, epochs: int) -> float | None:
+    scores = [score_at(job, epochs) for job in members if job.config.seed in seeds]
     known = [score for score in scores if score is not None]
-    return float(np.mean(known)) if len(known) == len(scores) else None
+    return float(np.mean(known)) if known and len(known) == len(scores) else None
 
 
 def _promoted(job: Job, epochs: int) -> Job:

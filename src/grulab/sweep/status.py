@@ -6,13 +6,14 @@ from typing import Any
 
 from grulab.config.same_run import flatten, what_differs
 from grulab.config.schema import Config
-from grulab.config.validation_messages import printable, shown_value
+from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.lock import is_locked, lock
 from grulab.run_folder.paths import display_path
-from grulab.run_folder.regular_file import refuse_odd_kinds
 from grulab.run_folder.summary import mark_failed, read_summary
+from grulab.system.printable import printable
+from grulab.system.regular_file import refuse_odd_kinds
 
 # The content of a job's summary.json, or None. A report of many jobs reads each file as rarely as it can.
 _Summary = dict[str, Any] | None

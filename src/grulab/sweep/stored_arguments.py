@@ -16,12 +16,12 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
 from grulab.config.overrides import is_about_hydra, key_of, parse_overrides, written
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.sweeper_settings import RaceSettings
+from grulab.system.printable import printable
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
 # Of Hydra's groups, the choices that write where grulab has looked first, and nothing else.

@@ -1,6 +1,7 @@
 """The settings of the sweepers: types and ranges. The values are in conf/hydra/sweeper/*.yaml."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
@@ -13,7 +14,7 @@ from grulab.field_types import STRICT, Count, Number, Plain
 
 GRID, RACE = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race"))
 # For Hydra's own sweeper, which has no such keys.
-_OF_BASIC = {"max_jobs": 10_000, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
+_OF_BASIC: dict[str, Any] = {"max_jobs": 10_000, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
 
 
 def _lists_of_keys(value: Any) -> Any:
@@ -45,7 +46,7 @@ class GridSettings:
     @model_validator(mode="after")
     def _rungs_rise(self) -> Self:
         rungs = self.rungs or []
-        if any(later <= earlier for earlier, later in zip(rungs, rungs[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(rungs)):
             raise ValueError(f"rungs={shown_value(rungs)}: must rise from one number of epochs to the next")
         return self
 
@@ -73,5 +74,6 @@ def parse_settings(values: Mapping[str, Any]) -> GridSettings:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
     target = values.get("_target_")
-    defaults = {} if target in (GRID, RACE) else _OF_BASIC
-    return parse_section(_RACE if target == RACE else _GRID, defaults | dict(values), "hydra.sweeper")
+    if target == RACE:
+        return parse_section(_RACE, values, "hydra.sweeper")
+    return parse_section(_GRID, ({} if target == GRID else _OF_BASIC) | dict(values), "hydra.sweeper")

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from grulab.field_types import Split
 from grulab.sequence_files.cache import remember
@@ -27,7 +28,7 @@ _MOST_TRAINED = 50_000
 _CELLS = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=False))
 class Baseline:
     """A simple classifier that has learned from the training sequences.
 
@@ -44,6 +45,7 @@ class Baseline:
     right: list[bool]
 
 
+_SCHEMA: TypeAdapter[list[Baseline]] = TypeAdapter(list[Baseline])
 _KNOWN: dict[str, list[Baseline]] = {}
 
 
@@ -63,9 +65,17 @@ def baselines(task: Task) -> list[Baseline]:
     key = json.dumps(config, sort_keys=True)
     if key not in _KNOWN:
         parts = [key, version("scikit-learn")]
-        found = remember(task.cache_folder, "baselines", parts, lambda: in_child(_compute, task))
+        found = remember(task.cache_folder, "baselines", parts, lambda: in_child(_compute, task), _is_sound)
         _KNOWN[key] = [Baseline(**values) for values in found]
     return _KNOWN[key]
+
+
+def _is_sound(found: Any) -> bool:
+    try:
+        read = _SCHEMA.validate_python(found, strict=True)
+    except ValidationError:
+        return False
+    return [one.name for one in read] == list(IN_WORDS) and len({len(one.right) for one in read}) == 1
 
 
 def _compute(task: Task) -> list[dict[str, Any]]:

@@ -211,8 +211,15 @@ class Files(Task):
             )  # fmt: skip
             return fitted.to_dict()
 
+        width = flat.values.shape[1]
         return preprocessing.from_dict(
-            cache.remember(self._stored.folder, "scaling", [*key, *self._split_key()], make)
+            cache.remember(
+                self._stored.folder,
+                "scaling",
+                [*key, *self._split_key()],
+                make,
+                lambda found: preprocessing.is_sound(found, width),
+            )
         )
 
     def _split_key(self) -> list[Any]:
@@ -269,7 +276,16 @@ class Files(Task):
             return [np.flatnonzero(~(lowest < highest)).tolist(), np.flatnonzero(far).tolist()]
 
         key = [self.preprocessing.to_dict(), *self._split_key()]
-        constant, far = cache.remember(self._stored.folder, "ranges", key, make)
+        columns = range(len(self.preprocessing.center))
+
+        def is_sound(found: Any) -> bool:
+            return (
+                isinstance(found, list)
+                and [type(part) for part in found] == [list, list]
+                and all(column in columns for part in found for column in part)
+            )
+
+        constant, far = cache.remember(self._stored.folder, "ranges", key, make, is_sound)
         return constant, far if self.config.scale != "none" else []
 
     def _beyond(self, start: int, sizes: NDArray[np.float64]) -> ConfigError:
@@ -284,7 +300,10 @@ class Files(Task):
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).expanduser().absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"data.path={path}: there is no such user's home folder") from None
 
 
 def _read(config: FilesConfig) -> Stored:

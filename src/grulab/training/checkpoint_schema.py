@@ -17,11 +17,11 @@ from torch import Tensor
 from grulab.config.parameter_budget import count_parameters, parameter_count
 from grulab.config.same_run import what_differs
 from grulab.config.schema import Config
-from grulab.config.validation_messages import printable
 from grulab.internals.lightning import loops_of_new_trainer
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.run_folder.metrics_csv import COLUMNS
+from grulab.system.printable import printable
 from grulab.tasks.base import Task
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module

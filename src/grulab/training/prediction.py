@@ -80,6 +80,12 @@ def logits_of(classifier: Classifier, part: Part, name: str) -> NDArray[np.float
             batch = PaddedBatch.of(Sequences(x, lengths[chosen], np.zeros(len(chosen), np.int64)))
             logits[chosen] = _logits(classifier, batch)
             start += len(chosen)
+    if not np.isfinite(logits).all():
+        sequence = int(np.argmax(~np.isfinite(logits).all(axis=1)))
+        raise ConfigError(
+            f"{name}: the model has no finite answer for the sequence with id {quote(part.ids[sequence])}: "
+            "its weights are too large for 32 bits"
+        )
     return logits
 
 

@@ -6,10 +6,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from grulab.config.schema import Config
-from grulab.config.validation_messages import dotted, printable
+from grulab.config.validation_messages import dotted
 from grulab.field_types import SPLITS, Split
 from grulab.sequence_files.columns import Columns
 from grulab.sequence_files.preprocessing import End, Preprocessing, from_dict
+from grulab.system.printable import printable
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,3 +120,9 @@ def refuse_other_task(config: Config, task: StoredTask) -> None:
     """
     if getattr(config.data, "content", None) != task.content:
         raise OddMetadataError("task.content: is not that of its configuration")
+    for key in ("every", "max_steps", "cut"):
+        if getattr(config.data, key) != getattr(task.preprocessing, key):
+            raise OddMetadataError(f"task.preprocessing.{key}: is not that of its configuration")
+    for key in ("id", "time", "label", "split", "group"):
+        if getattr(config.data, f"{key}_column") != getattr(task.columns, key):
+            raise OddMetadataError(f"task.columns.{key}: is not that of its configuration")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grulab.run_folder import paths
-from grulab.run_folder.atomic import write_atomically
+from grulab.system.atomic import write_atomically
 from grulab.tasks.base import Task
 from grulab.tasks.baselines import Baseline
 from grulab.training.metrics import MOST_CLASSES

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from grulab.config.validation_messages import printable
 from grulab.config_error import ConfigError
+from grulab.system.printable import printable
 
 # The limits are far above the sizes that files of a run or a sweep can have.
 MAX_JSON_BYTES = 2**22

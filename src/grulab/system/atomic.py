@@ -1,0 +1,20 @@
+"""Write files atomically."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from grulab.system.regular_file import create
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader finds the old or the new content, never a part, also after a crash."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with create(temporary) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError:
+        # On a full disk a part of the content takes room, and a folder that holds it does not count as empty.
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    temporary.replace(path)
