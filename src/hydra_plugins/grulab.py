@@ -53,7 +53,9 @@ class GridSweeper(Sweeper):
         from grulab.sweep.sweeper_settings import parse_settings
 
         assert self.config is not None
-        assert self.launcher is not None and self.hydra_context is not None and self.task_function is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")

@@ -12,7 +12,7 @@ from grulab.config.same_run import flatten, run_hash
 from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
-from grulab.report.statistics import difference, interval
+from grulab.report.statistics import bounds, difference
 from grulab.run_folder import paths
 from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.stored_config import parse_stored, stored_overrides
@@ -24,10 +24,10 @@ from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
 _NOT_SWEPT = {"name", "seed"}
+# What differs between the jobs of a sweep with rungs because of them.
+_OF_RUNGS = {"trainer.max_epochs", "optimizer.horizon"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
-# So many pairs that agree in the sign of their difference have a probability under 5 % by chance.
-_PAIRS_OF_A_SIGN_TEST = 6
 # Those that the command of a single job needs too.
 _FLAGS = ("--config-dir=", "--config-name=")
 
@@ -37,19 +37,28 @@ class Leaderboard:
     """The results in a sweep's folder.
 
     Attributes:
+        folder: the sweep's.
         jobs: one row per job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
-        swept: keys whose values differ between jobs, without the seed.
+        swept: keys whose values differ between jobs and are compared, without the seed.
+        tuned: keys that are chosen for each configuration.
         tied: keys that differ only together with a swept key, or that are computed from other keys, such as the
             hidden size from a parameter budget.
         metric: the metric that ranks the configurations.
-        ranking: one row per configuration, the best first: the swept and tied keys, and for each metric its mean over
-            seeds and half the 95 % interval of the mean.
+        rungs: numbers of epochs at which configurations were stopped; [] if there are none.
+        indifference: of a race; None if the sweep is none.
+        ranking: one row per configuration, the best first: the swept, tuned and tied keys, and for each metric its
+            mean over seeds, with ``low`` and ``high`` of its 95 % interval, or with fewer than 3 seeds the lowest and
+            the highest.
     """
 
+    folder: Path
     jobs: pd.DataFrame
     swept: list[str]
+    tuned: list[str]
     tied: list[str]
     metric: str
+    rungs: list[int]
+    indifference: float | None
     ranking: pd.DataFrame
 
     @property
@@ -64,7 +73,7 @@ class Leaderboard:
 
     def label(self, row: "pd.Series[Any]") -> str:
         """Return a configuration in words: ``hidden_size 16, num_layers 1``."""
-        words = [f"{self.short(key)} {shown_value(_python(row[key]))}" for key in self.swept]
+        words = [f"{self.short(key)} {shown_value(_python(row[key]))}" for key in [*self.swept, *self.tuned]]
         return ", ".join(words) or "the one configuration"
 
     def short(self, key: str) -> str:
@@ -73,7 +82,7 @@ class Leaderboard:
         A ``data.seed`` keeps its section: ``seed`` alone is the run's.
         """
         name = key.rsplit(".", 1)[-1]
-        others = ["seed", *self.swept, *self.tied]
+        others = ["seed", *self.swept, *self.tuned, *self.tied]
         return name if sum(other.rsplit(".", 1)[-1] == name for other in others) == 1 else key
 
     @property
@@ -84,11 +93,18 @@ class Leaderboard:
         return members.sort_values(self.metric, ascending=ascending, kind="stable").iloc[0]
 
     def members(self, row: "pd.Series[Any]") -> pd.DataFrame:
-        """Return the finished jobs of the configuration in a row of ``ranking``."""
+        """Return the finished jobs of the configuration in a row of ``ranking``, with its tuned values."""
         jobs = self.done
-        for key in self.swept:
+        for key in [*self.swept, *self.tuned]:
             jobs = jobs[jobs[key] == row[key]]
         return jobs
+
+    @cached_property
+    def tuned_jobs(self) -> pd.DataFrame:
+        """The finished jobs of all configurations with their chosen tuned values: what effects are between."""
+        if not self.tuned:
+            return self.done
+        return pd.concat([self.members(row) for _, row in self.ranking.iterrows()])
 
 
 def read_sweep(sweep_dir: Path) -> Leaderboard:
@@ -104,35 +120,24 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     if not members:
         raise ConfigError(f"{sweep_dir}: is not a sweep's folder: no folder in it is a job's")
     flags = [word for word in known.arguments if word.startswith(_FLAGS)] if known else []
-    records = [_record(sweep_dir / job.folder, job, flags) for job in members]
-    values = [{key: _plain(value) for key, value in flatten(job.config.to_dict()).items()} for job in members]
+    design = known.design if known else manifest.GRID
+    records = [_record(sweep_dir / job.folder, job, flags, design["rungs"]) for job in members]
+    left_out = _OF_RUNGS if design["rungs"] else set()
+    values = [
+        {key: _plain(value) for key, value in flatten(job.config.to_dict()).items() if key not in left_out}
+        for job in members
+    ]
     swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))
-    configs = pd.DataFrame([{key: job.get(key, _ABSENT) for key in [*swept, *tied, "seed"]} for job in values])
+    tuned = [key for key in swept if key in design["tune"]]
+    swept = [key for key in swept if key not in tuned]
+    configs = pd.DataFrame(
+        [{key: job.get(key, _ABSENT) for key in [*swept, *tuned, *tied, "seed"]} for job in values]
+    )
     jobs = pd.concat([pd.DataFrame(records), configs], axis=1)
     metric = members[0].config.checkpoint.monitor
-    return Leaderboard(jobs, swept, tied, metric, _rank(jobs, swept, tied, metric))
-
-
-def verdict(board: Leaderboard) -> str:
-    """Return a sentence on whether the best configuration beats the second, paired over the seeds that both have."""
-    if len(board.ranking) < 2:
-        return "There is nothing to compare: one configuration has results."
-    first, second = board.ranking.iloc[0], board.ranking.iloc[1]
-    mean, half, pairs = difference(board.members(first), board.members(second), board.metric, ["seed"])
-    names = f"{board.label(first)} is ahead of {board.label(second)}"
-    if pairs < 2:
-        return f"{names}, but they share {pairs} seed(s): at least 2 are needed to tell a difference from chance."
-    if mean == 0 and half == 0:
-        return f"{board.label(first)} and {board.label(second)} are equal in every one of {pairs} seeds."
-    low, high = mean - half, mean + half
-    what = (
-        f"by {abs(mean):.4f} in {board.metric} (95 % interval {low:+.4f} to {high:+.4f}, paired over {pairs} seeds)"
-    )
-    if half == 0 and pairs < _PAIRS_OF_A_SIGN_TEST:
-        # Metrics of few sequences are coarse: two seeds often differ by the same number of them.
-        return f"{names} by {abs(mean):.4f} in {board.metric} in every one of {pairs} seeds: that may be chance."
-    real = low > 0 or high < 0
-    return f"{names} {what}: " + ("the difference is real." if real else "that may be chance.")
+    ranking = _rank(jobs, swept, tuned, tied, metric)
+    rungs, indifference = design["rungs"] or [], design["indifference"]
+    return Leaderboard(sweep_dir, jobs, swept, tuned, tied, metric, rungs, indifference, ranking)
 
 
 def worth(board: Leaderboard) -> str | None:
@@ -145,41 +150,50 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
     """Return the effect of a single swept key on the metric.
 
     Returns:
-        One row per value: the mean over all its jobs, with half its 95 % interval; and the mean difference to the
-        first value over pairs of jobs that agree in all other swept keys and the seed, with half its interval.
+        One row per value: the mean over all its jobs, with low and high of its interval; and the mean difference to
+        the first value over pairs of jobs that agree in all other swept keys and the seed, with half its interval.
     """
-    jobs, rest = board.done, [*(other for other in board.swept if other != key), "seed"]
+    jobs, rest = board.tuned_jobs, [*(other for other in board.swept if other != key), "seed"]
     values = sorted(map(_python, jobs[key].unique()), key=lambda value: (isinstance(value, str), value))
     rows = []
     for value in values:
         chosen = jobs[jobs[key] == value]
         mean, half, pairs = difference(chosen, jobs[jobs[key] == values[0]], board.metric, rest)
         scores = chosen[board.metric]
-        rows.append([value, len(chosen), scores.mean(), interval(scores), mean, half, pairs])
-    columns = ["value", "jobs", "mean", "interval", "difference", "difference_interval", "pairs"]
+        low, high = bounds(scores, is_share=is_higher_better(board.metric))
+        rows.append([value, len(chosen), scores.mean(), low, high, mean, half, pairs])
+    columns = ["value", "jobs", "mean", "low", "high", "difference", "difference_interval", "pairs"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rank(jobs: pd.DataFrame, swept: list[str], tied: list[str], metric: str) -> pd.DataFrame:
+def _rank(jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str], metric: str) -> pd.DataFrame:
+    """Return the ranking: those that trained for more epochs are before those that were stopped at a rung."""
     done = jobs[jobs["status"] == "done"]
+    keys = [*swept, *tuned]
     if done.empty:
-        return pd.DataFrame(columns=swept)
-    groups = done.groupby(swept, sort=False) if swept else done.groupby(lambda _: 0)
+        return pd.DataFrame(columns=keys)
+    groups = done.groupby(keys, sort=False) if keys else done.groupby(lambda _: 0)
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
     for _, group in groups:
-        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*swept, *tied]} | {"seeds": len(group)}
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*keys, *tied]} | {"seeds": len(group)}
         for tag in metrics:
-            row |= {tag: group[tag].mean(), f"{tag} interval": interval(group[tag])}
+            low, high = bounds(group[tag], is_share=is_higher_better(tag))
+            row |= {tag: group[tag].mean(), f"{tag} low": low, f"{tag} high": high}
         row["parameters"] = int(group["parameters"].iloc[0])
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
+        row["epochs"] = int(group["max_epochs"].max())
         rows.append(row)
     # As objects, because pandas would convert 8 to 8.0 in a column of numbers.
-    ranking = pd.DataFrame(rows).astype(dict.fromkeys([*swept, *tied], object))
-    ranking = ranking.sort_values(metric, ascending=not is_higher_better(metric), kind="stable").reset_index(
-        drop=True
-    )
+    ranking = pd.DataFrame(rows).astype(dict.fromkeys([*keys, *tied], object))
+    sign = -1 if is_higher_better(metric) else 1
+    ranking["order"] = sign * ranking[metric]
+    ranking = ranking.sort_values(["epochs", "order"], ascending=[False, True], kind="stable").drop(columns="order")
+    if tuned:
+        # Of each configuration, the best of its tuned values.
+        ranking = ranking.groupby(swept, sort=False).head(1) if swept else ranking.head(1)
+    ranking = ranking.reset_index(drop=True)
     ranking.insert(0, "rank", ranking.index + 1)
     return ranking
 
@@ -197,7 +211,7 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
+def _record(folder: Path, job: Job, flags: list[str], rungs: list[int] | None) -> dict[str, Any]:
     status = planned_status_of(folder, job.config)
     summary = read_summary(folder) or {}
     if status != "done":
@@ -207,8 +221,10 @@ def _record(folder: Path, job: Job, flags: list[str]) -> dict[str, Any]:
     return {
         "job": job.folder,
         "folder": folder,
-        "arguments": [*flags, *job.overrides, *own_end],
+        "arguments": [*flags, *job.overrides, *(own_end or _of_rungs(job, rungs))],
         "own_end": own_end,
+        "max_epochs": job.config.trainer.max_epochs,
+        "test_sequences": sum((summary.get("sequences_by_length") or {}).values()),
         "status": status,
         "error": cause_of(folder, job.config) if status == "failed" else "",
         "chance": summary.get("chance"),
@@ -227,6 +243,14 @@ def _own_end(summary: dict[str, Any], job: Job) -> list[str]:
         return []
     end = summary["config"].get("trainer", {}).get("max_epochs")
     return [] if end in (None, job.config.trainer.max_epochs) else [f"trainer.max_epochs={end}"]
+
+
+def _of_rungs(job: Job, rungs: list[int] | None) -> list[str]:
+    """Return the overrides that make the run of a job alone what it is in a sweep with rungs."""
+    if not rungs:
+        return []
+    horizon = job.config.optimizer.horizon
+    return [f"trainer.max_epochs={job.config.trainer.max_epochs}"] + [f"optimizer.horizon={horizon}"] * bool(horizon)
 
 
 def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """The figures of a sweep."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects
-from grulab.report.statistics import interval
+from grulab.report.statistics import bounds
 from grulab.tasks.baselines import MAJORITY
 from grulab.training.confusion_figure import draw_confusion
 
@@ -26,9 +27,11 @@ def draw_effects(board: Leaderboard, path: Path) -> None:
         table = effects(board, key)
         positions = np.arange(len(table))
         for position, value in zip(positions, table["value"].tolist(), strict=True):
-            dots = board.done[board.done[key] == value][board.metric]
+            dots = board.tuned_jobs[board.tuned_jobs[key] == value][board.metric]
             axis.plot(np.full(len(dots), position), dots, "o", color="0.75", markersize=3, zorder=1)
-        axis.errorbar(positions, table["mean"], yerr=table["interval"].fillna(0), fmt="o-", capsize=4, zorder=2)
+        axis.errorbar(
+            positions, table["mean"], yerr=_around(table, "mean", "low", "high"), fmt="o-", capsize=4, zorder=2
+        )
         axis.set_xticks(positions, [shown_value(value) for value in table["value"].tolist()])
         axis.set_xlabel(board.short(key))
         axis.margins(x=0.15)
@@ -42,8 +45,8 @@ def draw_pareto(board: Leaderboard, path: Path) -> None:
     ranking = board.ranking.sort_values("parameters", kind="stable")
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axis = figure.subplots()
-    half = ranking[f"{board.metric} interval"].fillna(0)
-    axis.errorbar(ranking["parameters"], ranking[board.metric], yerr=half, fmt="o", capsize=3, color="0.6")
+    spans = _around(ranking, board.metric, f"{board.metric} low", f"{board.metric} high")
+    axis.errorbar(ranking["parameters"], ranking[board.metric], yerr=spans, fmt="o", capsize=3, color="0.6")
     sign = 1 if is_higher_better(board.metric) else -1
     scores = sign * ranking[board.metric]
     front = ranking[scores > scores.cummax().shift(fill_value=-np.inf)]
@@ -81,8 +84,8 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
             axis.plot(mean.index, mean, color="0.8", linewidth=1, label="others" if place == 0 else None)
             continue
         (line,) = axis.plot(mean.index, mean, linewidth=2, label=f"{rank}. {board.label(row)}")
-        half = curves.apply(interval).fillna(0)
-        axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.12, linewidth=0)
+        ends = np.array([bounds(values, is_share=True) for _, values in curves])
+        axis.fill_between(mean.index, *ends.T, color=line.get_color(), alpha=0.12, linewidth=0)
     for name, style in (("ceiling", ":"), ("chance", "--")):
         # One for each task; none where it is unknown.
         for level in board.done[name].dropna().unique():
@@ -105,6 +108,11 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.08))
     figure.savefig(path, dpi=130)
+
+
+def _around(table: pd.DataFrame, mean: str, low: str, high: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return how far the ends of the intervals are from the means, as Matplotlib's error bars want it: (2, rows)."""
+    return np.stack([table[mean] - table[low], table[high] - table[mean]]).clip(min=0)
 
 
 def draw_confusion_of_best(board: Leaderboard, path: Path) -> None:

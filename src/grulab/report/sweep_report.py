@@ -2,7 +2,6 @@
 
 import base64
 import html
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from rich.console import Console
 from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
 from grulab.report.evaluation_sections import baseline_table, class_section
-from grulab.report.leaderboard import Leaderboard, effects, read_sweep, verdict, worth
+from grulab.report.leaderboard import Leaderboard, effects, read_sweep, worth
 from grulab.report.sections import Section, print_sections, to_markdown
+from grulab.report.verdict import Verdict, stopped_at_rungs
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.system.atomic import write_atomically
@@ -28,6 +28,7 @@ FIGURES = {
     "learning.png": sweep_figures.draw_learning,
     "confusion.png": sweep_figures.draw_confusion_of_best,
 }
+_FEWEST_PAIRS = 3
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
@@ -51,7 +52,7 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     figures = sweep_dir / "figures"
     files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
     refuse_odd_kinds(files, [figures])
-    sections = [_ranking(board), *_insights(board), *_failures(board), *_lost_curves(board)]
+    sections = [*_recommendation(board), _ranking(board), *_insights(board), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
     pictures = _draw(board, figures)
     write_atomically(sweep_dir / TABLE, board.ranking.to_csv(index=False))
@@ -64,6 +65,11 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     return board
 
 
+def _recommendation(board: Leaderboard) -> list[Section]:
+    text = None if board.ranking.empty else Verdict(board).recommendation()
+    return [] if text is None else [Section("Recommendation", text)]
+
+
 def _ranking(board: Leaderboard) -> Section:
     counts = board.jobs["status"].value_counts()
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -72,10 +78,16 @@ def _ranking(board: Leaderboard) -> Section:
         return Section("Leaderboard", f"{text} No job has a result yet.")
     ranking = board.ranking
     table = pd.DataFrame({"rank": ranking["rank"]})
-    for key in [*board.swept, *board.tied]:
+    for key in [*board.swept, *board.tuned, *board.tied]:
         table[board.short(key)] = ranking[key].map(shown_value)
     for tag in dict.fromkeys([board.metric, "test/accuracy"]):
-        table[tag] = [_mean(row[tag], row[f"{tag} interval"]) for _, row in ranking.iterrows()]
+        table[tag] = [_span(row[tag], row[f"{tag} low"], row[f"{tag} high"]) for _, row in ranking.iterrows()]
+    verdict = Verdict(board)
+    if len(verdict.rows) > 1 and ranking["seeds"].max() > 1:
+        shares = [f"{share:.0%}" for share in verdict.shares]
+        table["first"] = [*shares, *[""] * (len(ranking) - len(shares))]
+    if board.rungs:
+        table["epochs"] = ranking["epochs"]
     table["seeds"] = ranking["seeds"]
     table["parameters"] = ranking["parameters"].map("{:,}".format)
     table["seconds"] = ranking["seconds"].map("{:.1f}".format)
@@ -90,17 +102,27 @@ def _ranking(board: Leaderboard) -> Section:
     extended = sum(bool(end) for end in board.done["own_end"])
     if extended:
         text += f" {extended} of them went on to another number of epochs than the sweep says."
-    text += f" Ranked by {board.metric}, mean over seeds ± half its 95 % interval; {words}."
-    return Section("Leaderboard", text, table, dispensable=("test/accuracy", "seconds", "seq/s", "padding"))
+    text += (
+        f" Ranked by {board.metric}: the mean over seeds, and its 95 % interval, of fewer than 3 seeds the lowest "
+    )
+    text += f"and the highest; {words}."
+    if "first" in table:
+        text += " First is how often it has the highest mean when seeds are resampled."
+    if stopped := stopped_at_rungs(board):
+        text += f" Of {len(ranking)} configurations {stopped}."
+    if board.tuned:
+        text += f" {', '.join(board.tuned)} is chosen for each configuration, by the same ranking."
+    return Section("Leaderboard", text, table, dispensable=("test/accuracy", "first", "seconds", "seq/s", "padding"))
 
 
 def _insights(board: Leaderboard) -> list[Section]:
     if board.ranking.empty:
         return []
-    best = board.best_job
+    best, verdict = board.best_job, Verdict(board)
     command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
-        Section("Is the winner better?", verdict(board)),
+        Section("Is the winner better?", "\n\n".join([verdict.winner(), *verdict.caveats()])),
+        *_tuned(verdict),
         *_worth(board),
         Section(
             "The best job",
@@ -109,25 +131,31 @@ def _insights(board: Leaderboard) -> list[Section]:
             f"once more   {command}",
         ),
     ]
-    for key in board.swept:
+    # Jobs that were stopped at different rungs cannot be compared.
+    for key in [] if board.rungs else board.swept:
         table = effects(board, key)
         if len(table) < 2:
             continue
         cells = {
             board.short(key): [shown_value(value) for value in table["value"].tolist()],
-            f"{board.metric}, all jobs": [
-                _mean(*pair) for pair in zip(table["mean"], table["interval"], strict=True)
-            ],
+            f"{board.metric}, all jobs": [_span(row["mean"], row["low"], row["high"]) for _, row in table.iterrows()],
             "jobs": table["jobs"],
             f"against {shown_value(table['value'].tolist()[0])}": [
-                "" if index == 0 else _mean(row["difference"], row["difference_interval"], "{:+.4f}")
+                "" if index == 0 else _difference(row["difference"], row["difference_interval"], row["pairs"])
                 for index, row in table.iterrows()
             ],
             "pairs": table["pairs"],
         }
         text = "Differences are over pairs of jobs that agree in everything else, the seed included."
+        if board.tuned:
+            text += f" {', '.join(board.tuned)} is the one chosen for each configuration."
         sections.append(Section(f"What {key} does on its own", text, pd.DataFrame(cells)))
     return sections
+
+
+def _tuned(verdict: Verdict) -> list[Section]:
+    lines = verdict.tuned_at_an_edge()
+    return [Section("Tuned at an edge", "\n\n".join(lines))] if lines else []
 
 
 def _worth(board: Leaderboard) -> list[Section]:
@@ -164,7 +192,7 @@ def _draw(board: Leaderboard, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     drawn, best = [], board.best_job
     for name, draw in FIGURES.items():
-        if name == "effects.png" and not board.swept:
+        if name == "effects.png" and (not board.swept or board.rungs):
             continue
         if name == "confusion.png" and not (best["baselines"] and best["confusion_matrix"]):
             continue
@@ -189,5 +217,12 @@ def _page(title: str, sections: Sequence[Section], pictures: Sequence[Path]) -> 
     return "\n".join(parts) + "\n"
 
 
-def _mean(mean: float, half: float, form: str = "{:.4f}") -> str:
-    return form.format(mean) + ("" if math.isnan(half) else f" ± {half:.4f}")
+def _span(mean: float, low: float, high: float) -> str:
+    return f"{mean:.4f}" if low == high == mean else f"{mean:.4f} ({low:.3f} to {high:.3f})"
+
+
+def _difference(mean: float, half: float, pairs: int) -> str:
+    if not pairs:
+        return ""
+    # Of two pairs the interval tells nothing.
+    return f"{mean:+.4f}" + ("" if pairs < _FEWEST_PAIRS else f" ± {half:.4f}")

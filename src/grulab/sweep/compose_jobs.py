@@ -109,7 +109,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         before = manifest.read(folder) if "hydra.sweep.dir" in asked else None
         target = hydra.sweeper["_target_"]
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
-            other: Design = {"kind": "other", "tune": [], "rungs": None}
+            other: Design = {"kind": "other", "tune": [], "rungs": None, "indifference": None}
             return Sweep(folder, [], checked(plain_values(values)), [], settings, before, other)
         grid = sweeper_settings.parse_settings(hydra.sweeper)
         for line in [*grid.swept, *(str(override.input_line) for override in parsed if override.is_sweep_override())]:
@@ -137,7 +137,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
 
         jobs = [Job(number, "", *parts) for number, parts in enumerate(zip(points, configs, strict=True))]
         kind: Literal["grid", "race"] = "race" if target == sweeper_settings.RACE else "grid"
-        design: Design = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs}
+        indifference = grid.indifference if isinstance(grid, sweeper_settings.RaceSettings) else None
+        design: Design = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs, "indifference": indifference}
         refuse_odd_design(grid, jobs, overrides)
         jobs = _numbered(folder, before, jobs, asked, design, name_of)
         if target == BASIC_SWEEPER and [job.number for job in jobs] != list(range(len(jobs))):

@@ -41,13 +41,13 @@ def known_jobs(
         new = [replace(job, folder=old.folder, number=old.number) for old, job in pairs]
         manifest.refuse_another_sweep(sweep_dir, [old for old, _ in pairs], new, asked)
         return found
-    if len(before) == len(after):
+    if not found and len(before) == len(after):
         manifest.refuse_another_sweep(sweep_dir, before, after, asked)
     where = f"the sweep in {display_path(sweep_dir)}"
     left_out = _values_left_out(before, after)
     hint = f"name them too: {left_out}" if left_out else "leave out what changes them"
     raise ConfigError(
-        f"{where} has {len(before)} jobs, and this command does not make {len(missing)} of them, the first is "
+        f"{where} has {len(before)} jobs, and this command leaves out {len(missing)} of them, the first is "
         f"{missing[0].folder}; a sweep grows and does not shrink: {hint}, or begin another sweep with grulab train -m"
     )
 

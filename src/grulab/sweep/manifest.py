@@ -37,9 +37,10 @@ class Design(TypedDict):
     kind: Literal["grid", "race", "other"]
     tune: list[str]
     rungs: list[Annotated[int, Field(ge=1)]] | None
+    indifference: float | None
 
 
-GRID: Design = {"kind": "grid", "tune": [], "rungs": None}
+GRID: Design = {"kind": "grid", "tune": [], "rungs": None, "indifference": None}
 
 
 class Addition(TypedDict):

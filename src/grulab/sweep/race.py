@@ -7,6 +7,7 @@ error rates of this one beside those of Optuna's WilcoxonPruner.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -18,24 +19,24 @@ from grulab.sweep.job import Job
 from grulab.sweep.rungs import configurations
 
 _FIRST_SEEDS = "seed=0,1,2"
+# In seeds of each configuration; and the ratio of the numbers of seeds at two looks.
+_FIRST_LOOK, _RATIO = 3, 1.4
 
 
 @dataclass(frozen=True)
-class Standing:
+class Outcome:
     """Where a race stands.
 
     Attributes:
-        left: the keys of the configurations that are still in it, the best first.
-        out: those that dropped out.
-        number: of the round that is over, from 1.
-        is_over: whether no further round follows.
-        why: it ended, in words; empty if it goes on.
+        left: positions of the configurations that are still in it, the best first.
+        look: number of the comparison that was the last, from 1; 0 if there was none.
+        seeds: how many seeds each of those that are left needs for the next one.
+        why: it is over, in words; empty if it goes on.
     """
 
-    left: list[str]
-    out: list[str]
-    number: int
-    is_over: bool
+    left: list[int]
+    look: int
+    seeds: int
     why: str
 
 
@@ -54,64 +55,68 @@ def with_seeds(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def standing(jobs: Sequence[Job], scores: Mapping[int, float], indifference: float, max_jobs: int) -> Standing:
-    """Return which configurations are still in a race.
+def outcome(scores: Sequence[Sequence[float]], indifference: float) -> Outcome:
+    """Return where a race stands; higher scores are better.
 
-    It is told round by round, so that the same folders give the same answer: after the first seeds, and after each
-    further one, the configurations that are worse than the best drop out. The level of 5 % is divided over the
-    comparisons of a round, and over the rounds as 6 / (pi round)^2, which sums to 1 however many there are.
+    It is told look by look, so that the same scores give the same answer. At each look, after 3, 4, 6, 8, 11, 15 ...
+    seeds, the configurations that are worse than the best drop out. The level of 5 %, two-sided, is divided over the
+    comparisons of a look, and over the looks as 6 / (pi look)^2, which sums to 1 however many there are.
+
+    Args:
+        scores: of each configuration, in the order of its seeds; of one that dropped out, those that it has.
+        indifference: the race is over when those that are left differ by less.
+    """
+    left, seeds = list(range(len(scores))), _FIRST_LOOK
+    if any(len(part) < seeds for part in scores):
+        return Outcome(left, 0, seeds, "")
+    used = [seeds] * len(scores)
+    for look in count(1):
+        # Of those that are out, the variances count.
+        everyone = Comparison.of([part[:number] for part, number in zip(scores, used, strict=True)])
+        inside = everyone.among(left)
+        worse = {left[place] for place in inside.worse(LEVEL / 2 * 6 / (math.pi * look) ** 2)}
+        ranked = [left[place] for place in np.argsort(-inside.means, kind="stable")]
+        left = [place for place in ranked if place not in worse]
+        following = max(seeds + 1, round(seeds * _RATIO))
+        if len(left) == 1:
+            return Outcome(left, look, following, "one configuration is left")
+        inside = everyone.among(left)
+        if max(map(inside.most_gained, range(len(left)))) < indifference:
+            return Outcome(left, look, following, f"those that are left differ by less than {indifference:g}")
+        if any(len(scores[place]) < following for place in left):
+            return Outcome(left, look, following, "")
+        seeds = following
+        used = [seeds if place in left else number for place, number in enumerate(used)]
+    raise AssertionError
+
+
+def standing(
+    jobs: Sequence[Job], scores: Mapping[int, float], indifference: float
+) -> tuple[list[list[Job]], list[list[Job]], Outcome]:
+    """Return the jobs of the configurations that are left in a race, of those that are out, and the outcome.
 
     Args:
         jobs: of the race; a configuration of which a job has no score is out.
         scores: the monitored metric of each job that is done, by its number.
-        indifference: it is over when those that are left differ by less.
-        max_jobs: it is over when another round would make more jobs.
+        indifference: as for :func:`outcome`.
     """
     sign = 1 if is_higher_better(jobs[0].config.checkpoint.monitor) else -1
-    groups = configurations(jobs)
-    members = {
-        key: [sign * scores[job.number] for job in group]
-        for key, group in groups.items()
-        if all(job.number in scores for job in group)
-    }
-    left, number = list(members), 1
-    first = min((len(values) for values in members.values()), default=0)
-    used = dict.fromkeys(left, first)
-    while True:
-        keys = list(members)
-        # Of those that are out, the variances count.
-        everyone = Comparison.of([members[key][: used[key]] for key in keys])
-        inside = everyone.among([keys.index(key) for key in left])
-        worse = {left[place] for place in inside.worse(LEVEL * 6 / (math.pi * number) ** 2)}
-        ranked = [left[place] for place in np.argsort(-inside.means, kind="stable")]
-        left = [key for key in ranked if key not in worse]
-        out = [key for key in groups if key not in left]
-        if len(left) <= 1:
-            return Standing(left, out, number, True, "one configuration is left")
-        inside = everyone.among([keys.index(key) for key in left])
-        if max(map(inside.most_gained, range(len(left)))) < indifference:
-            why = f"those that are left differ by less than hydra.sweeper.indifference={indifference:g}"
-            return Standing(left, out, number, True, why)
-        if any(len(members[key]) == used[key] for key in left):
-            # The next round has not been run.
-            if len(jobs) + len(left) > max_jobs:
-                why = f"another round would make more jobs than hydra.sweeper.max_jobs={max_jobs}"
-                return Standing(left, out, number, True, why)
-            return Standing(left, out, number, False, "")
-        used |= {key: used[key] + 1 for key in left}
-        number += 1
+    groups = list(configurations(jobs).values())
+    whole = [group for group in groups if all(job.number in scores for job in group)]
+    if not whole:
+        return [], groups, Outcome([], 0, 0, "no configuration has results of all its seeds")
+    found = outcome([[sign * scores[job.number] for job in group] for group in whole], indifference)
+    left = [whole[place] for place in found.left]
+    return left, [group for group in groups if group not in left], found
 
 
-def next_round(jobs: Sequence[Job], left: Sequence[str]) -> list[Job]:
-    """Return the jobs of a race with one more seed for each configuration that is left, without folders."""
-    groups = configurations(jobs)
-    number, added = max(job.number for job in jobs) + 1, []
-    for key in left:
-        group = groups[key]
-        seed = max(job.config.seed for job in group) + 1
+def next_round(jobs: Sequence[Job], left: Sequence[Sequence[Job]], seeds: int) -> list[Job]:
+    """Return the jobs of a race with so many seeds for each configuration that is left; new ones have no folder."""
+    everything = list(jobs)
+    for group in left:
         overrides = [line for line in group[0].overrides if key_of(line) != "seed"]
-        last = max(job.config.trainer.max_epochs for job in group)
-        config = replace(group[0].config, seed=seed, trainer=replace(group[0].config.trainer, max_epochs=last))
-        added.append(Job(number, "", [*overrides, f"seed={seed}"], config))
-        number += 1
-    return [*jobs, *added]
+        first = max(job.config.seed for job in group) + 1
+        for seed in range(first, first + seeds - len(group)):
+            config = replace(group[0].config, seed=seed)
+            everything.append(Job(len(everything), "", [*overrides, f"seed={seed}"], config))
+    return everything

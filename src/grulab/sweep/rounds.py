@@ -75,20 +75,17 @@ def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> l
                 print(f"note: {line}")
     if not isinstance(settings, RaceSettings):
         return None
-    # Those that were stopped at a rung count as jobs, and are not in the race.
+    # Those that were stopped at a rung are not in the race.
     last = max(job.config.trainer.max_epochs for job in jobs)
     racing = [job for job in jobs if job.config.trainer.max_epochs == last]
     results = {job.number: result_of(sweep_dir / job.folder, job.config) for job in racing}
     scores = {number: result for number, result in results.items() if result is not None}
-    if not scores:
-        return None
-    found = race.standing(racing, scores, settings.indifference, settings.max_jobs - len(jobs) + len(racing))
-    left, out = len(found.left), len(found.out)
-    print(f"race    round {found.number}: {left} of {left + out} configurations are left")
-    if found.is_over:
-        print(f"race    over: {found.why}")
-        return None
-    return race.next_round(jobs, found.left)
+    left, out, found = race.standing(racing, scores, settings.indifference)
+    more, why = race.next_round(jobs, left, found.seeds), found.why
+    if not why and len(more) > settings.max_jobs:
+        why = f"the next round would make {len(more)} jobs, and hydra.sweeper.max_jobs={settings.max_jobs}"
+    print(f"race    {len(left)} of {len(left) + len(out)} configurations are left" + f"; over: {why}" * bool(why))
+    return None if why else more
 
 
 def _tell_of_promotion(before: Sequence[Job], after: Sequence[Job]) -> None:

@@ -74,7 +74,7 @@ def promoted(
 
 def notes_on_rungs(rungs: Sequence[int]) -> list[str]:
     """Return a line if the first rung is early."""
-    if rungs[0] * _EARLY >= rungs[-1]:
+    if not rungs or rungs[0] * _EARLY >= rungs[-1]:
         return []
     return [
         f"hydra.sweeper.rungs={list(rungs)}: {rungs[0]} epochs are under a sixth of the last rung, and such early "

@@ -1,0 +1,164 @@
+"""What a sweep says: which configuration to use, whether the first is better, and what would settle it."""
+
+import math
+import shlex
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from grulab.config.schema import is_higher_better
+from grulab.report.leaderboard import Leaderboard
+from grulab.run_folder.paths import display_path
+from grulab.sweep.comparison import Comparison, shares_of_first
+from grulab.sweep.race import outcome
+
+
+class Verdict:
+    """The comparison of the configurations of a leaderboard that were trained to the end.
+
+    Args:
+        board: with at least one configuration that has a result.
+    """
+
+    def __init__(self, board: Leaderboard) -> None:
+        self._board = board
+        ranking = board.ranking
+        self.rows = ranking[ranking["epochs"] == ranking["epochs"].max()].reset_index(drop=True)
+        sign = 1 if is_higher_better(board.metric) else -1
+        self._scores = [(sign * board.members(row)[board.metric]).tolist() for _, row in self.rows.iterrows()]
+        self._compared = Comparison.of(self._scores)
+
+    def recommendation(self) -> str | None:
+        """Return which configuration to use: the smallest that is not worse than the first; None if nobody knows."""
+        compared, board = self._compared, self._board
+        if len(self.rows) < 2 or not compared.freedom:
+            return None
+        worse = set(compared.worse())
+        good = [place for place in range(len(self.rows)) if place not in worse]
+        if board.indifference is not None:
+            good = outcome(self._scores, board.indifference).left
+        chosen = min(good, key=lambda place: (int(self.rows["parameters"].iloc[place]), place))
+        row = self.rows.iloc[chosen]
+        text = f"Use {board.label(row)}: {row['parameters']:,} parameters"
+        if chosen == 0:
+            return f"{text}; no smaller one is as good."
+        gain = compared.most_gained(chosen)
+        verb = "buys at most" if is_higher_better(board.metric) else "takes at most"
+        more = "more" if is_higher_better(board.metric) else "off"
+        return f"{text}; {board.label(self.rows.iloc[0])} {verb} {gain:.3f} {more} {board.metric} (95 %)."
+
+    def winner(self) -> str:
+        """Return whether the first configuration is better than all others, or what would tell."""
+        board, compared = self._board, self._compared
+        if len(self.rows) < 2:
+            return "There is nothing to compare: one configuration has results."
+        # The one that it is the least surely ahead of.
+        other = min(range(1, len(self.rows)), key=self._surplus)
+        first, second = board.label(self.rows.iloc[0]), board.label(self.rows.iloc[other])
+        counts = compared.counts
+        if not compared.freedom:
+            return (
+                f"{first} is ahead of {second}, with one seed each: more are needed to tell a difference from chance."
+            )
+        if board.indifference is not None:
+            return self._race(board.indifference)
+        difference = float(compared.means[0] - compared.means[other])
+        if difference == 0:
+            return f"{first} and {second} are equal, over {counts[0]} and {counts[other]} seeds."
+        half = compared.half_width(0, other)
+        what = (
+            f"{first} is ahead of {second} by {difference:.4f} in {board.metric} (95 % interval "
+            f"{difference - half:+.4f} to {difference + half:+.4f}, {counts[0]} and {counts[other]} seeds)"
+        )
+        if compared.is_real(0, other):
+            against = f" It is ahead of each of the {len(self.rows) - 1} others in this way." * (len(self.rows) > 2)
+            return f"{what}: the difference is real.{against}"
+        return f"{what}: that may be chance. {self._what_would_tell(other)}"
+
+    def _race(self, indifference: float) -> str:
+        """Return where a race stands, with its own correction for having looked several times."""
+        found = outcome(self._scores, indifference)
+        names = [self._board.label(self.rows.iloc[place]) for place in found.left]
+        out = len(self.rows) - len(names)
+        if len(names) == 1:
+            return f"{names[0]} is better than all others, which dropped out of the race: the difference is real."
+        ended = f"the race ended, because {found.why}" if found.why else "the race has not told them apart"
+        return f"{'; '.join(names)}: {ended}. {out} of {len(self.rows)} are worse, and dropped out."
+
+    def caveats(self) -> list[str]:
+        """Return what no number of seeds tells: the choice of the best flatters it, and the test is a sample."""
+        first = self.rows.iloc[0]
+        lines = []
+        if "test/accuracy" in first and not pd.isna(first["test/accuracy"]):
+            lines.append(
+                f"{self._board.metric} {first[self._board.metric]:.4f} is that of the best epoch, and of the best of "
+                f"{len(self._board.ranking)} configurations: both choices flatter it. The test accuracy, which chose "
+                f"nothing, is {first['test/accuracy']:.4f}."
+            )
+            sequences = int(self._board.members(first)["test_sequences"].min())
+            if sequences:
+                share = float(first["test/accuracy"])
+                error = math.sqrt(share * (1 - share) / sequences)
+                lines.append(
+                    f"{sequences:,} test sequences leave a standard error of {error:.3f} in it, which no number of "
+                    "seeds averages out."
+                )
+        return lines
+
+    @cached_property
+    def shares(self) -> list[float]:
+        """How often each row of ``rows`` is first when the seeds are resampled."""
+        return shares_of_first(self._scores).tolist()  # type: ignore[no-any-return]
+
+    def tuned_at_an_edge(self) -> list[str]:
+        """Return a line for each tuned key of which a configuration has chosen the smallest or the largest value."""
+        lines = []
+        for key in self._board.tuned:
+            values = sorted(set(self._board.jobs[key]), key=lambda value: (isinstance(value, str), value))
+            if len(values) < 2 or isinstance(values[-1], str):
+                continue
+            for edge, word in ((values[0], "smallest"), (values[-1], "largest")):
+                names = [self._board.label(row) for _, row in self.rows.iterrows() if row[key] == edge]
+                if names:
+                    some = f"{len(names)} of {len(self.rows)} configurations" if len(self.rows) > 1 else "it"
+                    lines.append(f"{edge} is the {word} {key} tried, and {some} chose it: try {word[:-3]}er ones.")
+        return lines
+
+    def _surplus(self, place: int) -> float:
+        """Return how far the first is ahead of another one, beyond what may be chance."""
+        compared = self._compared
+        half = compared.half_width(0, place) if compared.freedom else 0.0
+        return float(compared.means[0] - compared.means[place]) - half
+
+    def _what_would_tell(self, other: int) -> str:
+        seeds = self._compared.seeds_to_settle(0, other)
+        known = sorted({int(seed) for seed in self._board.jobs["seed"]})
+        folder = shlex.quote(str(display_path(self._board.folder)))
+        if seeds is None:
+            return "The difference is too small for any reasonable number of seeds to tell."
+        if known == list(range(len(known))):
+            values = f"'range({seeds})'"
+        else:
+            added = [seed for seed in range(max(known) + 1 + seeds) if seed not in known][
+                : max(0, seeds - len(known))
+            ]
+            values = ",".join(map(str, [*known, *added]))
+        return (
+            f"About {seeds} seeds would tell (power 0.8):\n\ngrulab resume {folder} seed={values}\n\n"
+            "or, with seeds only for those that are not worse yet:\n\n"
+            f"grulab resume {folder} hydra/sweeper=race"
+        )
+
+
+def stopped_at_rungs(board: Leaderboard) -> str | None:
+    """Return how many configurations were stopped at which rung, in words; None without rungs."""
+    if not board.rungs:
+        return None
+    ranking = board.ranking
+    parts = []
+    for number, rung in enumerate(board.rungs, start=1):
+        count = int(np.count_nonzero(ranking["epochs"] == rung))
+        where = "trained to the end" if rung == board.rungs[-1] else f"stopped at rung {number}"
+        parts.append(f"{count} {where} ({rung} epochs)")
+    return ", ".join(parts)
