@@ -16,8 +16,10 @@ from scipy import stats
 
 from grulab.config.compose import compose
 from grulab.config_error import ConfigError
-from grulab.report.leaderboard import difference, effects, interval, read_sweep, verdict
+from grulab.report.leaderboard import Leaderboard, effects, read_sweep
+from grulab.report.statistics import bounds, difference, interval
 from grulab.report.sweep_report import write_report
+from grulab.report.verdict import Verdict
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 
@@ -27,7 +29,7 @@ Score = Callable[[int, bool, int], float]
 def write_job(folder: Path, overrides: list[str], score: float | None, **summary: Any) -> None:
     """Add a job to sweep.json and write its folder as a run leaves it; without a score, the job never started."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    known = manifest.read(folder.parent) or manifest.new_manifest([], [])
+    known = manifest.read(folder.parent) or manifest.new_manifest([], [], manifest.GRID)
     job = Job(len(known.jobs), folder.name, overrides, compose(overrides))
     manifest.write(folder.parent, replace(known, jobs=[*known.jobs, job]))
     if score is None:
@@ -59,6 +61,10 @@ def write_sweep(folder: Path, score: Score, *common: str) -> Path:
     return folder
 
 
+def winner(board: Leaderboard) -> str:
+    return Verdict(board).winner()
+
+
 def plain(hidden_size: int, bidirectional: bool, seed: int) -> float:
     """Return a score with a large effect of hidden size, a small effect of direction, and an effect of the seed."""
     return 0.5 + 0.02 * hidden_size + 0.004 * bidirectional + 0.01 * seed
@@ -74,7 +80,7 @@ def test_the_ranking_is_what_the_jobs_are(tmp_path: Path) -> None:
     scores = [plain(16, True, seed) for seed in range(3)]
     assert best["val/accuracy"] == pytest.approx(np.mean(scores))
     low, high = stats.t.interval(0.95, 2, loc=np.mean(scores), scale=stats.sem(scores))
-    assert best["val/accuracy interval"] == pytest.approx((high - low) / 2)
+    assert (best["val/accuracy low"], best["val/accuracy high"]) == pytest.approx((low, high))
     assert list(board.ranking["val/accuracy"]) == sorted(board.ranking["val/accuracy"], reverse=True)
     assert best["parameters"] == 160
 
@@ -86,44 +92,92 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
     assert list(board.ranking["val/loss"]) == sorted(board.ranking["val/loss"])
 
 
-def test_a_difference_is_paired_over_seeds(tmp_path: Path) -> None:
+def test_the_first_is_compared_with_all_others(tmp_path: Path) -> None:
+    board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.5 + 0.1 * b + 0.005 * h + 0.001 * s))
+    assert winner(board).startswith(
+        "hidden_size 16, bidirectional true is ahead of hidden_size 8, bidirectional true by 0.0400 in val/accuracy"
+    )
+    assert "the difference is real. It is ahead of each of the 3 others in this way." in winner(board)
+    assert Verdict(board).recommendation() == (
+        "Use hidden_size 16, bidirectional true: 160 parameters; every smaller one is worse."
+    )
+
+
+def test_effects_are_paired_over_seeds(tmp_path: Path) -> None:
     """Seeds differ more than directions, but equally in both directions: pairing over seeds shows the difference."""
     wobble = {0: 1e-4, 1: -1e-4, 2: 0.0}
     board = read_sweep(write_sweep(tmp_path, lambda h, b, s: plain(h, b, s) + wobble[s] * b))
     first, second = (board.members(board.ranking.iloc[place]) for place in (0, 1))
     mean, half, pairs = difference(first, second, "val/accuracy", ["seed"])
     test = stats.ttest_rel(first["val/accuracy"].to_numpy(), second["val/accuracy"].to_numpy())
-    bounds = test.confidence_interval(0.95)
+    ends = test.confidence_interval(0.95)
     assert pairs == 3
-    assert (mean - half, mean + half) == pytest.approx((bounds.low, bounds.high))
-    assert verdict(board).endswith("the difference is real.")
-    assert "paired over 3 seeds" in verdict(board)
-    assert verdict(board).startswith(
-        "hidden_size 16, bidirectional true is ahead of hidden_size 16, bidirectional false"
-    )
-    # Unpaired, the intervals overlap.
-    one, other = board.ranking.iloc[0], board.ranking.iloc[1]
-    assert one["val/accuracy"] - one["val/accuracy interval"] < other["val/accuracy"]
+    assert (mean - half, mean + half) == pytest.approx((ends.low, ends.high))
+    # Of so few seeds, and with such a spread over them, nobody knows which direction is better.
+    assert "that may be chance" in winner(board)
+
+
+def test_the_smallest_that_is_not_worse_is_recommended(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.8 + 0.001 * h + 0.01 * float(noise.normal())))
+    text = Verdict(board).recommendation()
+    assert text is not None
+    assert text.startswith("Use hidden_size 8, bidirectional ")
+    assert ": 80 parameters; " in text
+    assert "buys at most 0.0" in text
+    write_report(tmp_path)
+    assert (tmp_path / "leaderboard.md").read_text().index("Use hidden_size 8") < 200
+
+
+def test_what_would_tell_is_a_command(tmp_path: Path) -> None:
+    noise = np.random.default_rng(3)
+    board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.8 + 0.005 * (h == 16) + 0.01 * float(noise.normal())))
+    text = winner(board)
+    assert "that may be chance. About " in text
+    seeds = int(text.split("About ")[1].split()[0])
+    assert seeds > 3
+    assert f"seed='range({seeds})'" in text
+    assert "hydra/sweeper=race" in text
+
+
+def test_what_seeds_do_not_tell_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    for number, (size, seed) in enumerate(itertools.product((4, 8), (0, 1))):
+        overrides = [f"model.hidden_size={size}", f"seed={seed}"]
+        score = 0.8 + seed / 100
+        write_job(folder / f"{number:03d}", overrides, score, sequences_by_length={"1-5": 400, "6-9": 600})
+    flattered, sample = Verdict(read_sweep(folder)).caveats()
+    assert "best of 2 configurations: both choices flatter it. The test accuracy" in flattered
+    assert sample.startswith("1,000 test sequences leave a standard error of 0.013 in it")
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    assert bounds(pd.Series([0.6, 0.687]), is_share=True) == (0.6, 0.687)
+    low, high = bounds(pd.Series([0.99, 1.0, 0.97]), is_share=True)
+    assert high == 1.0
+    assert 0.9 < low < 0.97
+    assert bounds(pd.Series([0.001, 0.1, 0.3]), is_share=False)[0] == 0
 
 
 def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     for number, size in enumerate((8, 16)):
         write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}"], 0.9)
-    assert verdict(read_sweep(tmp_path)).startswith("hidden_size 8 is ahead of hidden_size 16")
+    assert winner(read_sweep(tmp_path)).startswith("hidden_size 8 is ahead of hidden_size 16")
 
 
 def test_chance_is_called_chance(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     board = read_sweep(write_sweep(tmp_path, lambda h, b, s: 0.8 + 0.05 * float(noise.normal())))
-    assert verdict(board).endswith("that may be chance.")
+    assert "that may be chance." in winner(board)
 
 
 def test_one_seed_is_no_result(tmp_path: Path) -> None:
     for number, size in enumerate((8, 16)):
         write_job(tmp_path / f"{number}", [f"model.hidden_size={size}"], 0.5 + size / 100)
     board = read_sweep(tmp_path)
-    assert np.isnan(board.ranking["val/accuracy interval"]).all()
-    assert "at least 2 are needed" in verdict(board)
+    assert list(board.ranking["val/accuracy low"]) == list(board.ranking["val/accuracy"])
+    assert "with one seed each: more are needed" in winner(board)
+    assert Verdict(board).recommendation() is None
 
 
 def test_effects_are_over_pairs_that_agree_in_the_rest(tmp_path: Path) -> None:
@@ -271,10 +325,10 @@ def test_the_keys_of_several_tasks_have_no_effect_of_their_own(tmp_path: Path) -
 def test_the_same_difference_in_few_seeds_may_be_chance(tmp_path: Path, seeds: int, words: str) -> None:
     for number, (size, seed) in enumerate(itertools.product((4, 8), range(seeds))):
         write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 0.5 + size / 16)
-    assert words in verdict(read_sweep(tmp_path))
+    assert words in winner(read_sweep(tmp_path))
 
 
 def test_equal_scores_are_no_lead(tmp_path: Path) -> None:
     for number, (size, seed) in enumerate(itertools.product((4, 8), (0, 1))):
         write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 1.0)
-    assert verdict(read_sweep(tmp_path)) == "hidden_size 4 and hidden_size 8 are equal in every one of 2 seeds."
+    assert winner(read_sweep(tmp_path)) == "hidden_size 4 and hidden_size 8 are equal, over 2 and 2 seeds."

@@ -158,7 +158,7 @@ def report(one: Study, why_not: str) -> list[Section]:
         Section(
             f"{name}: architectures",
             f"`grulab train -m {settings} data.path={one.name}_TRAIN.ts {' '.join(SWEPT)}`\n\n"
-            "Ranked by validation loss; means of three seeds ± half the 95 % interval.",
+            "Ranked by validation loss; means of three seeds and their 95 % intervals.",
             architectures(one.board),
         ),
         Section(
@@ -185,15 +185,15 @@ def architectures(board: Leaderboard) -> pd.DataFrame:
             "layers": ranking[LAYERS],
             "directions": 1 + ranking[BOTH].astype(int),
             "parameters": ranking["parameters"].map("{:,}".format),
-            "val loss": plus_minus(ranking, "val/loss", "{:.4f}"),
-            "test accuracy": plus_minus(ranking, ACCURACY, "{:.3f}"),
+            "val loss": with_interval(ranking, "val/loss", "{:.4f}"),
+            "test accuracy": with_interval(ranking, ACCURACY, "{:.3f}"),
         }
     )
 
 
-def plus_minus(ranking: pd.DataFrame, metric: str, form: str) -> list[str]:
-    pairs = zip(ranking[metric], ranking[f"{metric} interval"], strict=True)
-    return [f"{form.format(mean)} ± {form.format(half)}" for mean, half in pairs]
+def with_interval(ranking: pd.DataFrame, metric: str, form: str) -> list[str]:
+    columns = [ranking[metric], ranking[f"{metric} low"], ranking[f"{metric} high"]]
+    return [f"{form} ({form} to {form})".format(*row) for row in zip(*columns, strict=True)]
 
 
 def effect_table(board: Leaderboard) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""How often the claims of races and leaderboards are false."""

@@ -2,8 +2,8 @@
 
     python -m experiments.simulation.measure [--sweeps 2000]
 
-It writes results.md. Scores are normal with a standard deviation of 0.012 over seeds, so that of the difference of two
-configurations in one seed is 0.017, as measured in the default sweep.
+It writes results.md. Scores are normal with a standard deviation of 0.012 over seeds, so that the one of the
+difference of two configurations in one seed is 0.017, as measured in the default sweep.
 """
 
 import argparse

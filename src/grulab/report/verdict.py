@@ -42,7 +42,8 @@ class Verdict:
         row = self.rows.iloc[chosen]
         text = f"Use {board.label(row)}: {row['parameters']:,} parameters"
         if chosen == 0:
-            return f"{text}; no smaller one is as good."
+            is_smallest = row["parameters"] == self.rows["parameters"].min()
+            return f"{text}; {'none is smaller' if is_smallest else 'every smaller one is worse'}."
         gain = compared.most_gained(chosen)
         verb = "buys at most" if is_higher_better(board.metric) else "takes at most"
         more = "more" if is_higher_better(board.metric) else "off"

@@ -141,7 +141,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         design: Design = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs, "indifference": indifference}
         refuse_odd_design(grid, jobs, overrides)
         jobs = _numbered(folder, before, jobs, asked, design, name_of)
-        if target == BASIC_SWEEPER and [job.number for job in jobs] != list(range(len(jobs))):
+        if target == BASIC_SWEEPER and [job.overrides for job in jobs] != points:
             raise ConfigError("hydra/sweeper=basic: a sweep that grows needs hydra/sweeper=grid")
         names = [job.folder for job in jobs]
         _refuse_folders_elsewhere(names, hydra.subdir)

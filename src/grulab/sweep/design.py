@@ -31,8 +31,10 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
             raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; give it several values, or leave it out")
     if settings.rungs:
         last = settings.rungs[-1]
-        given = [line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")]
-        if odd := next((line for line in given if split_override(line)[1] != str(last)), None):
+        given = {
+            key_of(line): line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")
+        }
+        if odd := next((line for line in given.values() if split_override(line)[1] != str(last)), None):
             raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {last} epochs; leave it out")
     if isinstance(settings, RaceSettings) and len({of_any_seed(job.config) for job in jobs}) < 2:
         raise ConfigError("hydra/sweeper=race: there is one configuration, and a race needs two; sweep a key")

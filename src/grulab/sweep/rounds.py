@@ -12,7 +12,9 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from grulab.config.schema import is_higher_better
 from grulab.run_folder.metrics_csv import read_column
+from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest, race, rungs
+from grulab.sweep.failures import DIVERGED
 from grulab.sweep.job import Job
 from grulab.sweep.status import result_of
 from grulab.sweep.sweeper_settings import GridSettings, RaceSettings
@@ -49,6 +51,10 @@ def run_rounds(
             returned += launch([job.overrides for job in known.jobs[start : start + size]], start)
             if stops_on_failure and any(job.status == JobStatus.FAILED for job in returned):
                 return returned
+        failed = [job for job, result in zip(known.jobs, returned, strict=True) if result.status == JobStatus.FAILED]
+        if any(not _has_diverged(sweep_dir / job.folder) for job in failed):
+            # It may succeed when it is tried again, and what follows would be another sweep's without it.
+            return returned
         jobs = following(known.jobs, sweep_dir, settings)
         if jobs is None:
             return returned
@@ -96,10 +102,18 @@ def _tell_of_promotion(before: Sequence[Job], after: Sequence[Job]) -> None:
     print(f"rung    {rung} epochs: {some} of {all_} configurations go on to {to}")
 
 
+def _has_diverged(folder: Path) -> bool:
+    """Return whether a failure is the configuration's own, and not that of a machine or of somebody's kill."""
+    error = (read_summary(folder) or {}).get("error") or {}
+    return bool(error.get("type") == DIVERGED)
+
+
 def _score_at(folder: Path, job: Job, epochs: int) -> float | None:
     """Return the best of the monitored metric in the first epochs of a job that has ended them, or None."""
-    if result_of(folder, job.config) is None:
-        return None
     monitor = job.config.checkpoint.monitor
+    values = read_column(folder, monitor)
+    # Early stopping ends a job before.
+    if len(values) < epochs and result_of(folder, job.config) is None:
+        return None
     best = max if is_higher_better(monitor) else min
-    return best(read_column(folder, monitor)[:epochs], default=None)
+    return best(values[:epochs], default=None)

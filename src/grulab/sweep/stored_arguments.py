@@ -20,7 +20,7 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
-from grulab.sweep.sweeper_settings import RaceSettings
+from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings
 from grulab.system.printable import printable
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
@@ -32,10 +32,9 @@ _HYDRA_CHOICES = {
 }
 _SWEEPER_KEYS = {field.name for field in fields(RaceSettings)}
 _SUBDIR = "hydra.sweep.subdir"
-_PARAMS = "hydra.sweeper.params"
+_PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
-    # A stored limit of the number of jobs would be none.
     *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
@@ -99,6 +98,9 @@ def _sets_key_of_sweep(argument: str) -> bool:
         return "${" not in _REFERENCE.sub("", argument)
     if "${" in argument:
         return False
+    if key == _MAX_JOBS:
+        # A limit that the file could raise would be none.
+        return type(override.value()) is int and override.value() <= DEFAULT_MAX_JOBS  # type: ignore[operator]
     if key == _PARAMS or key.startswith(f"{_PARAMS}."):
         return _sweeps_keys_of_run(key.removeprefix(_PARAMS).removeprefix("."), override)
     return argument in _HYDRA_CHOICES or (key in _HYDRA_KEYS and all(map(_is_plain, _values(override))))

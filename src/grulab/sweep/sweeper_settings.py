@@ -14,7 +14,8 @@ from grulab.field_types import STRICT, Count, Number, Plain
 
 GRID, RACE = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race"))
 # For Hydra's own sweeper, which has no such keys.
-_OF_BASIC: dict[str, Any] = {"max_jobs": 10_000, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
+DEFAULT_MAX_JOBS = 10_000
+_OF_BASIC: dict[str, Any] = {"max_jobs": DEFAULT_MAX_JOBS, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
 
 
 def _lists_of_keys(value: Any) -> Any:

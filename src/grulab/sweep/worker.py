@@ -92,6 +92,9 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
 
     git_state()
     versions()
+    if any(build_task(config.data).has_ids for config in configs):
+        # Each job draws a confusion matrix.
+        import matplotlib.figure  # noqa: F401
     counts = Counter(repr(config.data) for config in configs)
     for data in {repr(config.data): config.data for config in configs if counts[repr(config.data)] > 1}.values():
         checked_ceiling(build_task(data))
