@@ -25,8 +25,8 @@ train: $(STAMP)  ## one run with the defaults (ARGS="model.hidden_size=32" chang
 sweep: $(STAMP)  ## the default sweep: hidden size x layers x direction x seed
 	$(GRULAB) train -m experiment=architecture $(ARGS)
 
-board: $(STAMP)  ## TensorBoard over everything in outputs/
-	$(VENV)/bin/tensorboard --logdir outputs
+board: $(STAMP)  ## TensorBoard on the newest sweep (ARGS="outputs" shows everything)
+	$(GRULAB) board $(ARGS)
 
 test: $(STAMP)  ## the test suite
 	$(VENV)/bin/python -m pytest -n auto $(ARGS)

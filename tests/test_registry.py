@@ -152,8 +152,8 @@ def test_no_curve_is_drawn_of_an_unknown_ceiling(outside: Path, tmp_path: Path) 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     tags = events.Tags()["scalars"]
-    assert "task/chance" in tags
-    assert "task/ceiling" not in tags
+    assert "val/chance" in tags
+    assert "val/ceiling" not in tags
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from grulab.config.same_run import flatten
 from tests.conftest import FAULTS, SMALL, Run, grulab
 
-CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1", "lr"]
+CURVES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1"]
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -40,8 +40,11 @@ def test_every_tag_of_the_contract_is_there(run: Run, tmp_path: Path) -> None:
     by_length = [tag for tag in summary["metrics"] if tag.startswith("test/accuracy_by_length/")]
     assert by_length
     measures = {f"test/{name}" for name in ("loss", "accuracy", "balanced_accuracy", "macro_f1", "calibration_error")}
-    expected = {*CURVES, *measures, "task/chance", "task/ceiling", *by_length}
+    expected = {*CURVES, *measures, "val/chance", "val/ceiling", *by_length}
     assert set(found.Tags()["scalars"]) == expected
+    # The learning rate is a curve where it changes.
+    run("cosine", "optimizer.schedule=cosine")
+    assert set(events(tmp_path / "cosine" / "tensorboard").Tags()["scalars"]) == expected | {"lr"}
     # One event file: Lightning's logger leaves no other file in the folder.
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
@@ -55,7 +58,7 @@ def test_curves_are_the_rows_of_metrics_csv(run: Run, tmp_path: Path) -> None:
         points = [(event.step, event.value) for event in found.Scalars(tag)]
         assert [step for step, _ in points] == [int(row["step"]) for row in rows]
         assert [value for _, value in points] == pytest.approx([float(row[tag]) for row in rows], rel=1e-6)
-    for tag in ("task/chance", "task/ceiling"):
+    for tag in ("val/chance", "val/ceiling"):
         assert [event.step for event in found.Scalars(tag)] == [0, *(int(row["step"]) for row in rows)]
 
 
@@ -68,9 +71,9 @@ def test_chance_and_ceiling_are_on_the_accuracy_chart(run: Run, tmp_path: Path) 
     assert charts["accuracy"] == [
         "^train/accuracy$",
         "^val/accuracy$",
-        "^task/chance$",
-        "^task/ceiling$",
-        "^task/baselines/",
+        "^val/chance$",
+        "^val/ceiling$",
+        "^val/baselines/",
     ]
 
 

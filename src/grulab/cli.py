@@ -23,6 +23,7 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab train -m [OVERRIDES]     sweep over comma-separated values
   grulab resume DIR [OVERRIDES]   go on with a run where it stopped
   grulab report DIR               leaderboard and figures of a sweep
+  grulab board [DIR]              TensorBoard on the newest sweep, or on the one in a folder
   grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
 
   grulab inspect FILE             what is in a file of your own sequences; then grulab train data=files data.path=FILE
@@ -30,11 +31,11 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab predict CKPT FILE        classify the sequences of a file
   grulab export CKPT FILE.onnx    write a trained GRU for places without torch
 
-  grulab train --help lists every key; tensorboard --logdir outputs draws the curves.
+  grulab train --help lists every key.
   Tab completion: eval "$(grulab -sc install=bash)"
 """
 # The subcommands; each is a module of grulab.commands.
-VERBS = ("train", "resume", "report", "trace", "inspect", "evaluate", "predict", "export")
+VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "predict", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

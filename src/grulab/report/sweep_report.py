@@ -13,6 +13,7 @@ from grulab.config.validation_messages import shown_value
 from grulab.report import sweep_figures
 from grulab.report.evaluation_sections import baseline_table, class_section
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, worth
+from grulab.report.mean_curves import write_mean_curves
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.verdict import Verdict, stopped_at_rungs
 from grulab.run_folder import paths
@@ -38,7 +39,7 @@ img { max-width: 100% } pre, code { background: #f5f5f5; padding: .1rem .3rem }
 
 
 def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leaderboard:
-    """Write leaderboard.csv, leaderboard.md, figures/ and report.html in a sweep's folder, finished or not.
+    """Write leaderboard.csv, leaderboard.md, figures/, means/ and report.html in a sweep's folder, finished or not.
 
     Args:
         sweep_dir: the sweep's folder.
@@ -49,12 +50,14 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     """
     sweep_dir = Path(sweep_dir)
     board = read_sweep(sweep_dir)
-    figures = sweep_dir / "figures"
+    figures = sweep_dir / paths.FIGURES
     files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
     refuse_odd_kinds(files, [figures])
     sections = [*_recommendation(board), _ranking(board), *_insights(board), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
     pictures = _draw(board, figures)
+    if not board.ranking.empty:
+        write_mean_curves(board)
     write_atomically(sweep_dir / TABLE, board.ranking.to_csv(index=False))
     images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
     write_atomically(sweep_dir / TEXT, to_markdown(title, sections) + images)

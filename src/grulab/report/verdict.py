@@ -1,7 +1,6 @@
 """What a sweep says: which configuration to use, whether the first is better, and what would settle it."""
 
 import math
-import shlex
 from functools import cached_property
 
 import numpy as np
@@ -135,7 +134,7 @@ class Verdict:
     def _what_would_tell(self, other: int) -> str:
         seeds = self._compared.seeds_to_settle(0, other)
         known = sorted({int(seed) for seed in self._board.jobs["seed"]})
-        folder = shlex.quote(str(display_path(self._board.folder)))
+        folder = display_path(self._board.folder)
         if seeds is None:
             return "The difference is too small for any reasonable number of seeds to tell."
         if known == list(range(len(known))):

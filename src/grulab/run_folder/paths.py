@@ -21,6 +21,7 @@ LOCK = ".owner"
 # In the folder of a sweep.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"
+FIGURES, MEANS = "figures", "means"
 
 
 def written_files(folder: Path) -> list[Path]:

@@ -8,9 +8,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from grulab.run_folder import hparams, paths
 
-CHANCE = "task/chance"
-CEILING = "task/ceiling"
-BASELINES = "task/baselines"
+# Beside val/accuracy, which TensorBoard sorts before them.
+CHANCE = "val/chance"
+CEILING = "val/ceiling"
+BASELINES = "val/baselines"
 
 # Train and validation in one chart, with chance and ceiling (the Custom Scalars tab).
 _LAYOUT = {

@@ -246,7 +246,7 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
     folders = {job.folder.split("/")[0] for job in jobs}
     if not sweep_dir.is_dir() or not any((sweep_dir / job.folder).is_dir() for job in jobs):
         return False
-    if any(path.is_dir() and path.name not in folders | {"figures"} for path in sweep_dir.iterdir()):
+    if any(path.is_dir() and path.name not in folders | {paths.FIGURES, paths.MEANS} for path in sweep_dir.iterdir()):
         return False
     for job in jobs:
         summary = read_summary(sweep_dir / job.folder)

@@ -33,7 +33,7 @@ from grulab.tasks.baselines import baselines
 from grulab.training.accuracy_by_length import accuracy_by_length
 from grulab.training.build import build_module, build_trainer
 from grulab.training.callbacks.checkpointing import Checkpointer
-from grulab.training.callbacks.epoch_log import EpochLog, curves, task_bounds
+from grulab.training.callbacks.epoch_log import EpochLog, curves, drawn_tags, task_bounds
 from grulab.training.callbacks.graceful_stop import GracefulStop
 from grulab.training.callbacks.progress_bar import ProgressBar
 from grulab.training.callbacks.rng_state import RNGState
@@ -143,7 +143,8 @@ def execute(
         bounds = task_bounds(task.chance, ceiling, {baseline.name: baseline.val for baseline in compared})
         rows = state["callbacks"][EpochLog.__name__]["rows"] if state else []
         metrics_csv.write_rows(run_dir, rows)
-        event_file.cut_back(run_dir / paths.TENSORBOARD, curves(rows, bounds))
+        tags = drawn_tags(config.optimizer.schedule)
+        event_file.cut_back(run_dir / paths.TENSORBOARD, curves(rows, tags, bounds))
 
         checkpointer = Checkpointer(checkpoints, config, graceful_stop, task.metadata())
         if state:
@@ -154,7 +155,7 @@ def execute(
             callbacks = [
                 graceful_stop,
                 RNGState(),
-                EpochLog(run_dir, bounds, is_new=epochs == 0),
+                EpochLog(run_dir, tags, bounds, is_new=epochs == 0),
                 TerminateOnNaN(),
                 ProgressBar(),
                 checkpointer,

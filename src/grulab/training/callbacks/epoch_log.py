@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 
+from grulab.config.schema import Schedule
 from grulab.run_folder.metrics_csv import CURVES, append_row
 from grulab.run_folder.tensorboard_logger import BASELINES, CEILING, CHANCE, RunLogger
 from grulab.training.module import SequenceClassifier
@@ -20,12 +21,14 @@ class EpochLog(L.Callback):
 
     Args:
         run_dir: the run's folder.
+        tags: the columns of metrics.csv that are drawn; see :func:`drawn_tags`.
         bounds: the task's bounds, drawn beside the accuracy; see :func:`task_bounds`.
         is_new: whether the run starts from the beginning.
     """
 
-    def __init__(self, run_dir: Path, bounds: Mapping[str, float], is_new: bool) -> None:
+    def __init__(self, run_dir: Path, tags: Sequence[str], bounds: Mapping[str, float], is_new: bool) -> None:
         self._run_dir = run_dir
+        self._tags = tags
         self._bounds = bounds
         self._is_new = is_new
         self._began = 0.0
@@ -67,7 +70,7 @@ class EpochLog(L.Callback):
         }
         self._rows.append(row)
         append_row(self._run_dir, row)
-        self._draw(trainer, {tag: row[tag] for tag in CURVES} | dict(self._bounds), trainer.global_step)
+        self._draw(trainer, {tag: row[tag] for tag in self._tags} | dict(self._bounds), trainer.global_step)
         log.info(
             "epoch %*d/%s  train loss %#.4g acc. %.3f  val loss %#.4g acc. %.3f  %.1f s",
             len(str(trainer.max_epochs)),
@@ -88,14 +91,22 @@ class EpochLog(L.Callback):
         logger.save()
 
 
-def curves(rows: list[dict[str, float]], bounds: Mapping[str, float]) -> dict[tuple[str, int], float]:
+def drawn_tags(schedule: Schedule) -> list[str]:
+    """Return the columns of metrics.csv that are TensorBoard curves: the learning rate is one where it changes."""
+    return [tag for tag in CURVES if tag != "lr" or schedule != "constant"]
+
+
+def curves(
+    rows: list[dict[str, float]], tags: Sequence[str], bounds: Mapping[str, float]
+) -> dict[tuple[str, int], float]:
     """Return the TensorBoard points for the rows of metrics.csv: the value for each (tag, step).
 
     Args:
         rows: the rows of metrics.csv.
+        tags: the columns that are drawn.
         bounds: the task's bounds; see :func:`task_bounds`.
     """
-    points = {(tag, int(row["step"])): row[tag] for row in rows for tag in CURVES}
+    points = {(tag, int(row["step"])): row[tag] for row in rows for tag in tags}
     steps = [0, *(int(row["step"]) for row in rows)] if rows else []
     return points | {(tag, step): bound for tag, bound in bounds.items() for step in steps}
 
