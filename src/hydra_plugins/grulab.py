@@ -1,8 +1,8 @@
 """The Hydra plugins of grulab, in the package where Hydra looks for plugins; grulab.sweep implements them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -12,6 +12,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from grulab.internals.hydra import value_or_error
+
+if TYPE_CHECKING:
+    from grulab.sweep.hydra_jobs import HydraParts
 
 
 class GridSweeper(Sweeper):
@@ -48,28 +51,12 @@ class GridSweeper(Sweeper):
         from grulab.run_folder.full_disk import is_full_disk
         from grulab.sweep import manifest
         from grulab.sweep.failures import JobNotRunError, SweepFailedError
-        from grulab.sweep.hydra_jobs import HydraParts, compose_job
-        from grulab.sweep.rounds import run_rounds
-        from grulab.sweep.sweeper_settings import parse_settings
 
         assert self.config is not None
-        assert self.launcher is not None
-        assert self.hydra_context is not None
-        assert self.task_function is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
-        settings = parse_settings(plain | {"_target_": self.target})
-        parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        launcher = self.launcher
-        returned = run_rounds(
-            lambda jobs, first: launcher.launch(jobs, initial_job_idx=first),
-            lambda number, overrides: compose_job(parts, overrides, number).folder,
-            sweep_dir,
-            settings,
-            stops_on_failure=self.config.hydra.launcher.get("on_failure") == "stop",
-        )
+        returned = self._run(sweep_dir, arguments)
         failed = [job for job in returned if job.status == JobStatus.FAILED]
         if failed:
             known = manifest.read(sweep_dir)
@@ -80,6 +67,25 @@ class GridSweeper(Sweeper):
             raise SweepFailedError(len(failed) - skipped, not_run, jobs, sweep_dir, is_disk_full)
         return [returned]
 
+    def _run(self, sweep_dir: Path, arguments: list[str]) -> list[JobReturn]:
+        from grulab.sweep.rounds import run_rounds
+        from grulab.sweep.sweeper_settings import parse_settings
+
+        assert self.launcher is not None
+        return run_rounds(self.launcher, self._parts(), sweep_dir, parse_settings(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
+        return plain | {"_target_": self.target}
+
+    def _parts(self) -> "HydraParts":
+        from grulab.sweep.hydra_jobs import HydraParts
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        return HydraParts(self.hydra_context, self.task_function, self.config)
+
 
 class RaceSweeper(GridSweeper):
     """Adds seeds in rounds, and drops configurations that are worse; see conf/hydra/sweeper/race.yaml."""
@@ -87,21 +93,36 @@ class RaceSweeper(GridSweeper):
     target = "hydra_plugins.grulab.RaceSweeper"
 
 
+class OptunaSweeper(GridSweeper):
+    """Searches for the best values with Optuna; see conf/hydra/sweeper/optuna.yaml."""
+
+    target = "hydra_plugins.grulab.OptunaSweeper"
+
+    def _run(self, sweep_dir: Path, arguments: list[str]) -> list[JobReturn]:
+        from grulab.sweep.rounds import run_search
+        from grulab.sweep.sweeper_settings import parse_search_settings
+
+        assert self.launcher is not None
+        return run_search(self.launcher, self._parts(), sweep_dir, parse_search_settings(self._plain()), arguments)
+
+
 class LocalLauncher(Launcher):
     """Runs the jobs in parallel on this machine, each in a fresh process; see conf/hydra/launcher/local.yaml."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
+        self.more: Callable[[], Sequence[Any]] = list
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the arguments of Hydra that a job needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; return the result of each job."""
+        """Run the jobs, and those that the sweeper adds through ``more``; return the result of each job."""
         from grulab.sweep.hydra_jobs import HydraParts
         from grulab.sweep.launcher import launch
         from grulab.sweep.launcher_settings import parse_settings
 
         parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        return launch(parts, parse_settings(self.settings), [list(job) for job in job_overrides], initial_job_idx)
+        overrides = [list(job) for job in job_overrides]
+        return launch(parts, parse_settings(self.settings), overrides, initial_job_idx, self.more)

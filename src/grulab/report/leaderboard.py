@@ -46,6 +46,7 @@ class Leaderboard:
         metric: the metric that ranks the configurations.
         rungs: numbers of epochs at which configurations were stopped; [] if there are none.
         indifference: of a race; None if the sweep is none.
+        seeds: of a search, those that choose; None if the sweep is none.
         ranking: one row per configuration, the best first: the swept, tuned and tied keys, and for each metric its
             mean over seeds, with ``low`` and ``high`` of its 95 % interval, or with fewer than 3 seeds the lowest and
             the highest.
@@ -59,12 +60,20 @@ class Leaderboard:
     metric: str
     rungs: list[int]
     indifference: float | None
+    seeds: list[int] | None
     ranking: pd.DataFrame
 
     @property
     def done(self) -> pd.DataFrame:
-        """The jobs that have a result."""
-        return self.jobs[self.jobs["status"] == "done"]
+        """The jobs that have a result; of a search, those whose seeds choose."""
+        done = self.jobs[self.jobs["status"] == "done"]
+        return done if self.seeds is None else done[done["seed"].isin(self.seeds)]
+
+    @property
+    def fresh(self) -> pd.DataFrame:
+        """The jobs of a search that have a result, with seeds that did not choose."""
+        done = self.jobs[self.jobs["status"] == "done"]
+        return done.iloc[:0] if self.seeds is None else done[~done["seed"].isin(self.seeds)]
 
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame | None]:
@@ -128,6 +137,9 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
         for job in members
     ]
     swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))
+    if design["seeds"] is not None:
+        # With few trials two keys happen to change together.
+        swept, tied = [*swept, *tied], []
     tuned = [key for key in swept if key in design["tune"]]
     swept = [key for key in swept if key not in tuned]
     configs = pd.DataFrame(
@@ -135,9 +147,10 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     )
     jobs = pd.concat([pd.DataFrame(records), configs], axis=1)
     metric = members[0].config.checkpoint.monitor
-    ranking = _rank(jobs, swept, tuned, tied, metric)
+    chosen = jobs if design["seeds"] is None else jobs[jobs["seed"].isin(design["seeds"])]
+    ranking = _rank(chosen, swept, tuned, tied, metric)
     rungs, indifference = design["rungs"] or [], design["indifference"]
-    return Leaderboard(sweep_dir, jobs, swept, tuned, tied, metric, rungs, indifference, ranking)
+    return Leaderboard(sweep_dir, jobs, swept, tuned, tied, metric, rungs, indifference, design["seeds"], ranking)
 
 
 def worth(board: Leaderboard) -> str | None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from grulab.config.schema import is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.report.leaderboard import Leaderboard, effects
+from grulab.report.search_sections import best_so_far
 from grulab.report.statistics import bounds
 from grulab.tasks.baselines import MAJORITY
 from grulab.training.confusion_figure import draw_confusion
@@ -37,6 +38,21 @@ def draw_effects(board: Leaderboard, path: Path) -> None:
         axis.margins(x=0.15)
     axes[0].set_ylabel(board.metric)
     figure.suptitle("Each swept key on its own: jobs (grey), mean and its 95 % interval", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def draw_search(board: Leaderboard, path: Path) -> None:
+    """Draw each configuration of a search, and the best so far, against the number of jobs."""
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    jobs = np.arange(1, len(board.done) + 1)
+    axis.plot(jobs, board.done[board.metric], "o", color="0.7", markersize=3, label="a job")
+    axis.step(jobs, best_so_far(board), where="post", color="C3", linewidth=2, label="best mean over seeds so far")
+    axis.set_xlabel("jobs")
+    axis.set_ylabel(board.metric)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(fontsize=8, loc="lower right")
+    axis.set_title("The search", fontsize=10)
     figure.savefig(path, dpi=130)
 
 

@@ -14,6 +14,7 @@ from grulab.report import sweep_figures
 from grulab.report.evaluation_sections import baseline_table, class_section
 from grulab.report.leaderboard import Leaderboard, effects, read_sweep, worth
 from grulab.report.mean_curves import write_mean_curves
+from grulab.report.search_sections import recommend_found, search_sections
 from grulab.report.sections import Section, print_sections, to_markdown
 from grulab.report.verdict import Verdict, stopped_at_rungs
 from grulab.run_folder import paths
@@ -24,6 +25,7 @@ from grulab.tasks.base import ceiling_in_words
 
 TABLE, TEXT, PAGE = "leaderboard.csv", "leaderboard.md", "report.html"
 FIGURES = {
+    "search.png": sweep_figures.draw_search,
     "effects.png": sweep_figures.draw_effects,
     "pareto.png": sweep_figures.draw_pareto,
     "learning.png": sweep_figures.draw_learning,
@@ -69,7 +71,9 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
 
 
 def _recommendation(board: Leaderboard) -> list[Section]:
-    text = None if board.ranking.empty else Verdict(board).recommendation()
+    if board.ranking.empty:
+        return []
+    text = Verdict(board).recommendation() if board.seeds is None else recommend_found(board)
     return [] if text is None else [Section("Recommendation", text)]
 
 
@@ -124,7 +128,7 @@ def _insights(board: Leaderboard) -> list[Section]:
     best, verdict = board.best_job, Verdict(board)
     command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
-        Section("Is the winner better?", "\n\n".join([verdict.winner(), *verdict.caveats()])),
+        *_winner(board, verdict),
         *_tuned(verdict),
         *_worth(board),
         Section(
@@ -134,8 +138,8 @@ def _insights(board: Leaderboard) -> list[Section]:
             f"once more   {command}",
         ),
     ]
-    # Jobs that were stopped at different rungs cannot be compared.
-    for key in [] if board.rungs else board.swept:
+    # Jobs that were stopped at different rungs cannot be compared, and those of a search agree in nothing.
+    for key in [] if board.rungs or board.seeds is not None else board.swept:
         table = effects(board, key)
         if len(table) < 2:
             continue
@@ -154,6 +158,12 @@ def _insights(board: Leaderboard) -> list[Section]:
             text += f" {', '.join(board.tuned)} is the one chosen for each configuration."
         sections.append(Section(f"What {key} does on its own", text, pd.DataFrame(cells)))
     return sections
+
+
+def _winner(board: Leaderboard, verdict: Verdict) -> list[Section]:
+    if board.seeds is not None:
+        return [*search_sections(board), Section("What seeds do not tell", "\n\n".join(verdict.caveats()))]
+    return [Section("Is the winner better?", "\n\n".join([verdict.winner(), *verdict.caveats()]))]
 
 
 def _tuned(verdict: Verdict) -> list[Section]:
@@ -195,7 +205,10 @@ def _draw(board: Leaderboard, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     drawn, best = [], board.best_job
     for name, draw in FIGURES.items():
-        if name == "effects.png" and (not board.swept or board.rungs):
+        is_search = board.seeds is not None
+        if name == "search.png" and not is_search:
+            continue
+        if name == "effects.png" and (not board.swept or board.rungs or is_search):
             continue
         if name == "confusion.png" and not (best["baselines"] and best["confusion_matrix"]):
             continue

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,16 +37,18 @@ from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import manifest, sweeper_settings
-from grulab.sweep.design import refuse_odd_design
+from grulab.sweep.design import refuse_odd_design, refuse_other_end
 from grulab.sweep.expand import expand
 from grulab.sweep.growth import known_jobs, of_any_seed
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
 from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
+from grulab.sweep.manifest import GRID as GRID_DESIGN
 from grulab.sweep.manifest import Design, Manifest
 from grulab.sweep.race import with_seeds
 from grulab.sweep.rungs import at_first_rung, at_rung_of
+from grulab.sweep.search_space import parse_space
 from grulab.system.printable import printable
 
 # Hydra's setting for the keys that a job's folder name leaves out.
@@ -108,8 +111,13 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         settings = parse_launcher_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
         before = manifest.read(folder) if "hydra.sweep.dir" in asked else None
         target = hydra.sweeper["_target_"]
+        if target == sweeper_settings.SEARCH:
+            search = sweeper_settings.parse_search_settings(hydra.sweeper)
+            base, constant = _check_search(search, overrides, config_name)
+            kept = before.jobs if before else []
+            return Sweep(folder, kept, base, constant, settings, before, _design_of_search(search))
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
-            other: Design = {"kind": "other", "tune": [], "rungs": None, "indifference": None}
+            other: Design = {**GRID_DESIGN, "kind": "other"}
             return Sweep(folder, [], checked(plain_values(values)), [], settings, before, other)
         grid = sweeper_settings.parse_settings(hydra.sweeper)
         for line in [*grid.swept, *(str(override.input_line) for override in parsed if override.is_sweep_override())]:
@@ -138,7 +146,9 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         jobs = [Job(number, "", *parts) for number, parts in enumerate(zip(points, configs, strict=True))]
         kind: Literal["grid", "race"] = "race" if target == sweeper_settings.RACE else "grid"
         indifference = grid.indifference if isinstance(grid, sweeper_settings.RaceSettings) else None
-        design: Design = {"kind": kind, "tune": grid.tune, "rungs": grid.rungs, "indifference": indifference}
+        design: Design = {
+            "kind": kind, "tune": grid.tune, "rungs": grid.rungs, "indifference": indifference, "seeds": None,
+        }  # fmt: skip
         refuse_odd_design(grid, jobs, overrides)
         jobs = _numbered(folder, before, jobs, asked, design, name_of)
         if target == BASIC_SWEEPER and [job.overrides for job in jobs] != points:
@@ -147,6 +157,48 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         _refuse_folders_elsewhere(names, hydra.subdir)
         _refuse_shared_folders(names, hydra.subdir)
         return Sweep(folder, jobs, configs[0], constant, settings, before, design)
+
+
+def _design_of_search(search: sweeper_settings.SearchSettings) -> Design:
+    return {"kind": "search", "tune": [], "rungs": search.rungs, "indifference": None, "seeds": search.seeds}
+
+
+def _check_search(
+    search: sweeper_settings.SearchSettings, overrides: Sequence[str], config_name: str
+) -> tuple[Config, list[str]]:
+    """Check what a search may try by the ends of each axis; return one configuration, and the keys that are fixed.
+
+    Raises:
+        ConfigError: if Optuna is missing, nothing is searched, or the end of an axis is not valid.
+    """
+    if find_spec("optuna") is None:
+        raise ConfigError("hydra/sweeper=optuna: needs Optuna: pip install 'grulab[search]'")
+    arguments, about_hydra = search_arguments(search, overrides)
+    if seed := next((line for line in arguments if key_of(line) == "seed"), None):
+        raise ConfigError(f"{seed}: the seeds of a search are hydra.sweeper.seeds; leave it out")
+    axes = parse_space(arguments)
+    if not axes:
+        raise ConfigError("hydra/sweeper=optuna: nothing is searched; write optimizer.lr=interval(0.001,0.1)")
+    searched = {axis.key for axis in axes}
+    fixed = [line for line in arguments if key_of(line) not in searched]
+    first = {axis.key: axis.written(axis.ends[0]) for axis in axes}
+    points = [
+        [*fixed, *(first | {axis.key: axis.written(end)}).values(), f"seed={search.seeds[0]}"]
+        for axis in axes
+        for end in axis.ends
+    ]
+    refuse_size_and_budget(None, arguments)
+    refuse_other_end(search.rungs, overrides)
+    configs = _compose_jobs(points, about_hydra, config_name)
+    return at_first_rung(configs[0], search.rungs), [key_of(line) for line in fixed]
+
+
+def search_arguments(
+    search: sweeper_settings.SearchSettings, overrides: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the overrides of a search that are about its runs, and those about Hydra."""
+    about_hydra = [line for line in overrides if is_about_hydra(line)]
+    return [*search.swept, *(line for line in overrides if not is_about_hydra(line))], about_hydra
 
 
 def _numbered(

@@ -29,12 +29,19 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
             raise ConfigError("hydra.sweeper.tune=[seed]: seeds are not chosen: the mean over them is compared")
         if len(values.get(key, ())) < 2:
             raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; give it several values, or leave it out")
-    if settings.rungs:
-        last = settings.rungs[-1]
-        given = {
-            key_of(line): line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")
-        }
-        if odd := next((line for line in given.values() if split_override(line)[1] != str(last)), None):
-            raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {last} epochs; leave it out")
+    refuse_other_end(settings.rungs, overrides)
     if isinstance(settings, RaceSettings) and len({of_any_seed(job.config) for job in jobs}) < 2:
         raise ConfigError("hydra/sweeper=race: there is one configuration, and a race needs two; sweep a key")
+
+
+def refuse_other_end(rungs: Sequence[int] | None, overrides: Sequence[str]) -> None:
+    """Check that a command with rungs names no other number of epochs than the last rung.
+
+    Raises:
+        ConfigError: if it does.
+    """
+    if not rungs:
+        return
+    given = {key_of(line): line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")}
+    if odd := next((line for line in given.values() if split_override(line)[1] != str(rungs[-1])), None):
+        raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {rungs[-1]} epochs; leave it out")

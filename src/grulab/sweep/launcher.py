@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -14,6 +14,7 @@ from types import FrameType
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from grulab.config.overrides import structure_of
 from grulab.config_error import ConfigError
 from grulab.run_folder.full_disk import DiskFullError
 from grulab.sweep import manifest
@@ -52,8 +53,16 @@ class _Running:
     kill_at: float = float("inf")
 
 
+# () -> jobs that have become possible, which are in sweep.json; [] if others have to end first.
+More = Callable[[], Sequence[Job]]
+
+
 def launch(
-    parts: HydraParts, settings: LocalSettings, job_overrides: list[list[str]], first_number: int
+    parts: HydraParts,
+    settings: LocalSettings,
+    job_overrides: list[list[str]],
+    first_number: int,
+    more: More = lambda: [],
 ) -> list[JobReturn]:
     """Run the jobs that are not done yet, each in its own process, one job per slot at a time.
 
@@ -62,9 +71,10 @@ def launch(
         settings: the launcher's settings.
         job_overrides: the overrides of each job.
         first_number: the number of the first job.
+        more: asked for further jobs whenever there is room for one.
 
     Returns:
-        The result of each job: the monitored metric, or an exception.
+        The result of each job, further ones included: the monitored metric, or an exception.
 
     Raises:
         ConfigError: if this machine lacks something that the jobs or the settings require.
@@ -72,15 +82,21 @@ def launch(
     """
     sweep_dir = Path(parts.config.hydra.sweep.dir)
     todo: deque[JobProgress] = deque()
-    everything = [JobProgress(job, sweep_dir / job.folder) for job in _jobs(parts, job_overrides, first_number)]
-    for progress in everything:
-        progress.score = result_of(progress.folder, progress.job.config)
-        progress.state = "pending" if progress.score is None else "done before"
-        if progress.score is None and (obstacle := obstacle_in(progress.folder, sweep_dir)):
-            progress.state, progress.cause = "failed", obstacle
-            print(f"failed  {progress.job.folder}  {obstacle}")
-        if progress.state == "pending":
-            todo.append(progress)
+    everything: list[JobProgress] = []
+
+    def add(jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            # One that goes on to its next rung is there already.
+            everything[:] = [before for before in everything if before.job.number != job.number]
+            everything.append(JobProgress(job, sweep_dir / job.folder))
+            _enlist(everything[-1], sweep_dir, todo)
+
+    def ask() -> None:
+        add(more())
+
+    add(_jobs(parts, job_overrides, first_number))
+    if not todo:
+        ask()
     if todo:
         from grulab.sweep.worker import prepare_to_fork
 
@@ -93,8 +109,19 @@ def launch(
         for note in notes(configs, settings, slots):
             print(f"note: {note}")
         with LiveTable(everything, len(slots)) as display:
-            _Launcher(parts, bases, settings, slots, display).run(todo)
+            _Launcher(parts, bases, settings, slots, display, ask).run(todo)
     return [_returned(progress) for progress in everything]
+
+
+def _enlist(progress: JobProgress, sweep_dir: Path, todo: deque[JobProgress]) -> None:
+    """Append a job to those to do, unless it is done or cannot be."""
+    progress.score = result_of(progress.folder, progress.job.config)
+    progress.state = "pending" if progress.score is None else "done before"
+    if progress.score is None and (obstacle := obstacle_in(progress.folder, sweep_dir)):
+        progress.state, progress.cause = "failed", obstacle
+        print(f"failed  {progress.job.folder}  {obstacle}")
+    if progress.state == "pending":
+        todo.append(progress)
 
 
 class _Launcher:
@@ -106,6 +133,7 @@ class _Launcher:
         settings: the launcher's settings.
         slots: for each job that runs at the same time, its device; see :func:`grulab.sweep.slots.find_slots`.
         display: the table that shows every change of state.
+        ask: appends jobs that have become possible to those to do.
     """
 
     def __init__(
@@ -115,12 +143,16 @@ class _Launcher:
         settings: LocalSettings,
         slots: Sequence[str | None],
         display: LiveTable,
+        ask: Callable[[], None],
     ) -> None:
+        self._ask = ask
         self.parts, self.bases, self.settings, self.display = parts, bases, settings, display
         self.free = list(slots)
         self.running: list[_Running] = []
         self.signals: list[int] = []
         self._repeats = RepeatFilter()
+        # Whether nothing is started any more.
+        self._is_over = False
 
     def run(self, todo: deque[JobProgress]) -> None:
         """Run all jobs; no job is running when this returns or raises.
@@ -133,11 +165,15 @@ class _Launcher:
                 while self.running or (todo and not self.signals):
                     while todo and self.free and not self.signals:
                         self._start(todo.popleft())
+                        if not todo and self.free and not self.signals:
+                            self._ask()
                     wait([running.process.sentinel for running in self.running], _SECONDS_BETWEEN_LOOKS)
                     self._pass_on_signals()
                     for running in list(self.running):
                         if not running.process.is_alive():
                             self._end(running, todo)
+                            if not todo and not self.signals and not self._is_over:
+                                self._ask()
                         else:
                             self._keep_time(running)
                     self.display.refresh()
@@ -152,6 +188,8 @@ class _Launcher:
         from grulab.sweep.worker import work
 
         slot = self.free.pop(0)
+        if structure_of(progress.job.overrides) not in self.bases:
+            self.bases |= compose_bases(self.parts, [progress.job])
         progress.start()
         process = multiprocessing.get_context("fork").Process(
             target=work, args=(self.parts, self.bases, progress.job, progress.folder, slot, os.getpid())
@@ -198,6 +236,7 @@ class _Launcher:
                 progress.state = "pending"
                 todo.append(progress)
             elif self.settings.on_failure == "stop":
+                self._is_over = True
                 todo.clear()
         self.display.changed(progress)
 

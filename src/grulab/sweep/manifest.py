@@ -34,13 +34,14 @@ _SAY_SO = "put it back, or say so on the command line"
 class Design(TypedDict):
     """How the jobs of a sweep are chosen and compared; see conf/hydra/sweeper/."""
 
-    kind: Literal["grid", "race", "other"]
+    kind: Literal["grid", "race", "search", "other"]
     tune: list[str]
     rungs: list[Annotated[int, Field(ge=1)]] | None
     indifference: float | None
+    seeds: list[Annotated[int, Field(ge=0)]] | None
 
 
-GRID: Design = {"kind": "grid", "tune": [], "rungs": None, "indifference": None}
+GRID: Design = {"kind": "grid", "tune": [], "rungs": None, "indifference": None, "seeds": None}
 
 
 class Addition(TypedDict):

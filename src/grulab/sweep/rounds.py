@@ -3,43 +3,38 @@
 What follows depends on the folders of the jobs alone. So a sweep that was killed goes on as if it had not been.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 
-from grulab.config.schema import is_higher_better
-from grulab.run_folder.metrics_csv import read_column
-from grulab.run_folder.summary import read_summary
+from grulab.config.overrides import key_of
 from grulab.sweep import manifest, race, rungs
-from grulab.sweep.failures import DIVERGED
+from grulab.sweep.hydra_jobs import HydraParts, compose_job
 from grulab.sweep.job import Job
+from grulab.sweep.job_scores import has_diverged, score_at
+from grulab.sweep.search import Search
+from grulab.sweep.search_space import parse_space
 from grulab.sweep.status import result_of
-from grulab.sweep.sweeper_settings import GridSettings, RaceSettings
-
-# (overrides of each job, number of the first) -> their results, as Hydra's launchers do it.
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
-# (number, overrides) -> the folder of a job.
-NameOf = Callable[[int, list[str]], str]
+from grulab.sweep.sweeper_settings import GridSettings, RaceSettings, SearchSettings
 
 
-def run_rounds(
-    launch: Launch, name_of: NameOf, sweep_dir: Path, settings: GridSettings, stops_on_failure: bool
-) -> list[JobReturn]:
+def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings: GridSettings) -> list[JobReturn]:
     """Run the jobs in sweep.json, and those that follow from their results.
 
     Args:
-        launch: runs jobs; those that are done already return at once.
-        name_of: the folder of a job that is added.
+        launcher: runs jobs; those that are done already return at once.
+        parts: what Hydra passed to the sweeper.
         sweep_dir: the sweep's folder.
         settings: of the sweeper.
-        stops_on_failure: whether nothing is started after a failure.
 
     Returns:
         The result of each job of the last round, which is every job of the sweep.
     """
+    stops_on_failure = parts.config.hydra.launcher.get("on_failure") == "stop"
     for line in rungs.notes_on_rungs(settings.rungs or []):
         print(f"note: {line}")
     while True:
@@ -48,18 +43,66 @@ def run_rounds(
         returned: list[JobReturn] = []
         size = settings.max_batch_size or len(known.jobs)
         for start in range(0, len(known.jobs), size):
-            returned += launch([job.overrides for job in known.jobs[start : start + size]], start)
+            batch = [job.overrides for job in known.jobs[start : start + size]]
+            returned += launcher.launch(batch, initial_job_idx=start)
             if stops_on_failure and any(job.status == JobStatus.FAILED for job in returned):
                 return returned
         failed = [job for job, result in zip(known.jobs, returned, strict=True) if result.status == JobStatus.FAILED]
-        if any(not _has_diverged(sweep_dir / job.folder) for job in failed):
+        if any(not has_diverged(sweep_dir / job.folder) for job in failed):
             # It may succeed when it is tried again, and what follows would be another sweep's without it.
             return returned
         jobs = following(known.jobs, sweep_dir, settings)
         if jobs is None:
             return returned
-        jobs = [job if job.folder else replace(job, folder=name_of(job.number, job.overrides)) for job in jobs]
+        jobs = [
+            job if job.folder else replace(job, folder=compose_job(parts, job.overrides, job.number).folder)
+            for job in jobs
+        ]
         manifest.write(sweep_dir, replace(known, jobs=jobs))
+
+
+def run_search(
+    launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings: SearchSettings, arguments: Sequence[str]
+) -> list[JobReturn]:
+    """Run the jobs in sweep.json, and those that a search proposes, until it is over.
+
+    Args:
+        launcher: runs jobs; grulab's asks for more whenever there is room for one, another one runs trial by trial.
+        parts: what Hydra passed to the sweeper.
+        sweep_dir: the sweep's folder.
+        settings: of the sweeper.
+        arguments: of the command, without Hydra's keys.
+
+    Returns:
+        The result of each job.
+    """
+    lines = [*settings.swept, *arguments]
+    axes = parse_space(lines)
+    searched = {axis.key for axis in axes}
+    fixed = [line for line in lines if key_of(line) not in searched]
+    settings = replace(settings, monitor=str(parts.config.checkpoint.monitor))
+
+    def compose(number: int, overrides: list[str]) -> Job:
+        job = compose_job(parts, overrides, number)
+        return replace(job, config=rungs.at_first_rung(job.config, settings.rungs))
+
+    search = Search(sweep_dir, settings, axes, fixed, compose)
+    if hasattr(launcher, "more"):
+        launcher.more = search.more
+    while True:
+        known = manifest.read(sweep_dir)
+        assert known is not None
+        returned = (
+            list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0)) if known.jobs else []
+        )
+        if any(job.status == JobStatus.FAILED for job in returned):
+            failed = [
+                job for job, result in zip(known.jobs, returned, strict=False) if result.status == JobStatus.FAILED
+            ]
+            if any(not has_diverged(sweep_dir / job.folder) for job in failed):
+                return returned
+        if not search.more():
+            return returned
 
 
 def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> list[Job] | None:
@@ -68,16 +111,16 @@ def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> l
     Jobs that are added have no folder yet.
     """
 
-    def score_at(job: Job, epochs: int) -> float | None:
-        return _score_at(sweep_dir / job.folder, job, epochs)
+    def score_of(job: Job, epochs: int) -> float | None:
+        return score_at(sweep_dir / job.folder, job, epochs)
 
     if settings.rungs:
-        promoted = rungs.promoted(jobs, score_at, settings.rungs, settings.keep, settings.tune)
+        promoted = rungs.promoted(jobs, score_of, settings.rungs, settings.keep, settings.tune)
         if promoted is not None:
             _tell_of_promotion(jobs, promoted)
             return promoted
         for rung, after in pairwise(settings.rungs):
-            for line in rungs.note_on_agreement(jobs, score_at, rung, after):
+            for line in rungs.note_on_agreement(jobs, score_of, rung, after):
                 print(f"note: {line}")
     if not isinstance(settings, RaceSettings):
         return None
@@ -100,20 +143,3 @@ def _tell_of_promotion(before: Sequence[Job], after: Sequence[Job]) -> None:
     reached = [job for job in before if job.config.trainer.max_epochs >= rung]
     some, all_ = (len(rungs.configurations(jobs)) for jobs in ([new for _, new in pairs], reached))
     print(f"rung    {rung} epochs: {some} of {all_} configurations go on to {to}")
-
-
-def _has_diverged(folder: Path) -> bool:
-    """Return whether a failure is the configuration's own, and not that of a machine or of somebody's kill."""
-    error = (read_summary(folder) or {}).get("error") or {}
-    return bool(error.get("type") == DIVERGED)
-
-
-def _score_at(folder: Path, job: Job, epochs: int) -> float | None:
-    """Return the best of the monitored metric in the first epochs of a job that has ended them, or None."""
-    monitor = job.config.checkpoint.monitor
-    values = read_column(folder, monitor)
-    # Early stopping ends a job before.
-    if len(values) < epochs and result_of(folder, job.config) is None:
-        return None
-    best = max if is_higher_better(monitor) else min
-    return best(values[:epochs], default=None)

@@ -33,7 +33,7 @@ def at_first_rung(config: Config, rungs: Sequence[int] | None) -> Config:
     optimizer = config.optimizer
     if optimizer.schedule != "constant":
         optimizer = replace(optimizer, horizon=rungs[-1])
-    return _until(replace(config, optimizer=optimizer), rungs[0])
+    return until(replace(config, optimizer=optimizer), rungs[0])
 
 
 def at_rung_of(before: Config, after: Config, rungs: Sequence[int] | None) -> Config:
@@ -46,7 +46,7 @@ def at_rung_of(before: Config, after: Config, rungs: Sequence[int] | None) -> Co
     """
     if not rungs:
         return after
-    return _until(after, next((rung for rung in rungs if rung >= before.trainer.max_epochs), rungs[-1]))
+    return until(after, next((rung for rung in rungs if rung >= before.trainer.max_epochs), rungs[-1]))
 
 
 def promoted(
@@ -100,6 +100,11 @@ def note_on_agreement(jobs: Sequence[Job], score_at: ScoreAt, rung: int, followi
     ]
 
 
+def in_first_share(configurations: int, keep: float) -> int:
+    """Return how many of so many configurations go on: 0.33 of 3 is 1."""
+    return max(1, math.ceil(round(keep * configurations, 1)))
+
+
 def configurations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
     """Return the jobs of each configuration: those that differ in their seed only."""
     members: dict[str, list[Job]] = {}
@@ -122,8 +127,7 @@ def _best(jobs: Sequence[Job], score_at: ScoreAt, epochs: int, keep: float) -> l
     seeds = _common_seeds(groups.values())
     means = {key: mean for key, own in groups.items() if (mean := _mean(own, seeds, score_at, epochs)) is not None}
     sign = -1 if is_higher_better(jobs[0].config.checkpoint.monitor) else 1
-    # 0.33 of 3 is 1.
-    count = max(1, math.ceil(round(keep * len(groups), 1)))
+    count = in_first_share(len(groups), keep)
     return [job for key in sorted(means, key=lambda key: sign * means[key])[:count] for job in groups[key]]
 
 
@@ -139,8 +143,9 @@ def _mean(members: Sequence[Job], seeds: Container[int], score_at: ScoreAt, epoc
 
 
 def _promoted(job: Job, epochs: int) -> Job:
-    return replace(job, config=_until(job.config, max(epochs, job.config.trainer.max_epochs)))
+    return replace(job, config=until(job.config, max(epochs, job.config.trainer.max_epochs)))
 
 
-def _until(config: Config, epochs: int) -> Config:
+def until(config: Config, epochs: int) -> Config:
+    """Return a configuration that trains to another number of epochs."""
     return replace(config, trainer=replace(config.trainer, max_epochs=epochs))

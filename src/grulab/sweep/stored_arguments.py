@@ -20,22 +20,22 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
-from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings
+from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings, SearchSettings
 from grulab.system.printable import printable
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
 # Of Hydra's groups, the choices that write where grulab has looked first, and nothing else.
 _HYDRA_CHOICES = {
     *(f"hydra/launcher={name}" for name in ("local", "basic", "joblib")),
-    *(f"hydra/sweeper={name}" for name in ("grid", "race", "basic")),
+    *(f"hydra/sweeper={name}" for name in ("grid", "race", "optuna", "basic")),
     "hydra/job_logging=grulab",
 }
-_SWEEPER_KEYS = {field.name for field in fields(RaceSettings)}
+_SWEEPER_KEYS = {field.name for settings in (RaceSettings, SearchSettings) for field in fields(settings)}
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
-    *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
+    *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params", "monitor"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
     "hydra.run.dir",

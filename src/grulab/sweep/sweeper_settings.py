@@ -10,9 +10,9 @@ from pydantic.dataclasses import dataclass
 from grulab.config.overrides import written
 from grulab.config.parse import parse_section
 from grulab.config.validation_messages import shown_value
-from grulab.field_types import STRICT, Count, Number, Plain
+from grulab.field_types import STRICT, Count, Integer, Number, Plain, Seed
 
-GRID, RACE = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race"))
+GRID, RACE, SEARCH = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race", "Optuna"))
 # For Hydra's own sweeper, which has no such keys.
 DEFAULT_MAX_JOBS = 10_000
 _OF_BASIC: dict[str, Any] = {"max_jobs": DEFAULT_MAX_JOBS, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
@@ -32,6 +32,11 @@ def _is_list_of_keys(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
 
 
+def _refuse_falling(rungs: list[int] | None) -> None:
+    if any(later <= earlier for earlier, later in pairwise(rungs or [])):
+        raise ValueError(f"rungs={shown_value(rungs)}: must rise from one number of epochs to the next")
+
+
 @dataclass(frozen=True, config=STRICT)
 class GridSettings:
     """How a sweep's values make jobs; conf/hydra/sweeper/grid.yaml explains each field."""
@@ -45,10 +50,8 @@ class GridSettings:
     keep: Annotated[Number, Field(gt=0, lt=1)]
 
     @model_validator(mode="after")
-    def _rungs_rise(self) -> Self:
-        rungs = self.rungs or []
-        if any(later <= earlier for earlier, later in pairwise(rungs)):
-            raise ValueError(f"rungs={shown_value(rungs)}: must rise from one number of epochs to the next")
+    def _rules(self) -> Self:
+        _refuse_falling(self.rungs)
         return self
 
     @property
@@ -64,6 +67,36 @@ class RaceSettings(GridSettings):
     indifference: Annotated[Number, Field(ge=0)]
 
 
+@dataclass(frozen=True, config=STRICT)
+class SearchSettings:
+    """How a search makes jobs; conf/hydra/sweeper/optuna.yaml explains each field.
+
+    ``monitor`` is no key of its own: it is ``checkpoint.monitor`` of all jobs.
+    """
+
+    n_trials: Annotated[Count, Field(le=100_000)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    confirm: Annotated[Integer, Field(ge=0, le=1000)]
+    sampler_seed: Seed
+    params: dict[str, Plain] | None
+    rungs: Annotated[list[Count], Field(min_length=2)] | None
+    keep: Annotated[Number, Field(gt=0, lt=1)]
+    monitor: str = "val/accuracy"
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        _refuse_falling(self.rungs)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={shown_value(self.seeds)}: names a seed twice")
+        return self
+
+    @property
+    def swept(self) -> list[str]:
+        """The values of ``params`` as overrides."""
+        return [f"{key}={written(values)}" for key, values in (self.params or {}).items()]
+
+
+_SEARCH: TypeAdapter[SearchSettings] = TypeAdapter(SearchSettings)
 _GRID: TypeAdapter[GridSettings] = TypeAdapter(GridSettings)
 _RACE: TypeAdapter[RaceSettings] = TypeAdapter(RaceSettings)
 
@@ -78,3 +111,12 @@ def parse_settings(values: Mapping[str, Any]) -> GridSettings:
     if target == RACE:
         return parse_section(_RACE, values, "hydra.sweeper")
     return parse_section(_GRID, ({} if target == GRID else _OF_BASIC) | dict(values), "hydra.sweeper")
+
+
+def parse_search_settings(values: Mapping[str, Any]) -> SearchSettings:
+    """Return the validated settings of a search.
+
+    Raises:
+        ConfigError: as :func:`parse_settings`.
+    """
+    return parse_section(_SEARCH, values, "hydra.sweeper")
