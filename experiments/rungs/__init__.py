@@ -1,0 +1,1 @@
+"""Do sweeps with rungs find what the full grid finds?"""
