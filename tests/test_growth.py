@@ -154,8 +154,9 @@ def test_a_configuration_with_a_failed_seed_stays() -> None:
 
 
 def test_ranks_that_hardly_agree_are_noted() -> None:
-    assert notes_on_rungs([3, 9, 18]) == []
-    assert "1 epochs are under a sixth of the last rung" in notes_on_rungs([1, 3, 9])[0]
+    assert notes_on_rungs([3, 9, 18], 0.33) == []
+    assert "1 epochs are under a sixth of the last rung" in notes_on_rungs([1, 3, 9], 0.33)[0]
+    assert "keep=0.5 has no effect without hydra.sweeper.rungs" in notes_on_rungs(None, 0.5)[0]
     jobs = make_jobs((0.01,))
     later = [
         Job(job.number, job.folder, job.overrides, compose([*job.overrides, "trainer.max_epochs=4"])) for job in jobs
@@ -236,6 +237,11 @@ def test_a_race_adds_seeds_where_they_are_needed(tmp_path: Path) -> None:
     assert len({job.folder for job in known.jobs}) == len(known.jobs)
     assert "jobs: " in run(tmp_path, "resume", "sweep")
     assert manifest.read(tmp_path / "sweep") == known
+    # What is changed is changed for the seeds that were added too.
+    run(tmp_path, "resume", "sweep", "trainer.max_epochs=7")
+    longer = manifest.read(tmp_path / "sweep")
+    assert longer is not None
+    assert {job.config.trainer.max_epochs for job in longer.jobs} == {7}
 
 
 def test_a_grid_goes_on_as_a_race(tmp_path: Path) -> None:

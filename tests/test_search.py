@@ -71,6 +71,12 @@ def test_the_same_seed_proposes_the_same(finished: Path, tmp_path: Path) -> None
     assert leaderboard(tmp_path / "sweep") == leaderboard(finished)
 
 
+def test_a_search_goes_on_for_as_long_as_it_began(finished: Path) -> None:
+    process = grulab(finished.parent, "resume", "sweep", "trainer.max_epochs=9")
+    assert process.returncode == 2
+    assert "trainer.max_epochs=9: the trials of this search have 2; put it back" in process.stderr
+
+
 def test_kills_change_no_search(finished: Path, tmp_path: Path) -> None:
     kill_until_done(SEARCH, tmp_path / "sweep", 5, seconds=1.5, generator=random.Random(2))
     assert overrides_of(tmp_path / "sweep") == overrides_of(finished)

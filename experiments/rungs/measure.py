@@ -101,9 +101,10 @@ def main() -> None:
         "| --- | --- | --- | --- | --- |",
     ]
     for (task, way), results in found.items():
-        same, good, epochs = (np.array(column) for column in zip(*results, strict=True))
+        table = np.array(results, dtype=np.float64)
+        winners, equals = int(table[:, 0].sum()), int(table[:, 1].sum())
         lines.append(
-            f"| {task} | {way} | {epochs.mean():.0%} | {same.sum()} of {len(same)} | {good.sum()} of {len(good)} |"
+            f"| {task} | {way} | {table[:, 2].mean():.0%} | {winners} of {len(table)} | {equals} of {len(table)} |"
         )
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

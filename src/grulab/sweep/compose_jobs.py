@@ -37,7 +37,7 @@ from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import manifest, sweeper_settings
-from grulab.sweep.design import refuse_odd_design, refuse_other_end
+from grulab.sweep.design import refuse_odd_design, refuse_other_end, refuse_other_length
 from grulab.sweep.expand import expand
 from grulab.sweep.growth import known_jobs, of_any_seed
 from grulab.sweep.job import Job
@@ -115,6 +115,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             search = sweeper_settings.parse_search_settings(hydra.sweeper)
             base, constant = _check_search(search, overrides, config_name)
             kept = before.jobs if before else []
+            if kept:
+                refuse_other_length(kept[0].config, base, search.rungs)
             return Sweep(folder, kept, base, constant, settings, before, _design_of_search(search))
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
             other: Design = {**GRID_DESIGN, "kind": "other"}
@@ -215,7 +217,12 @@ def _numbered(
     if design["rungs"]:
         asked = asked | {"trainer.max_epochs"}
     known = known_jobs(folder, before.jobs, jobs, asked, adds_seeds=design["kind"] == "race")
-    numbered = {job.number: job for job in before.jobs}
+    # A race has added seeds; what the command changes is changed for them too.
+    siblings = {of_any_seed(job.config): job.config for job in jobs}
+    numbered = {}
+    for job in before.jobs:
+        config = replace(siblings[of_any_seed(job.config)], seed=job.config.seed)
+        numbered[job.number] = replace(job, config=at_rung_of(job.config, config, design["rungs"]))
     following = max(numbered) + 1
     # Further seeds of a configuration that has gone on train to its rung.
     rung_of = {of_any_seed(job.config): job.config for job in before.jobs}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from grulab.config.overrides import key_of, split_override
+from grulab.config.schema import Config
+from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.sweep.growth import of_any_seed
 from grulab.sweep.job import Job
@@ -45,3 +47,18 @@ def refuse_other_end(rungs: Sequence[int] | None, overrides: Sequence[str]) -> N
     given = {key_of(line): line for line in overrides if key_of(line) in ("trainer.max_epochs", "optimizer.horizon")}
     if odd := next((line for line in given.values() if split_override(line)[1] != str(rungs[-1])), None):
         raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {rungs[-1]} epochs; leave it out")
+
+
+def refuse_other_length(before: Config, after: Config, rungs: Sequence[int] | None) -> None:
+    """Check that a search that goes on trains as long as before: its trials could not be compared.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    for key in ("max_epochs", "early_stopping_patience"):
+        old, new = getattr(before.trainer, key), getattr(after.trainer, key)
+        if old != new and not (key == "max_epochs" and rungs):
+            raise ConfigError(
+                f"trainer.{key}={shown_value(new)}: the trials of this search have {shown_value(old)}; put it back, "
+                "or begin another search"
+            )

@@ -35,7 +35,7 @@ def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings:
         The result of each job of the last round, which is every job of the sweep.
     """
     stops_on_failure = parts.config.hydra.launcher.get("on_failure") == "stop"
-    for line in rungs.notes_on_rungs(settings.rungs or []):
+    for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
     while True:
         known = manifest.read(sweep_dir)
@@ -86,6 +86,8 @@ def run_search(
         job = compose_job(parts, overrides, number)
         return replace(job, config=rungs.at_first_rung(job.config, settings.rungs))
 
+    for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
+        print(f"note: {line}")
     search = Search(sweep_dir, settings, axes, fixed, compose)
     if hasattr(launcher, "more"):
         launcher.more = search.more

@@ -21,6 +21,8 @@ from grulab.sweep.job import Job
 _EARLY = 6
 _POOR_AGREEMENT = 0.3
 _FEWEST_RANKED = 3
+# As in conf/hydra/sweeper/.
+_KEEP = 0.33
 
 # (job, epochs) -> its monitored metric after so many epochs, of the best epoch; None if it has not got there.
 ScoreAt = Callable[[Job, int], float | None]
@@ -72,9 +74,11 @@ def promoted(
     return None
 
 
-def notes_on_rungs(rungs: Sequence[int]) -> list[str]:
-    """Return a line if the first rung is early."""
-    if not rungs or rungs[0] * _EARLY >= rungs[-1]:
+def notes_on_rungs(rungs: Sequence[int] | None, keep: float) -> list[str]:
+    """Return a line if the first rung is early, or the share that goes on has no effect."""
+    if not rungs:
+        return [f"hydra.sweeper.keep={keep:g} has no effect without hydra.sweeper.rungs"] * (keep != _KEEP)
+    if rungs[0] * _EARLY >= rungs[-1]:
         return []
     return [
         f"hydra.sweeper.rungs={list(rungs)}: {rungs[0]} epochs are under a sixth of the last rung, and such early "
