@@ -185,7 +185,7 @@ def test_a_run_that_was_promoted_twice_was_never_stopped(tmp_path: Path) -> None
     )
     known = manifest.read(tmp_path / "sweep")
     assert known is not None
-    (members,) = [group for group in configurations(known.jobs).values() if group[0].config.trainer.max_epochs == 5]
+    (members,) = [group for group in configurations(known.jobs, is_of_rungs=True).values() if group[0].config.trainer.max_epochs == 5]
     for job in members:
         alone = [*SMALL, *job.overrides, "trainer.max_epochs=5", "optimizer.horizon=5"]
         train(compose(alone), tmp_path / f"alone-{job.number}")

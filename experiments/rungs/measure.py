@@ -60,7 +60,7 @@ def is_as_good(jobs: Sequence[Job], curves: dict[int, list[float]], left: Sequen
 
     It is as good if the full grid does not tell the two apart.
     """
-    groups = list(configurations(jobs).values())
+    groups = list(configurations(jobs, is_of_rungs=True).values())
     scores = [[max(curves[job.number]) for job in group] for group in groups]
     compared = Comparison.of(scores)
     ended = {job.number for job in left if job.config.trainer.max_epochs == RUNGS[-1]}

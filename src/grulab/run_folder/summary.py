@@ -77,6 +77,7 @@ class _Schema(TypedDict):
     chance: NotRequired[float]
     ceiling: NotRequired[float | None]
     best_epoch: NotRequired[_Count]
+    sequences_by_length: NotRequired[dict[str, _Count]]
     epochs: NotRequired[_Count]
     sequences_per_second: NotRequired[float]
     padding: NotRequired[float]

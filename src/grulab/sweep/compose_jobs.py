@@ -37,9 +37,9 @@ from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import manifest, sweeper_settings
-from grulab.sweep.design import refuse_odd_design, refuse_other_end, refuse_other_length
+from grulab.sweep.design import refuse_another_search, refuse_odd_design, refuse_other_end, refuse_other_folders
 from grulab.sweep.expand import expand
-from grulab.sweep.growth import known_jobs, of_any_seed
+from grulab.sweep.growth import known_jobs, siblings
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
 from grulab.sweep.launcher_settings import TARGET, LocalSettings
@@ -115,8 +115,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             search = sweeper_settings.parse_search_settings(hydra.sweeper)
             base, constant = _check_search(search, overrides, config_name)
             kept = before.jobs if before else []
-            if kept:
-                refuse_other_length(kept[0].config, base, search.rungs)
+            refuse_another_search(before, base, search, overrides)
             return Sweep(folder, kept, base, constant, settings, before, _design_of_search(search))
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
             other: Design = {**GRID_DESIGN, "kind": "other"}
@@ -153,6 +152,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         }  # fmt: skip
         refuse_odd_design(grid, jobs, overrides)
         jobs = _numbered(folder, before, jobs, asked, design, name_of)
+        if settings is None:
+            refuse_other_folders(jobs, name_of)
         if target == BASIC_SWEEPER and [job.overrides for job in jobs] != points:
             raise ConfigError("hydra/sweeper=basic: a sweep that grows needs hydra/sweeper=grid")
         names = [job.folder for job in jobs]
@@ -217,22 +218,23 @@ def _numbered(
     if design["rungs"]:
         asked = asked | {"trainer.max_epochs"}
     known = known_jobs(folder, before.jobs, jobs, asked, adds_seeds=design["kind"] == "race")
-    # A race has added seeds; what the command changes is changed for them too.
-    siblings = {of_any_seed(job.config): job.config for job in jobs}
+    sibling_of = siblings([job.config for job in jobs])
     numbered = {}
     for job in before.jobs:
-        config = replace(siblings[of_any_seed(job.config)], seed=job.config.seed)
+        # A race has added seeds; what the command changes is changed for them too.
+        sibling = sibling_of(job.config)
+        config = job.config if sibling is None else replace(sibling, seed=job.config.seed)
         numbered[job.number] = replace(job, config=at_rung_of(job.config, config, design["rungs"]))
     following = max(numbered) + 1
     # Further seeds of a configuration that has gone on train to its rung.
-    rung_of = {of_any_seed(job.config): job.config for job in before.jobs}
+    known_sibling_of = siblings([job.config for job in before.jobs])
     for place, job in enumerate(jobs):
         if old := known.get(place):
             config = at_rung_of(old.config, job.config, design["rungs"])
             numbered[old.number] = replace(job, number=old.number, folder=old.folder, config=config)
         else:
             config = job.config
-            if sibling := rung_of.get(of_any_seed(config)):
+            if sibling := known_sibling_of(config):
                 config = at_rung_of(sibling, config, design["rungs"])
             name = name_of(following, job.overrides)
             numbered[following] = replace(job, number=following, folder=name, config=config)

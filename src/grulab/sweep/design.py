@@ -1,14 +1,17 @@
 """The design of a sweep: what is refused because it could not be compared, before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from grulab.config.overrides import key_of, split_override
+from grulab.config.overrides import is_about_hydra, key_of, split_override
+from grulab.config.same_run import flatten, what_differs
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
-from grulab.sweep.growth import of_any_seed
 from grulab.sweep.job import Job
-from grulab.sweep.sweeper_settings import GridSettings, RaceSettings
+from grulab.sweep.manifest import Manifest
+from grulab.sweep.rungs import configurations
+from grulab.sweep.search_space import parse_space
+from grulab.sweep.sweeper_settings import GridSettings, RaceSettings, SearchSettings
 
 
 def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Sequence[str]) -> None:
@@ -32,7 +35,12 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
         if len(values.get(key, ())) < 2:
             raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; give it several values, or leave it out")
     refuse_other_end(settings.rungs, overrides)
-    if isinstance(settings, RaceSettings) and len({of_any_seed(job.config) for job in jobs}) < 2:
+    groups = configurations(jobs, is_of_rungs=bool(settings.rungs))
+    seeds = {job.config.seed for job in jobs}
+    if (settings.rungs or isinstance(settings, RaceSettings)) and len(seeds) > 1 == max(map(len, groups.values())):
+        what = "hydra.sweeper.rungs" if settings.rungs else "hydra/sweeper=race"
+        raise ConfigError(f"{what}: no configuration has two seeds; a key that changes with the seed makes others")
+    if isinstance(settings, RaceSettings) and len(groups) < 2:
         raise ConfigError("hydra/sweeper=race: there is one configuration, and a race needs two; sweep a key")
 
 
@@ -49,16 +57,52 @@ def refuse_other_end(rungs: Sequence[int] | None, overrides: Sequence[str]) -> N
         raise ConfigError(f"{odd}: the last of hydra.sweeper.rungs is {rungs[-1]} epochs; leave it out")
 
 
-def refuse_other_length(before: Config, after: Config, rungs: Sequence[int] | None) -> None:
-    """Check that a search that goes on trains as long as before: its trials could not be compared.
+def refuse_another_search(
+    before: Manifest | None, after: Config, settings: SearchSettings, overrides: Sequence[str]
+) -> None:
+    """Check that a search that goes on is the one in its folder: its trials could not be compared.
+
+    Args:
+        before: what is in the folder.
+        after: a configuration of the command, at an end of its axes.
+        settings: of the command.
+        overrides: of the command.
 
     Raises:
-        ConfigError: if it does not.
+        ConfigError: naming what differs.
     """
-    for key in ("max_epochs", "early_stopping_patience"):
-        old, new = getattr(before.trainer, key), getattr(after.trainer, key)
-        if old != new and not (key == "max_epochs" and rungs):
-            raise ConfigError(
-                f"trainer.{key}={shown_value(new)}: the trials of this search have {shown_value(old)}; put it back, "
-                "or begin another search"
-            )
+    if before is None or not before.jobs:
+        return
+    if before.design["seeds"] != settings.seeds:
+        seeds = shown_value(before.design["seeds"])
+        raise ConfigError(
+            f"hydra.sweeper.seeds={shown_value(settings.seeds)}: the search in the folder has {seeds}; put it back"
+        )
+    old, new = (flatten(config.to_dict()) for config in (before.jobs[0].config, after))
+    searched = {
+        axis.key for axis in parse_space([*settings.swept, *(ln for ln in overrides if not is_about_hydra(ln))])
+    }
+    # Computed from a budget, or of the rungs.
+    free = {*searched, "seed", "name", *(["model.hidden_size"] if after.model.parameter_budget is not None else [])}
+    free |= {"trainer.max_epochs", "optimizer.horizon"} if settings.rungs else set()
+    fixed = {"trainer.max_epochs", "trainer.early_stopping_patience", *what_differs(old, new)} - free
+    if differing := sorted(key for key in fixed if old.get(key) != new.get(key)):
+        key = differing[0]
+        raise ConfigError(
+            f"{key}={shown_value(new.get(key))}: the trials of this search have {shown_value(old.get(key))}; put it "
+            "back, or begin another search"
+        )
+
+
+def refuse_other_folders(jobs: Sequence[Job], name_of: Callable[[int, list[str]], str]) -> None:
+    """Check that jobs are in the folders that Hydra gives them: its own launchers know no others.
+
+    Raises:
+        ConfigError: naming one that is not.
+    """
+    odd = next((job for job in jobs if name_of(job.number, job.overrides) != job.folder), None)
+    if odd is not None:
+        raise ConfigError(
+            f"hydra/launcher: job {odd.number} of this sweep, which has grown, is in {odd.folder}, where only "
+            "hydra/launcher=local finds it"
+        )

@@ -1,11 +1,12 @@
 """A sweep that grows: which jobs of a command are in the sweep's folder already, and which are added to them."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from grulab.config.overrides import split_override
-from grulab.config.same_run import identity
+from grulab.config.same_run import identity, run_hash
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
@@ -28,13 +29,15 @@ def known_jobs(
     Raises:
         ConfigError: if the command makes other jobs, or fewer.
     """
-    stored = {identity(job.config): job for job in before}
-    found = {place: stored[key] for place, job in enumerate(after) if (key := identity(job.config)) in stored}
+    found = {
+        place: before[old]
+        for place, old in _matches([job.config for job in before], [job.config for job in after]).items()
+    }
     matched = {job.number for job in found.values()}
     missing = [job for job in before if job.number not in matched]
     if adds_seeds:
-        configurations = {of_any_seed(job.config) for job in after}
-        missing = [job for job in missing if of_any_seed(job.config) not in configurations]
+        sibling_of = siblings([job.config for job in after])
+        missing = [job for job in missing if sibling_of(job.config) is None]
     if not missing:
         pairs = [(job, after[place]) for place, job in found.items()]
         # The folder of a job stays where it is.
@@ -52,9 +55,52 @@ def known_jobs(
     )
 
 
-def of_any_seed(config: Config) -> str:
-    """Return what the runs of a configuration with different seeds share."""
-    return identity(replace(config, seed=0))
+def of_any_seed(config: Config, is_of_rungs: bool = False) -> str:
+    """Return what the runs of a configuration with different seeds share; with rungs, whatever rung they are at."""
+    config = replace(config, seed=0)
+    if is_of_rungs:
+        config = replace(config, trainer=replace(config.trainer, max_epochs=1))
+    return run_hash(config)
+
+
+def siblings(configs: Iterable[Config]) -> Callable[[Config], Config | None]:
+    """Return a function that finds a run of the same configuration with another seed, or None.
+
+    Keys that may change at a resume may differ, if that leaves one candidate only.
+    """
+    exact: dict[str, Config] = {}
+    loose: dict[str, dict[str, Config]] = {}
+    for config in configs:
+        key = of_any_seed(config)
+        exact.setdefault(key, config)
+        loose.setdefault(identity(replace(config, seed=0)), {}).setdefault(key, config)
+
+    def find(config: Config) -> Config | None:
+        if found := exact.get(of_any_seed(config)):
+            return found
+        candidates = list(loose.get(identity(replace(config, seed=0)), {}).values())
+        return candidates[0] if len(candidates) == 1 else None
+
+    return find
+
+
+def _matches(before: Sequence[Config], after: Sequence[Config]) -> dict[int, int]:
+    """Return the positions of the same runs: position in ``after`` -> position in ``before``.
+
+    First those that are equal, and then those that may go on as each other, if there is one candidate only.
+    """
+    found: dict[int, int] = {}
+    for key_of in (run_hash, identity):
+        old = _unique(key_of, before, set(found.values()))
+        new = _unique(key_of, after, set(found))
+        found |= {place: old[key] for key, place in new.items() if key in old}
+    return found
+
+
+def _unique(key_of: Callable[[Config], str], configs: Sequence[Config], but: set[int]) -> dict[str, int]:
+    keys = {place: key_of(config) for place, config in enumerate(configs) if place not in but}
+    counts = Counter(keys.values())
+    return {key: place for place, key in keys.items() if counts[key] == 1}
 
 
 def _values_left_out(before: Iterable[Job], after: Iterable[Job]) -> str:

@@ -228,6 +228,8 @@ def _refuse_odd_rows(rows: Sequence[_Row]) -> None:
     for name, values in (("number", [row["number"] for row in rows]), ("folder", [row["folder"] for row in rows])):
         if len(set(values)) < len(values):
             raise ValueError(f"two jobs have the same {name}")
+    if odd := next((row for place, row in enumerate(rows) if row["number"] != place), None):
+        raise ValueError(f"job {odd['number']} is not in its place: the jobs are numbered from 0")
     for row in rows:
         if not is_inside(row["folder"]) or row["folder"] != printable(row["folder"]):
             raise ValueError(f"job {row['number']} has the folder {printable(row['folder'])}")

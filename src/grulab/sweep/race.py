@@ -101,7 +101,7 @@ def standing(
         indifference: as for :func:`outcome`.
     """
     sign = 1 if is_higher_better(jobs[0].config.checkpoint.monitor) else -1
-    groups = list(configurations(jobs).values())
+    groups = list(configurations(jobs, is_of_rungs=False).values())
     whole = [group for group in groups if all(job.number in scores for job in group)]
     if not whole:
         return [], groups, Outcome([], 0, 0, "no configuration has results of all its seeds")

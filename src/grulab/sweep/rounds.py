@@ -11,13 +11,11 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from grulab.config.overrides import key_of
 from grulab.sweep import manifest, race, rungs
 from grulab.sweep.hydra_jobs import HydraParts, compose_job
 from grulab.sweep.job import Job
 from grulab.sweep.job_scores import has_diverged, score_at
 from grulab.sweep.search import Search
-from grulab.sweep.search_space import parse_space
 from grulab.sweep.status import result_of
 from grulab.sweep.sweeper_settings import GridSettings, RaceSettings, SearchSettings
 
@@ -34,7 +32,7 @@ def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings:
     Returns:
         The result of each job of the last round, which is every job of the sweep.
     """
-    stops_on_failure = parts.config.hydra.launcher.get("on_failure") == "stop"
+    stops_on_failure = _stops_on_failure(parts)
     for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
     while True:
@@ -76,11 +74,6 @@ def run_search(
     Returns:
         The result of each job.
     """
-    lines = [*settings.swept, *arguments]
-    axes = parse_space(lines)
-    searched = {axis.key for axis in axes}
-    fixed = [line for line in lines if key_of(line) not in searched]
-    settings = replace(settings, monitor=str(parts.config.checkpoint.monitor))
 
     def compose(number: int, overrides: list[str]) -> Job:
         job = compose_job(parts, overrides, number)
@@ -88,23 +81,24 @@ def run_search(
 
     for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
-    search = Search(sweep_dir, settings, axes, fixed, compose)
+    monitor = str(parts.config.checkpoint.monitor)
+    search = Search(sweep_dir, settings, [*settings.swept, *arguments], monitor, compose)
     if hasattr(launcher, "more"):
         launcher.more = search.more
     while True:
         known = manifest.read(sweep_dir)
         assert known is not None
-        returned = (
-            list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0)) if known.jobs else []
-        )
-        if any(job.status == JobStatus.FAILED for job in returned):
-            failed = [
-                job for job, result in zip(known.jobs, returned, strict=False) if result.status == JobStatus.FAILED
-            ]
-            if any(not has_diverged(sweep_dir / job.folder) for job in failed):
-                return returned
-        if not search.more():
+        returned: list[JobReturn] = []
+        if known.jobs:
+            returned = list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0))
+        is_stopped = any(job.status == JobStatus.FAILED for job in returned) and _stops_on_failure(parts)
+        if is_stopped or search.is_stuck() or not search.more():
+            search.write_journal()
             return returned
+
+
+def _stops_on_failure(parts: HydraParts) -> bool:
+    return bool(parts.config.hydra.launcher.get("on_failure") == "stop")
 
 
 def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> list[Job] | None:
@@ -127,8 +121,8 @@ def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> l
     if not isinstance(settings, RaceSettings):
         return None
     # Those that were stopped at a rung are not in the race.
-    last = max(job.config.trainer.max_epochs for job in jobs)
-    racing = [job for job in jobs if job.config.trainer.max_epochs == last]
+    last = settings.rungs[-1] if settings.rungs else None
+    racing = [job for job in jobs if last in (None, job.config.trainer.max_epochs)]
     results = {job.number: result_of(sweep_dir / job.folder, job.config) for job in racing}
     scores = {number: result for number, result in results.items() if result is not None}
     left, out, found = race.standing(racing, scores, settings.indifference)
@@ -143,5 +137,5 @@ def _tell_of_promotion(before: Sequence[Job], after: Sequence[Job]) -> None:
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.config != new.config]
     rung, to = (job.config.trainer.max_epochs for job in pairs[0])
     reached = [job for job in before if job.config.trainer.max_epochs >= rung]
-    some, all_ = (len(rungs.configurations(jobs)) for jobs in ([new for _, new in pairs], reached))
+    some, all_ = (len(rungs.configurations(jobs, is_of_rungs=True)) for jobs in ([new for _, new in pairs], reached))
     print(f"rung    {rung} epochs: {some} of {all_} configurations go on to {to}")

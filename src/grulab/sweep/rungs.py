@@ -88,7 +88,7 @@ def notes_on_rungs(rungs: Sequence[int] | None, keep: float) -> list[str]:
 
 def note_on_agreement(jobs: Sequence[Job], score_at: ScoreAt, rung: int, following: int) -> list[str]:
     """Return a line if the ranks after two rungs hardly agree, over the configurations that reached the second."""
-    groups = configurations([job for job in jobs if job.config.trainer.max_epochs >= following])
+    groups = configurations([job for job in jobs if job.config.trainer.max_epochs >= following], is_of_rungs=True)
     seeds = _common_seeds(groups.values())
     means = [[_mean(own, seeds, score_at, epochs) for epochs in (rung, following)] for own in groups.values()]
     pairs = [pair for pair in means if None not in pair]
@@ -109,11 +109,11 @@ def in_first_share(configurations: int, keep: float) -> int:
     return max(1, math.ceil(round(keep * configurations, 1)))
 
 
-def configurations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    """Return the jobs of each configuration: those that differ in their seed only."""
+def configurations(jobs: Sequence[Job], is_of_rungs: bool) -> dict[str, list[Job]]:
+    """Return the jobs of each configuration: those that differ in their seed only, and with rungs in their rung."""
     members: dict[str, list[Job]] = {}
     for job in jobs:
-        members.setdefault(of_any_seed(job.config), []).append(job)
+        members.setdefault(of_any_seed(job.config, is_of_rungs), []).append(job)
     return members
 
 
@@ -127,7 +127,7 @@ def _groups(jobs: Sequence[Job], tune: Sequence[str]) -> list[list[Job]]:
 
 def _best(jobs: Sequence[Job], score_at: ScoreAt, epochs: int, keep: float) -> list[Job]:
     """Return the jobs of the best configurations; one of which a job has no score is none of them."""
-    groups = configurations(jobs)
+    groups = configurations(jobs, is_of_rungs=True)
     seeds = _common_seeds(groups.values())
     means = {key: mean for key, own in groups.items() if (mean := _mean(own, seeds, score_at, epochs)) is not None}
     sign = -1 if is_higher_better(jobs[0].config.checkpoint.monitor) else 1

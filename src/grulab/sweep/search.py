@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from grulab.config.overrides import split_override
+from grulab.config.overrides import key_of, split_override
 from grulab.config.schema import is_higher_better
+from grulab.config_error import ConfigError
 from grulab.run_folder.full_disk import is_full_disk
+from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.job_scores import has_diverged, score_at
 from grulab.sweep.rungs import configurations, in_first_share, until
-from grulab.sweep.search_space import Axis
+from grulab.sweep.search_space import Axis, parse_space
 from grulab.sweep.status import result_of
 from grulab.sweep.sweeper_settings import SearchSettings
 
@@ -60,24 +62,29 @@ class Search:
     Args:
         sweep_dir: the sweep's folder.
         settings: of the sweeper.
-        axes: what is searched.
-        fixed: the overrides that all jobs share.
+        arguments: the overrides of the command; those with several values are searched.
+        monitor: the metric that is searched for.
         compose: makes a job.
     """
 
     def __init__(
-        self, sweep_dir: Path, settings: SearchSettings, axes: Sequence[Axis], fixed: Sequence[str], compose: Compose
+        self, sweep_dir: Path, settings: SearchSettings, arguments: Sequence[str], monitor: str, compose: Compose
     ) -> None:
-        self._sweep_dir, self._settings, self._axes = sweep_dir, settings, list(axes)
-        self._fixed, self._compose = list(fixed), compose
+        self._sweep_dir, self._settings, self._monitor, self._compose = sweep_dir, settings, monitor, compose
+        self._axes = parse_space(arguments)
+        searched = {axis.key for axis in self._axes}
+        self._fixed = [line for line in arguments if key_of(line) not in searched]
+        # Proposals that no run can have, such as a budget too small for so many layers.
+        self._impossible: list[dict[str, Any]] = []
 
     def more(self) -> list[Job]:
         """Return jobs to run now, which are in sweep.json then; [] if others have to end first, or all is done."""
         known = manifest.read(self._sweep_dir)
         assert known is not None
-        trials = read_trials(self._sweep_dir, known.jobs, self._axes, self._settings)
-        self._write_journal(trials)
-        promoted = self._promoted(known.jobs, trials)
+        trials = self._trials(known)
+        if self._is_stuck(trials):
+            return []
+        promoted = self._promoted(trials)
         if promoted:
             numbers = {job.number: job for job in promoted}
             self._write(known, [numbers.get(job.number, job) for job in known.jobs])
@@ -92,10 +99,22 @@ class Search:
             self._write(known, [*known.jobs, *added])
         return added
 
+    def is_stuck(self) -> bool:
+        """Return whether a job has failed that may succeed when it is tried again: what follows depends on it."""
+        known = manifest.read(self._sweep_dir)
+        return known is not None and self._is_stuck(self._trials(known))
+
+    def _is_stuck(self, trials: Sequence[Trial]) -> bool:
+        folders = [self._sweep_dir / job.folder for trial in trials if trial.state == "running" for job in trial.jobs]
+        return any((read_summary(folder) or {}).get("status") == "failed" for folder in folders)
+
+    def _trials(self, known: manifest.Manifest) -> list[Trial]:
+        return read_trials(self._sweep_dir, known.jobs, self._axes, self._settings)
+
     def _write(self, known: manifest.Manifest, jobs: list[Job]) -> None:
         manifest.write(self._sweep_dir, replace(known, jobs=jobs))
 
-    def _promoted(self, jobs: Sequence[Job], trials: Sequence[Trial]) -> list[Job]:
+    def _promoted(self, trials: Sequence[Trial]) -> list[Job]:
         """Return the jobs of a trial that goes on to its next rung: it is among the best of those before it."""
         for rung, following in pairwise(self._settings.rungs or []):
             before: list[float] = []
@@ -115,28 +134,37 @@ class Search:
         return better < in_first_share(len(scores), self._settings.keep)
 
     def _is_higher_better(self) -> bool:
-        return is_higher_better(self._settings.monitor)
+        return is_higher_better(self._monitor)
 
     def _proposed(self, jobs: Sequence[Job], trials: Sequence[Trial]) -> list[Job]:
-        """Return the jobs of a new trial; [] if all values have been tried."""
+        """Return the jobs of a new trial; if all values have been tried, those that confirm the best."""
         tried = [trial.values for trial in trials]
         for attempt in range(_ATTEMPTS):
-            values = self._ask(trials, attempt)
-            if values not in tried:
-                lines = [*self._fixed, *(axis.written(values[axis.key]) for axis in self._axes)]
+            proposed = self._ask(trials, attempt)
+            lines = [axis.written(proposed[axis.key]) for axis in self._axes]
+            # As they are read back from sweep.json.
+            values = {axis.key: axis.read(split_override(ln)[1]) for axis, ln in zip(self._axes, lines, strict=True)}
+            if values in tried or values in self._impossible:
+                continue
+            try:
                 return [
-                    self._compose(len(jobs) + place, [*lines, f"seed={seed}"])
+                    self._compose(len(jobs) + place, [*self._fixed, *lines, f"seed={seed}"])
                     for place, seed in enumerate(self._settings.seeds)
                 ]
+            except ConfigError:
+                self._impossible.append(values)
+        if any(trial.state == "running" for trial in trials):
+            return []
         print(f"search  over after {len(trials)} trials: nothing that is new was found in {_ATTEMPTS} draws")
-        return [] if any(trial.state == "running" for trial in trials) else self._confirming(jobs, trials)
+        return self._confirming(jobs, trials)
 
     def _confirming(self, jobs: Sequence[Job], trials: Sequence[Trial]) -> list[Job]:
         """Return the jobs of the best configuration with seeds that did not choose it; [] if they are there."""
         best = best_trial(trials, self._is_higher_better())
         if best is None:
             return []
-        (group,) = [group for group in configurations(jobs).values() if group[0].number == best.jobs[0].number]
+        groups = configurations(jobs, is_of_rungs=bool(self._settings.rungs)).values()
+        (group,) = [group for group in groups if group[0].number == best.jobs[0].number]
         have = {job.config.seed for job in group}
         unused = (seed for seed in count() if seed not in self._settings.seeds)
         seeds = [next(unused) for _ in range(self._settings.confirm)]
@@ -160,14 +188,15 @@ class Search:
         return {axis.key: trial.params[axis.key] for axis in self._axes}
 
     def _study(self, trials: Sequence[Trial], **settings: Any) -> "optuna.Study":
-        return make_study(trials, self._axes, self._settings.monitor, **settings)
+        return make_study(trials, self._axes, self._monitor, **settings)
 
-    def _write_journal(self, trials: Sequence[Trial]) -> None:
+    def write_journal(self) -> None:
         """Write the ended trials as a journal of Optuna, for optuna-dashboard; nothing is read from it."""
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        ended = [trial for trial in trials if trial.state in ("done", "failed")]
+        known = manifest.read(self._sweep_dir)
+        ended = [trial for trial in self._trials(known) if trial.state != "running"] if known else []
         path = self._sweep_dir / JOURNAL
         temporary = path.with_name(f".{JOURNAL}.tmp")
         try:
@@ -185,7 +214,7 @@ def read_trials(sweep_dir: Path, jobs: Sequence[Job], axes: Sequence[Axis], sett
     """Return the trials of a search in their order, with what their folders say."""
     trials = []
     last = settings.rungs[-1] if settings.rungs else None
-    for group in configurations(jobs).values():
+    for group in configurations(jobs, is_of_rungs=bool(settings.rungs)).values():
         members = [job for job in group if job.config.seed in settings.seeds]
         texts = dict(map(split_override, members[0].overrides))
         values = {axis.key: axis.read(texts.get(axis.key, "")) for axis in axes}
@@ -245,6 +274,9 @@ def make_study(trials: Sequence[Trial], axes: Sequence[Axis], monitor: str, **se
         if trial.values is None:
             continue
         state = states.get(trial.state, TrialState.RUNNING)
+        if state == TrialState.COMPLETE and not trial.scores:
+            # metrics.csv is lost.
+            continue
         value = trial.scores[max(trial.scores)] if state == TrialState.COMPLETE else None
         study.add_trial(
             create_trial(

@@ -53,7 +53,10 @@ class Axis:
             return None
         assert self.low is not None
         assert self.high is not None
-        return value if self.low <= value <= self.high else None
+        is_on_step = (
+            self.step is None or abs((value - self.low) / self.step - round((value - self.low) / self.step)) < 1e-6
+        )
+        return value if self.low <= value <= self.high and is_on_step else None
 
     @property
     def ends(self) -> list[Any]:

@@ -35,7 +35,7 @@ _SUBDIR = "hydra.sweep.subdir"
 _PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {
     *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
-    *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params", "monitor"}),
+    *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
     "hydra.run.dir",

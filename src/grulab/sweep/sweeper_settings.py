@@ -69,10 +69,7 @@ class RaceSettings(GridSettings):
 
 @dataclass(frozen=True, config=STRICT)
 class SearchSettings:
-    """How a search makes jobs; conf/hydra/sweeper/optuna.yaml explains each field.
-
-    ``monitor`` is no key of its own: it is ``checkpoint.monitor`` of all jobs.
-    """
+    """How a search makes jobs; conf/hydra/sweeper/optuna.yaml explains each field."""
 
     n_trials: Annotated[Count, Field(le=100_000)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -81,7 +78,6 @@ class SearchSettings:
     params: dict[str, Plain] | None
     rungs: Annotated[list[Count], Field(min_length=2)] | None
     keep: Annotated[Number, Field(gt=0, lt=1)]
-    monitor: str = "val/accuracy"
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
