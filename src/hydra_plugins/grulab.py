@@ -112,6 +112,7 @@ class LocalLauncher(Launcher):
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
         self.more: Callable[[], Sequence[Any]] = list
+        self.given_up: set[int] = set()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the arguments of Hydra that a job needs."""
@@ -125,4 +126,4 @@ class LocalLauncher(Launcher):
 
         parts = HydraParts(self.hydra_context, self.task_function, self.config)
         overrides = [list(job) for job in job_overrides]
-        return launch(parts, parse_settings(self.settings), overrides, initial_job_idx, self.more)
+        return launch(parts, parse_settings(self.settings), overrides, initial_job_idx, self.more, self.given_up)

@@ -17,6 +17,7 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
+from grulab.sweep.rungs import OF_RUNGS
 from grulab.system.signals import Interrupted, handle_signals
 
 _OUTPUTS = Path("outputs")
@@ -102,7 +103,8 @@ class _Links:
         jobs = known.jobs if known else []
         values = [flatten(job.config.to_dict()) for job in jobs]
         keys = list(dict.fromkeys(key for job in values for key in job))
-        differing = [key for key in keys if len({repr(job.get(key)) for job in values}) > 1]
+        left_out = OF_RUNGS if known and known.design["rungs"] else set()
+        differing = [key for key in keys if key not in left_out and len({repr(job.get(key)) for job in values}) > 1]
         names, short = short_names([{key: job[key] for key in differing if key in job} for job in values])
         targets = {
             name: self._sweep_dir / job.folder / paths.TENSORBOARD for name, job in zip(names, jobs, strict=True)
@@ -110,6 +112,9 @@ class _Links:
         means = self._sweep_dir / paths.MEANS
         if means.is_dir():
             targets |= {f"mean {path.name}": path for path in sorted(means.iterdir()) if path.is_dir()}
+        for name in {path.name for path in self._folder.iterdir()} - targets.keys():
+            # With more jobs, more differs between them.
+            (self._folder / name).unlink()
         for name, target in targets.items():
             with suppress(FileExistsError):
                 (self._folder / name).symlink_to(target)
@@ -126,7 +131,8 @@ def _serve(folder: Path, shown: Path, links: _Links | None, host: str, port: int
     try:
         address = server.launch() + _QUERY
     except program.TensorBoardServerException as error:
-        raise ConfigError(f"--port {port}: {error}") from None
+        where = f"--port {port}" if port else f"--host {host}"
+        raise ConfigError(f"{where}: {error}") from None
     print(f"{display_path(folder)} at {address}\nCtrl-C ends it", flush=True)
     if sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
         webbrowser.open(address)

@@ -1,5 +1,6 @@
 """Tables of a sweep's results: the ranking of the configurations, and whether their differences are significant."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +20,12 @@ from grulab.run_folder.stored_config import parse_stored, stored_overrides
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
+from grulab.sweep.rungs import OF_RUNGS
 from grulab.sweep.status import cause_of, planned_status_of
 from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
 _NOT_SWEPT = {"name", "seed"}
-# What differs between the jobs of a sweep with rungs because of them.
-_OF_RUNGS = {"trainer.max_epochs", "optimizer.horizon"}
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
 # Those that the command of a single job needs too.
@@ -47,6 +47,7 @@ class Leaderboard:
         rungs: numbers of epochs at which configurations were stopped; [] if there are none.
         indifference: of a race; None if the sweep is none.
         seeds: of a search, those that choose; None if the sweep is none.
+        looks: how often the results have been looked at: once more after each time that jobs were added.
         ranking: one row per configuration, the best first: the swept, tuned and tied keys, and for each metric its
             mean over seeds, with ``low`` and ``high`` of its 95 % interval, or with fewer than 3 seeds the lowest and
             the highest.
@@ -61,6 +62,7 @@ class Leaderboard:
     rungs: list[int]
     indifference: float | None
     seeds: list[int] | None
+    looks: int
     ranking: pd.DataFrame
 
     @property
@@ -131,7 +133,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     flags = [word for word in known.arguments if word.startswith(_FLAGS)] if known else []
     design = known.design if known else manifest.GRID
     records = [_record(sweep_dir / job.folder, job, flags, design["rungs"]) for job in members]
-    left_out = _OF_RUNGS if design["rungs"] else set()
+    left_out = OF_RUNGS if design["rungs"] else set()
     values = [
         {key: _plain(value) for key, value in flatten(job.config.to_dict()).items() if key not in left_out}
         for job in members
@@ -140,7 +142,8 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     if design["seeds"] is not None:
         # With few trials two keys happen to change together.
         swept, tied = [*swept, *tied], []
-    tuned = [key for key in swept if key in design["tune"]]
+    # A race tells values of a tuned key apart as it does others.
+    tuned = [key for key in swept if key in design["tune"]] if design["kind"] != "race" else []
     swept = [key for key in swept if key not in tuned]
     configs = pd.DataFrame(
         [{key: job.get(key, _ABSENT) for key in [*swept, *tuned, *tied, "seed"]} for job in values]
@@ -148,9 +151,12 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     jobs = pd.concat([pd.DataFrame(records), configs], axis=1)
     metric = members[0].config.checkpoint.monitor
     chosen = jobs if design["seeds"] is None else jobs[jobs["seed"].isin(design["seeds"])]
-    ranking = _rank(chosen, swept, tuned, tied, metric)
-    rungs, indifference = design["rungs"] or [], design["indifference"]
-    return Leaderboard(sweep_dir, jobs, swept, tuned, tied, metric, rungs, indifference, design["seeds"], ranking)
+    rungs = design["rungs"] or []
+    ranking = _rank(chosen, swept, tuned, tied, metric, has_rungs=bool(rungs))
+    return Leaderboard(
+        sweep_dir, jobs, swept, tuned, tied, metric, rungs, design["indifference"], design["seeds"],
+        1 + len(known.added) if known else 1, ranking,
+    )  # fmt: skip
 
 
 def worth(board: Leaderboard) -> str | None:
@@ -179,16 +185,23 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rank(jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str], metric: str) -> pd.DataFrame:
-    """Return the ranking: those that trained for more epochs are before those that were stopped at a rung."""
+def _rank(
+    jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str], metric: str, has_rungs: bool
+) -> pd.DataFrame:
+    """Return the ranking.
+
+    Configurations without a result of some seeds are behind those that have all, for the seeds that failed may be the
+    bad ones; and those that were stopped at a rung behind those that trained for longer.
+    """
     done = jobs[jobs["status"] == "done"]
     keys = [*swept, *tuned]
     if done.empty:
         return pd.DataFrame(columns=keys)
     groups = done.groupby(keys, sort=False) if keys else done.groupby(lambda _: 0)
+    sizes = Counter(tuple(row) for row in jobs[keys].itertuples(index=False)) if keys else {(0,): len(jobs)}
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
-    for _, group in groups:
+    for name, group in groups:
         row: dict[str, Any] = {key: group[key].iloc[0] for key in [*keys, *tied]} | {"seeds": len(group)}
         for tag in metrics:
             low, high = bounds(group[tag], is_share=is_higher_better(tag))
@@ -196,13 +209,17 @@ def _rank(jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str
         row["parameters"] = int(group["parameters"].iloc[0])
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
-        row["epochs"] = int(group["max_epochs"].max())
+        row["epochs"] = int(group["max_epochs"].min())
+        row["missing"] = sizes[name if isinstance(name, tuple) else (name,)] - len(group)
         rows.append(row)
     # As objects, because pandas would convert 8 to 8.0 in a column of numbers.
     ranking = pd.DataFrame(rows).astype(dict.fromkeys([*keys, *tied], object))
     sign = -1 if is_higher_better(metric) else 1
     ranking["order"] = sign * ranking[metric]
-    ranking = ranking.sort_values(["epochs", "order"], ascending=[False, True], kind="stable").drop(columns="order")
+    ranking["rung"] = -ranking["epochs"] if has_rungs else 0
+    ranking["is_part"] = ranking["missing"] > 0
+    order = ["is_part", "rung", "order"]
+    ranking = ranking.sort_values(order, kind="stable").drop(columns=order)
     if tuned:
         # Of each configuration, the best of its tuned values.
         ranking = ranking.groupby(swept, sort=False).head(1) if swept else ranking.head(1)
@@ -236,7 +253,7 @@ def _record(folder: Path, job: Job, flags: list[str], rungs: list[int] | None) -
         "folder": folder,
         "arguments": [*flags, *job.overrides, *(own_end or _of_rungs(job, rungs))],
         "own_end": own_end,
-        "max_epochs": job.config.trainer.max_epochs,
+        "max_epochs": summary["config"]["trainer"]["max_epochs"] if own_end else job.config.trainer.max_epochs,
         "test_sequences": sum((summary.get("sequences_by_length") or {}).values()),
         "status": status,
         "error": cause_of(folder, job.config) if status == "failed" else "",

@@ -2,6 +2,8 @@
 
 import io
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,7 @@ def write_mean_curves(board: Leaderboard) -> None:
     rows = [row for _, row in board.ranking.iterrows()]
     keys = [*board.swept, *board.tuned]
     names, _ = short_names([{key: row[key] for key in keys} for row in rows])
+    _remove_others(folder, names)
     for name, row in zip(names, rows, strict=True):
         tables = [table for job in board.members(row)["job"] if (table := board.curves[job]) is not None]
         if not tables:
@@ -37,6 +40,15 @@ def write_mean_curves(board: Leaderboard) -> None:
         refuse_odd_kinds([path], [folder, folder / name])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, _events(pd.concat(tables)))
+
+
+def _remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove curves of names that no configuration has any more, and nothing else."""
+    refuse_odd_kinds([], [folder])
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if path.name not in names and not path.is_symlink() and [child.name for child in path.glob("*")] == [_FILE]:
+            (path / _FILE).unlink()
+            path.rmdir()
 
 
 def _events(table: pd.DataFrame) -> bytes:

@@ -114,7 +114,7 @@ def _ranking(board: Leaderboard) -> Section:
     )
     text += f"and the highest; {words}."
     if "first" in table:
-        text += " First is how often it has the highest mean when seeds are resampled."
+        text += " First is how often it has the best mean when seeds are resampled."
     if stopped := stopped_at_rungs(board):
         text += f" Of {len(ranking)} configurations {stopped}."
     if board.tuned:

@@ -9,12 +9,12 @@ import pandas as pd
 from grulab.config.schema import is_higher_better
 from grulab.report.leaderboard import Leaderboard
 from grulab.run_folder.paths import display_path
-from grulab.sweep.comparison import Comparison, shares_of_first
+from grulab.sweep.comparison import Comparison, level_of_look, shares_of_first
 from grulab.sweep.race import outcome
 
 
 class Verdict:
-    """The comparison of the configurations of a leaderboard that were trained to the end.
+    """The comparison of the configurations of a leaderboard that have results of all seeds, trained to the end.
 
     Args:
         board: with at least one configuration that has a result.
@@ -23,7 +23,11 @@ class Verdict:
     def __init__(self, board: Leaderboard) -> None:
         self._board = board
         ranking = board.ranking
-        self.rows = ranking[ranking["epochs"] == ranking["epochs"].max()].reset_index(drop=True)
+        whole = ranking[ranking["missing"] == 0]
+        rows = whole if len(whole) else ranking
+        if board.rungs:
+            rows = rows[rows["epochs"] == rows["epochs"].max()]
+        self.rows = rows.reset_index(drop=True)
         sign = 1 if is_higher_better(board.metric) else -1
         self._scores = [(sign * board.members(row)[board.metric]).tolist() for _, row in self.rows.iterrows()]
         self._compared = Comparison.of(self._scores)
@@ -36,7 +40,10 @@ class Verdict:
         worse = set(compared.worse())
         good = [place for place in range(len(self.rows)) if place not in worse]
         if board.indifference is not None:
-            good = outcome(self._scores, board.indifference).left
+            found = outcome(self._scores, board.indifference)
+            if not found.look:
+                return None
+            good = found.left
         chosen = min(good, key=lambda place: (int(self.rows["parameters"].iloc[place]), place))
         row = self.rows.iloc[chosen]
         text = f"Use {board.label(row)}: {row['parameters']:,} parameters"
@@ -71,7 +78,7 @@ class Verdict:
             f"{first} is ahead of {second} by {difference:.4f} in {board.metric} (95 % interval "
             f"{difference - half:+.4f} to {difference + half:+.4f}, {counts[0]} and {counts[other]} seeds)"
         )
-        if compared.is_real(0, other):
+        if compared.is_real(0, other, level_of_look(board.looks)):
             against = f" It is ahead of each of the {len(self.rows) - 1} others in this way." * (len(self.rows) > 2)
             return f"{what}: the difference is real.{against}"
         return f"{what}: that may be chance. {self._what_would_tell(other)}"
@@ -79,6 +86,8 @@ class Verdict:
     def _race(self, indifference: float) -> str:
         """Return where a race stands, with its own correction for having looked several times."""
         found = outcome(self._scores, indifference)
+        if not found.look:
+            return f"The race has not had its first round: {found.seeds} seeds of each configuration."
         names = [self._board.label(self.rows.iloc[place]) for place in found.left]
         out = len(self.rows) - len(names)
         if len(names) == 1:
@@ -91,10 +100,15 @@ class Verdict:
         first = self.rows.iloc[0]
         lines = []
         if "test/accuracy" in first and not pd.isna(first["test/accuracy"]):
+            chosen = len(self._board.jobs[[*self._board.swept, *self._board.tuned]].drop_duplicates())
+            best = (
+                f"and of the best of {chosen} configurations: both choices flatter"
+                if chosen > 1
+                else "which flatters"
+            )
             lines.append(
-                f"{self._board.metric} {first[self._board.metric]:.4f} is that of the best epoch, and of the best of "
-                f"{len(self._board.ranking)} configurations: both choices flatter it. The test accuracy, which chose "
-                f"nothing, is {first['test/accuracy']:.4f}."
+                f"{self._board.metric} {first[self._board.metric]:.4f} is that of the best epoch, {best} it. The "
+                f"test accuracy, which chose nothing, is {first['test/accuracy']:.4f}."
             )
             sequences = int(self._board.members(first)["test_sequences"].min())
             if sequences:
@@ -116,7 +130,7 @@ class Verdict:
         lines = []
         for key in self._board.tuned:
             values = sorted(set(self._board.jobs[key]), key=lambda value: (isinstance(value, str), value))
-            if len(values) < 2 or isinstance(values[-1], str):
+            if len(values) < 2 or isinstance(values[-1], str | bool | np.bool_):
                 continue
             for edge, word in ((values[0], "smallest"), (values[-1], "largest")):
                 names = [self._board.label(row) for _, row in self.rows.iterrows() if row[key] == edge]

@@ -1,5 +1,6 @@
 """Which configuration is better, and how surely: the statistics of races and reports."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,14 @@ _MOST_SEEDS = 1000
 # So many pairs that agree in the sign of their difference have a probability under 5 % by chance.
 _SEEDS_OF_A_SIGN_TEST = 6
 _RESAMPLES = 10_000
+
+
+def level_of_look(look: int) -> float:
+    """Return the level of a look at results that are looked at again when more have come, from 1.
+
+    The shares of 5 %, 6 / (pi look)^2, sum to 1 however many looks there are.
+    """
+    return LEVEL * 6 / (math.pi * look) ** 2
 
 
 @dataclass(frozen=True)
@@ -70,18 +79,13 @@ class Comparison:
         """Return half the 95 % interval of the difference of two means."""
         return self.quantile(LEVEL / 2) * self.error(one, other) if self.freedom else float("inf")
 
-    def is_real(self, one: int, other: int) -> bool:
-        """Return whether two configurations differ (two-sided, 5 %).
+    def is_real(self, one: int, other: int, level: float = LEVEL) -> bool:
+        """Return whether two configurations differ (two-sided).
 
         The one with the highest mean may be compared with each other one in this way although it was picked for it:
         the selection is paid for by the second side (Gutmann and Maymin 1987, https://doi.org/10.1214/aos/1176350294).
         """
-        difference = abs(float(self.means[one] - self.means[other]))
-        few = min(self.counts[one], self.counts[other]) < _SEEDS_OF_A_SIGN_TEST
-        if self.error(one, other) == 0 and few:
-            # Metrics of few sequences are coarse: two seeds often have the same.
-            return False
-        return difference > self.half_width(one, other)
+        return self._differ(one, other, self.quantile(level / 2))
 
     def worse(self, level: float = LEVEL) -> list[int]:
         """Return the configurations that are worse than the best (one-sided, corrected for all comparisons).
@@ -93,13 +97,26 @@ class Comparison:
         if not self.freedom or not others:
             return []
         factor = self.quantile(level / others)
-        return [
-            place
-            for place in range(len(self.means))
-            if place != best
-            and self.error(best, place) > 0
-            and self.means[best] - self.means[place] > factor * self.error(best, place)
-        ]
+        return [place for place in range(len(self.means)) if place != best and self._differ(best, place, factor)]
+
+    def _differ(self, one: int, other: int, factor: float) -> bool:
+        """Return whether two means are so many standard errors apart."""
+        difference, error = abs(float(self.means[one] - self.means[other])), self.error(one, other)
+        if error == 0:
+            # Metrics of few sequences are coarse: two seeds often have the same.
+            return difference > 0 and bool(min(self.counts[one], self.counts[other]) >= _SEEDS_OF_A_SIGN_TEST)
+        return difference > factor * error
+
+    def largest_difference(self, level: float) -> float:
+        """Return a bound of the difference of any two configurations, over all pairs of them."""
+        count = len(self.means)
+        factor = self.quantile(level / max(1, count * (count - 1)))
+        return max(
+            float(self.means[one] - self.means[other]) + factor * self.error(one, other)
+            for one in range(count)
+            for other in range(count)
+            if one != other
+        )
 
     def most_gained(self, place: int) -> float:
         """Return how much better than this configuration the best can be at most (95 %, over all comparisons)."""
@@ -122,7 +139,7 @@ class Comparison:
         # The quantiles of so many seeds are those of the normal distribution.
         quantiles = float(special.ndtri(1 - LEVEL / 2) + special.ndtri(_POWER))
         seeds = int(np.ceil(sum_of_variances * (quantiles / difference) ** 2))
-        return max(seeds, int(self.counts.min()) + 1, 3) if seeds <= _MOST_SEEDS else None
+        return max(seeds, int(self.counts.max()) + 1, 3) if seeds <= _MOST_SEEDS else None
 
 
 def shares_of_first(scores: Sequence[Sequence[float]]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT, JobFailedErro
 from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
+from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, obstacle_in, record_failure, result_of
@@ -63,6 +64,7 @@ def launch(
     job_overrides: list[list[str]],
     first_number: int,
     more: More = lambda: [],
+    given_up: set[int] | None = None,
 ) -> list[JobReturn]:
     """Run the jobs that are not done yet, each in its own process, one job per slot at a time.
 
@@ -72,6 +74,7 @@ def launch(
         job_overrides: the overrides of each job.
         first_number: the number of the first job.
         more: asked for further jobs whenever there is room for one.
+        given_up: numbers of the jobs that have diverged in this command, which are not run again; it is extended.
 
     Returns:
         The result of each job, further ones included: the monitored metric, or an exception.
@@ -89,11 +92,12 @@ def launch(
             # One that goes on to its next rung is there already.
             everything[:] = [before for before in everything if before.job.number != job.number]
             everything.append(JobProgress(job, sweep_dir / job.folder))
-            _enlist(everything[-1], sweep_dir, todo)
+            _enlist(everything[-1], sweep_dir, todo, hopeless)
 
     def ask() -> None:
         add(more())
 
+    hopeless = set() if given_up is None else given_up
     add(_jobs(parts, job_overrides, first_number))
     if not todo:
         ask()
@@ -110,16 +114,19 @@ def launch(
             print(f"note: {note}")
         with LiveTable(everything, len(slots)) as display:
             _Launcher(parts, bases, settings, slots, display, ask).run(todo)
+    hopeless |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
     return [_returned(progress) for progress in everything]
 
 
-def _enlist(progress: JobProgress, sweep_dir: Path, todo: deque[JobProgress]) -> None:
+def _enlist(progress: JobProgress, sweep_dir: Path, todo: deque[JobProgress], given_up: set[int]) -> None:
     """Append a job to those to do, unless it is done or cannot be."""
     progress.score = result_of(progress.folder, progress.job.config)
     progress.state = "pending" if progress.score is None else "done before"
     if progress.score is None and (obstacle := obstacle_in(progress.folder, sweep_dir)):
         progress.state, progress.cause = "failed", obstacle
         print(f"failed  {progress.job.folder}  {obstacle}")
+    elif progress.score is None and progress.job.number in given_up:
+        progress.state, progress.cause = "failed", cause_of(progress.folder, progress.job.config)
     if progress.state == "pending":
         todo.append(progress)
 

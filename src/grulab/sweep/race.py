@@ -4,7 +4,6 @@ Peers: irace (López-Ibáñez et al. 2016, https://doi.org/10.1016/j.orp.2016.09
 error rates of this one beside those of Optuna's WilcoxonPruner.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,7 +13,7 @@ import numpy as np
 from grulab.config.overrides import key_of, split_override
 from grulab.config.schema import is_higher_better
 from grulab.config_error import ConfigError
-from grulab.sweep.comparison import LEVEL, Comparison
+from grulab.sweep.comparison import Comparison, level_of_look
 from grulab.sweep.job import Job
 from grulab.sweep.rungs import configurations
 
@@ -60,7 +59,7 @@ def outcome(scores: Sequence[Sequence[float]], indifference: float) -> Outcome:
 
     It is told look by look, so that the same scores give the same answer. At each look, after 3, 4, 6, 8, 11, 15 ...
     seeds, the configurations that are worse than the best drop out. The level of 5 %, two-sided, is divided over the
-    comparisons of a look, and over the looks as 6 / (pi look)^2, which sums to 1 however many there are.
+    comparisons of a look, and over the looks. So is the one at which those that are left differ by too little.
 
     Args:
         scores: of each configuration, in the order of its seeds; of one that dropped out, those that it has.
@@ -74,14 +73,14 @@ def outcome(scores: Sequence[Sequence[float]], indifference: float) -> Outcome:
         # Of those that are out, the variances count.
         everyone = Comparison.of([part[:number] for part, number in zip(scores, used, strict=True)])
         inside = everyone.among(left)
-        worse = {left[place] for place in inside.worse(LEVEL / 2 * 6 / (math.pi * look) ** 2)}
+        worse = {left[place] for place in inside.worse(level_of_look(look) / 2)}
         ranked = [left[place] for place in np.argsort(-inside.means, kind="stable")]
         left = [place for place in ranked if place not in worse]
         following = max(seeds + 1, round(seeds * _RATIO))
         if len(left) == 1:
             return Outcome(left, look, following, "one configuration is left")
         inside = everyone.among(left)
-        if max(map(inside.most_gained, range(len(left)))) < indifference:
+        if inside.largest_difference(level_of_look(look)) < indifference:
             return Outcome(left, look, following, f"those that are left differ by less than {indifference:g}")
         if any(len(scores[place]) < following for place in left):
             return Outcome(left, look, following, "")

@@ -21,6 +21,8 @@ from grulab.sweep.job import Job
 _EARLY = 6
 _POOR_AGREEMENT = 0.3
 _FEWEST_RANKED = 3
+# What differs between the jobs of a sweep with rungs because of them.
+OF_RUNGS = {"trainer.max_epochs", "optimizer.horizon"}
 # As in conf/hydra/sweeper/.
 _KEEP = 0.33
 
