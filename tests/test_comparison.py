@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from grulab.sweep.comparison import Comparison, shares_of_first
+from grulab.sweep.comparison import Comparison
 from grulab.sweep.race import outcome
 
 # Of the 5 % that is promised, and three standard errors of what the number of simulations below can show.
@@ -87,7 +87,7 @@ def test_a_race_is_told_in_the_same_way_from_more_seeds(scores: list[list[float]
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=6))
 def test_shares_of_the_first_place_add_up(scores: list[list[float]]) -> None:
-    shares = shares_of_first(scores)
+    shares = Comparison.of(scores).shares_of_first()
     assert shares.sum() == pytest.approx(1)
     assert (shares >= 0).all()
 

@@ -332,3 +332,59 @@ def test_equal_scores_are_no_lead(tmp_path: Path) -> None:
     for number, (size, seed) in enumerate(itertools.product((4, 8), (0, 1))):
         write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], 1.0)
     assert winner(read_sweep(tmp_path)) == "hidden_size 4 and hidden_size 8 are equal, over 2 and 2 seeds."
+
+
+def test_a_configuration_without_all_its_seeds_is_behind(tmp_path: Path) -> None:
+    """Those that failed may be the bad ones."""
+    scores = {(4, 0): 0.8, (4, 1): 0.81, (4, 2): 0.8, (8, 0): 0.9, (8, 1): None, (8, 2): None}
+    for number, ((size, seed), score) in enumerate(scores.items()):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], score)
+    board = read_sweep(tmp_path)
+    assert list(board.ranking["model.hidden_size"]) == [4, 8]
+    assert winner(board) == "There is nothing to compare: one configuration has results."
+    # Nobody knows yet which to use.
+    assert Verdict(board).recommendation() is None
+    write_report(tmp_path)
+    assert f"grulab resume {tmp_path}" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_a_recommendation_and_a_verdict_do_not_contradict_each_other(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for case in range(30):
+        folder = tmp_path / str(case)
+        for number, (size, seed) in enumerate(itertools.product((4, 8), range(3))):
+            score = 0.8 + size / 100 + 0.02 * float(generator.normal())
+            write_job(folder / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], score)
+        verdict = Verdict(read_sweep(folder))
+        text = verdict.recommendation()
+        assert text is not None
+        assert ("every smaller one is worse" in text) <= ("the difference is real" in verdict.winner())
+        if "buys at most" in text:
+            assert "may be chance" in verdict.winner()
+
+
+def test_results_that_are_looked_at_again_need_more(tmp_path: Path) -> None:
+    scores = {4: [0.80, 0.81, 0.82, 0.80], 8: [0.82, 0.83, 0.84, 0.82]}
+    for number, (size, seed) in enumerate(itertools.product((4, 8), range(4))):
+        write_job(tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], scores[size][seed])
+    assert "the difference is real" in winner(read_sweep(tmp_path))
+    known = manifest.read(tmp_path)
+    assert known is not None
+    added: list[manifest.Addition] = [{"created": "", "arguments": [], "jobs": 2}] * 3
+    manifest.write(tmp_path, replace(known, added=added))
+    assert "may be chance" in winner(read_sweep(tmp_path))
+
+
+def test_a_race_is_told_without_those_that_did_not_finish(tmp_path: Path) -> None:
+    scores = {4: [0.4, 0.41, 0.4], 8: [0.6, 0.61, None], 16: [0.9, 0.91, 0.9]}
+    for number, (size, seed) in enumerate(itertools.product((4, 8, 16), range(3))):
+        write_job(
+            tmp_path / f"{number:03d}", [f"model.hidden_size={size}", f"seed={seed}"], scores[size][seed],
+        )  # fmt: skip
+    known = manifest.read(tmp_path)
+    assert known is not None
+    design: manifest.Design = {**manifest.GRID, "kind": "race", "indifference": 0.005}
+    manifest.write(tmp_path, replace(known, design=design))
+    text = winner(read_sweep(tmp_path))
+    assert text.startswith("hidden_size 16 is better than all 1 that it raced against")
+    assert "1 that did not get to the end are not compared." in text

@@ -48,8 +48,8 @@ def test_a_search_ends_with_a_configuration_over_fresh_seeds(finished: Path) -> 
         assert values["model.hidden_size"] in ("2", "4", "6", "8")
         assert values["model.bidirectional"] in ("False", "True")
     output = " ".join((finished.parent / "output").read_text().split())
-    assert "Over 2 seeds that did not choose it, val/accuracy is" in output
-    assert "over the 2 that did, which flatter it." in output
+    assert "Over fresh seeds (2), which did not choose it, val/accuracy is" in output
+    assert "over the seeds that chose it (2), which flatter it." in output
     assert "What matters" in output
     assert (finished / "figures" / "search.png").is_file()
     board = read_sweep(finished)

@@ -89,6 +89,13 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None
     if own := next((line for line in overrides if key_of(line) == "hydra.sweep.dir"), None):
         raise ConfigError(f"{own}: the sweep goes on in {display_path(sweep_dir)}; leave it out")
     refuse_reference("hydra.sweep.dir", sweep_dir)
+    for line in overrides:
+        is_search = before.design["kind"] == "search"
+        if key_of(line) == "hydra/sweeper" and before.jobs and is_search != (line.partition("=")[2] == "optuna"):
+            raise ConfigError(
+                f"{line}: the sweep in {display_path(sweep_dir)} is {'a' if is_search else 'no'} search, and stays "
+                "what it is; leave it out, or begin another one with grulab train -m"
+            )
     flags = [f"{CONFIG_DIR}={folder}"] if folder is not None else []
     replaced = {key_of(line) for line in [*flags, *overrides]}
     kept = [word for word in before.arguments if key_of(word) not in replaced]

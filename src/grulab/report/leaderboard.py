@@ -72,6 +72,11 @@ class Leaderboard:
         return done if self.seeds is None else done[done["seed"].isin(self.seeds)]
 
     @property
+    def is_over(self) -> bool:
+        """Whether every job has ended, well or not."""
+        return bool(self.jobs["status"].isin(["done", "failed"]).all())
+
+    @property
     def fresh(self) -> pd.DataFrame:
         """The jobs of a search that have a result, with seeds that did not choose."""
         done = self.jobs[self.jobs["status"] == "done"]
@@ -198,7 +203,7 @@ def _rank(
     if done.empty:
         return pd.DataFrame(columns=keys)
     groups = done.groupby(keys, sort=False) if keys else done.groupby(lambda _: 0)
-    sizes = Counter(tuple(row) for row in jobs[keys].itertuples(index=False)) if keys else {(0,): len(jobs)}
+    sizes: Counter[tuple[Any, ...]] = Counter(tuple(row) for row in jobs[keys].itertuples(index=False))
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
     for name, group in groups:
@@ -210,7 +215,9 @@ def _rank(
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
         row["epochs"] = int(group["max_epochs"].min())
-        row["missing"] = sizes[name if isinstance(name, tuple) else (name,)] - len(group)
+        members = len(jobs) if not keys else sizes[name if isinstance(name, tuple) else (name,)]
+        # A mean over jobs of different lengths is none.
+        row["missing"] = members - len(group) + int(group["max_epochs"].nunique() > 1)
         rows.append(row)
     # As objects, because pandas would convert 8 to 8.0 in a column of numbers.
     ranking = pd.DataFrame(rows).astype(dict.fromkeys([*keys, *tied], object))
@@ -244,6 +251,9 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
 def _record(folder: Path, job: Job, flags: list[str], rungs: list[int] | None) -> dict[str, Any]:
     status = planned_status_of(folder, job.config)
     summary = read_summary(folder) or {}
+    if rungs and status == "to extend":
+        # It goes on from a rung, where it has a result.
+        status = "done"
     if status != "done":
         # The metrics so far are not the result of a longer run, and those of another run are none at all.
         summary["metrics"] = {}

@@ -26,14 +26,15 @@ def recommend_found(board: Leaderboard) -> str:
     fresh = board.fresh
     for key in board.swept:
         fresh = fresh[fresh[key] == first[key]]
-    chosen = f"{first[board.metric]:.4f} over the {first['seeds']} that did, which flatter it"
+    chosen = f"{first[board.metric]:.4f} over the seeds that chose it ({first['seeds']}), which flatter it"
     if fresh.empty:
-        return f"{text}; {board.metric} {chosen}. Fresh seeds follow when the search is over."
+        return f"{text}; {board.metric} {chosen}. No fresh seeds have been tried."
     low, high = bounds(fresh[board.metric], is_share=is_higher_better(board.metric))
-    interval = "95 % interval" if len(fresh) > 2 else "lowest and highest"
+    interval = f"95 % interval {low:.4f} to {high:.4f}" if len(fresh) > 2 else f"{low:.4f} to {high:.4f}"
     return (
-        f"{text}. Over {len(fresh)} seeds that did not choose it, {board.metric} is {fresh[board.metric].mean():.4f} "
-        f"({interval} {low:.4f} to {high:.4f}), and test/accuracy {fresh['test/accuracy'].mean():.4f}; {chosen}."
+        f"{text}. Over fresh seeds ({len(fresh)}), which did not choose it, {board.metric} is "
+        f"{fresh[board.metric].mean():.4f} ({interval}), and test/accuracy {fresh['test/accuracy'].mean():.4f}; "
+        f"{board.metric} is {chosen}."
     )
 
 

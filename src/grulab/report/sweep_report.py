@@ -114,11 +114,12 @@ def _ranking(board: Leaderboard) -> Section:
     )
     text += f"and the highest; {words}."
     if "first" in table:
-        text += " First is how often it has the best mean when seeds are resampled."
+        text += " First is how often it would have the best mean with other seeds."
     if stopped := stopped_at_rungs(board):
-        text += f" Of {len(ranking)} configurations {stopped}."
+        text += f" {stopped}."
     if board.tuned:
-        text += f" {', '.join(board.tuned)} is chosen for each configuration, by the same ranking."
+        text += f" {', '.join(board.tuned)} is chosen for each configuration, by the same ranking"
+        text += ", of what was not stopped at a rung before." if board.rungs else "."
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "first", "seconds", "seq/s", "padding"))
 
 
@@ -162,8 +163,12 @@ def _insights(board: Leaderboard) -> list[Section]:
 
 def _winner(board: Leaderboard, verdict: Verdict) -> list[Section]:
     if board.seeds is not None:
-        return [*search_sections(board), Section("What seeds do not tell", "\n\n".join(verdict.caveats()))]
+        return [*search_sections(board), *_sections_of(verdict.caveats()[1:])]
     return [Section("Is the winner better?", "\n\n".join([verdict.winner(), *verdict.caveats()]))]
+
+
+def _sections_of(caveats: Sequence[str]) -> list[Section]:
+    return [Section("What seeds do not tell", "\n\n".join(caveats))] if caveats else []
 
 
 def _tuned(verdict: Verdict) -> list[Section]:
@@ -188,7 +193,9 @@ def _failures(board: Leaderboard) -> list[Section]:
     if failed.empty:
         return []
     table = failed[["job", "status", "error"]].rename(columns={"error": "cause"})
-    return [Section("Without a result", f"{len(failed)} of {len(board.jobs)} jobs.", table)]
+    go_on = f"grulab resume {display_path(board.folder)}"
+    text = f"{len(failed)} of {len(board.jobs)} jobs. They go on with\n\n{go_on}"
+    return [Section("Without a result", text, table)]
 
 
 def _lost_curves(board: Leaderboard) -> list[Section]:

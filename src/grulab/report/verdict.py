@@ -9,7 +9,7 @@ import pandas as pd
 from grulab.config.schema import is_higher_better
 from grulab.report.leaderboard import Leaderboard
 from grulab.run_folder.paths import display_path
-from grulab.sweep.comparison import Comparison, level_of_look, shares_of_first
+from grulab.sweep.comparison import Comparison, level_of_look
 from grulab.sweep.race import outcome
 
 
@@ -35,9 +35,10 @@ class Verdict:
     def recommendation(self) -> str | None:
         """Return which configuration to use: the smallest that is not worse than the first; None if nobody knows."""
         compared, board = self._compared, self._board
-        if len(self.rows) < 2 or not compared.freedom:
+        if len(self.rows) < 2 or not compared.freedom or not board.is_over:
             return None
-        worse = set(compared.worse())
+        level = level_of_look(board.looks)
+        worse = {*compared.worse(level / 2), *(other for other in range(1, len(self.rows)) if self._is_behind(other))}
         good = [place for place in range(len(self.rows)) if place not in worse]
         if board.indifference is not None:
             found = outcome(self._scores, board.indifference)
@@ -78,7 +79,7 @@ class Verdict:
             f"{first} is ahead of {second} by {difference:.4f} in {board.metric} (95 % interval "
             f"{difference - half:+.4f} to {difference + half:+.4f}, {counts[0]} and {counts[other]} seeds)"
         )
-        if compared.is_real(0, other, level_of_look(board.looks)):
+        if self._is_behind(other):
             against = f" It is ahead of each of the {len(self.rows) - 1} others in this way." * (len(self.rows) > 2)
             return f"{what}: the difference is real.{against}"
         return f"{what}: that may be chance. {self._what_would_tell(other)}"
@@ -89,11 +90,26 @@ class Verdict:
         if not found.look:
             return f"The race has not had its first round: {found.seeds} seeds of each configuration."
         names = [self._board.label(self.rows.iloc[place]) for place in found.left]
-        out = len(self.rows) - len(names)
+        stopped = len(self._board.ranking) - len(self.rows)
+        others = f" {stopped} that did not get to the end are not compared." * bool(stopped)
         if len(names) == 1:
-            return f"{names[0]} is better than all others, which dropped out of the race: the difference is real."
+            other = min(range(1, len(self.rows)), key=self._surplus)
+            half = self._compared.half_width(0, other)
+            difference = float(self._compared.means[0] - self._compared.means[other])
+            interval = f"95 % interval {difference - half:+.4f} to {difference + half:+.4f}"
+            return (
+                f"{names[0]} is better than all {len(self.rows) - 1} that it raced against, which dropped out: the "
+                f"difference is real. The nearest is {self._board.label(self.rows.iloc[other])}, {difference:.4f} "
+                f"behind in {self._board.metric} ({interval}).{others}"
+            )
+        out = len(self.rows) - len(names)
         ended = f"the race ended, because {found.why}" if found.why else "the race has not told them apart"
-        return f"{'; '.join(names)}: {ended}. {out} of {len(self.rows)} are worse, and dropped out."
+        text = f"{'; '.join(names)}: {ended}. {out} of {len(self.rows)} are worse, and dropped out.{others}"
+        if found.why:
+            return text
+        more = found.seeds * len(names) + len(self._board.jobs)
+        command = f"grulab resume {display_path(self._board.folder)} hydra.sweeper.max_jobs={more}"
+        return f"{text} It goes on with\n\n{command}"
 
     def caveats(self) -> list[str]:
         """Return what no number of seeds tells: the choice of the best flatters it, and the test is a sample."""
@@ -122,13 +138,14 @@ class Verdict:
 
     @cached_property
     def shares(self) -> list[float]:
-        """How often each row of ``rows`` is first when the seeds are resampled."""
-        return shares_of_first(self._scores).tolist()  # type: ignore[no-any-return]
+        """How often each row of ``rows`` would be first with other seeds."""
+        return self._compared.shares_of_first().tolist()  # type: ignore[no-any-return]
 
     def tuned_at_an_edge(self) -> list[str]:
         """Return a line for each tuned key of which a configuration has chosen the smallest or the largest value."""
         lines = []
-        for key in self._board.tuned:
+        # At a rung others than the best are stopped, so what is left says nothing of the edge.
+        for key in self._board.tuned if not self._board.rungs else []:
             values = sorted(set(self._board.jobs[key]), key=lambda value: (isinstance(value, str), value))
             if len(values) < 2 or isinstance(values[-1], str | bool | np.bool_):
                 continue
@@ -138,6 +155,10 @@ class Verdict:
                     some = f"{len(names)} of {len(self.rows)} configurations" if len(self.rows) > 1 else "it"
                     lines.append(f"{edge} is the {word} {key} tried, and {some} chose it: try {word[:-3]}er ones.")
         return lines
+
+    def _is_behind(self, place: int) -> bool:
+        """Return whether the first is really better than another one."""
+        return self._compared.is_real(0, place, level_of_look(self._board.looks))
 
     def _surplus(self, place: int) -> float:
         """Return how far the first is ahead of another one, beyond what may be chance."""
@@ -169,10 +190,11 @@ def stopped_at_rungs(board: Leaderboard) -> str | None:
     """Return how many configurations were stopped at which rung, in words; None without rungs."""
     if not board.rungs:
         return None
-    ranking = board.ranking
+    keys = [*board.swept, *board.tuned]
+    epochs = board.done.groupby(keys)["max_epochs"].min() if keys else board.done["max_epochs"].head(1)
     parts = []
     for number, rung in enumerate(board.rungs, start=1):
-        count = int(np.count_nonzero(ranking["epochs"] == rung))
+        count = int(np.count_nonzero(epochs == rung))
         where = "trained to the end" if rung == board.rungs[-1] else f"stopped at rung {number}"
         parts.append(f"{count} {where} ({rung} epochs)")
-    return ", ".join(parts)
+    return f"Of {len(epochs)} configurations {', '.join(parts)}"

@@ -13,7 +13,10 @@ _POWER = 0.8
 _MOST_SEEDS = 1000
 # So many pairs that agree in the sign of their difference have a probability under 5 % by chance.
 _SEEDS_OF_A_SIGN_TEST = 6
-_RESAMPLES = 10_000
+_FEWEST_SEEDS = 2
+_DRAWS = 10_000
+# Others are first too rarely to be counted.
+_LEADING = 50
 
 
 def level_of_look(look: int) -> float:
@@ -102,6 +105,8 @@ class Comparison:
     def _differ(self, one: int, other: int, factor: float) -> bool:
         """Return whether two means are so many standard errors apart."""
         difference, error = abs(float(self.means[one] - self.means[other])), self.error(one, other)
+        if min(self.counts[one], self.counts[other]) < _FEWEST_SEEDS:
+            return False
         if error == 0:
             # Metrics of few sequences are coarse: two seeds often have the same.
             return difference > 0 and bool(min(self.counts[one], self.counts[other]) >= _SEEDS_OF_A_SIGN_TEST)
@@ -126,6 +131,25 @@ class Comparison:
         margin = self.quantile(LEVEL / others) * self.error(best, place)
         return float(self.means[best] - self.means[place] + margin)
 
+    def shares_of_first(self) -> NDArray[np.float64]:
+        """Return how often each configuration would have the highest mean with other seeds: (configurations,).
+
+        The means are drawn from Student's t distributions around the observed ones: resampling two or three seeds
+        would make them vary less than they do.
+        """
+        shares = np.zeros(len(self.means))
+        leading = np.argsort(-self.means, kind="stable")[:_LEADING]
+        if not self.freedom:
+            shares[leading[0]] = 1
+            return shares
+        generator = np.random.default_rng(0)
+        errors = np.sqrt(self.variances / self.counts)[leading, None]
+        means = self.means[leading, None] + errors * generator.standard_t(self.freedom, (len(leading), _DRAWS))
+        is_first = means == means.max(axis=0)
+        # Equal ones share a first place.
+        shares[leading] = (is_first / is_first.sum(axis=0)).mean(axis=1)
+        return shares
+
     def seeds_to_settle(self, one: int, other: int) -> int | None:
         """Return the number of seeds for each of two configurations that would probably show their difference.
 
@@ -140,18 +164,3 @@ class Comparison:
         quantiles = float(special.ndtri(1 - LEVEL / 2) + special.ndtri(_POWER))
         seeds = int(np.ceil(sum_of_variances * (quantiles / difference) ** 2))
         return max(seeds, int(self.counts.max()) + 1, 3) if seeds <= _MOST_SEEDS else None
-
-
-def shares_of_first(scores: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Return how often each configuration has the highest mean when its seeds are resampled: (configurations,).
-
-    Args:
-        scores: of each configuration over its seeds; higher is better.
-    """
-    generator = np.random.default_rng(0)
-    drawn = [generator.integers(len(part), size=(_RESAMPLES, len(part))) for part in scores]
-    means = np.stack([np.asarray(part)[places].mean(axis=1) for part, places in zip(scores, drawn, strict=True)])
-    is_first = means == means.max(axis=0)
-    # Equal ones share a first place.
-    shares: NDArray[np.float64] = (is_first / is_first.sum(axis=0)).mean(axis=1)
-    return shares

@@ -37,7 +37,14 @@ from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
 from grulab.sweep import manifest, sweeper_settings
-from grulab.sweep.design import refuse_another_search, refuse_odd_design, refuse_other_end, refuse_other_folders
+from grulab.sweep.design import (
+    outlook,
+    outlook_of_search,
+    refuse_another_search,
+    refuse_odd_design,
+    refuse_other_end,
+    refuse_other_folders,
+)
 from grulab.sweep.expand import expand
 from grulab.sweep.growth import known_jobs, siblings
 from grulab.sweep.job import Job
@@ -69,6 +76,7 @@ class Sweep:
         settings: the settings of grulab's launcher; None for another launcher.
         before: what the folder of a sweep that goes on has in sweep.json; None for a new sweep.
         design: how the jobs are chosen and compared.
+        outlook: what follows from the results of the jobs, in words; empty if nothing does.
     """
 
     folder: Path
@@ -78,6 +86,7 @@ class Sweep:
     settings: LocalSettings | None
     before: Manifest | None
     design: Design
+    outlook: str = ""
 
     @property
     def configs(self) -> list[Config]:
@@ -116,7 +125,9 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
             base, constant = _check_search(search, overrides, config_name)
             kept = before.jobs if before else []
             refuse_another_search(before, base, search, overrides)
-            return Sweep(folder, kept, base, constant, settings, before, _design_of_search(search))
+            return Sweep(
+                folder, kept, base, constant, settings, before, _design_of_search(search), outlook_of_search(search)
+            )
         if target not in (BASIC_SWEEPER, sweeper_settings.GRID, sweeper_settings.RACE):
             other: Design = {**GRID_DESIGN, "kind": "other"}
             return Sweep(folder, [], checked(plain_values(values)), [], settings, before, other)
@@ -159,7 +170,7 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         names = [job.folder for job in jobs]
         _refuse_folders_elsewhere(names, hydra.subdir)
         _refuse_shared_folders(names, hydra.subdir)
-        return Sweep(folder, jobs, configs[0], constant, settings, before, design)
+        return Sweep(folder, jobs, configs[0], constant, settings, before, design, outlook(grid))
 
 
 def _design_of_search(search: sweeper_settings.SearchSettings) -> Design:

@@ -106,3 +106,25 @@ def refuse_other_folders(jobs: Sequence[Job], name_of: Callable[[int, list[str]]
             f"hydra/launcher: job {odd.number} of this sweep, which has grown, is in {odd.folder}, where only "
             "hydra/launcher=local finds it"
         )
+
+
+def outlook(settings: GridSettings) -> str:
+    """Return what follows from the results of a sweep's jobs, in words."""
+    parts = []
+    if settings.rungs:
+        rungs = ", ".join(map(str, settings.rungs))
+        parts.append(
+            f"All train to the first of the rungs {rungs}; from each, {settings.keep:.0%} go on to the next."
+        )
+    if isinstance(settings, RaceSettings):
+        parts.append(f"Further seeds follow in rounds, up to hydra.sweeper.max_jobs={settings.max_jobs} jobs.")
+    return " ".join(parts)
+
+
+def outlook_of_search(settings: SearchSettings) -> str:
+    """Return how many jobs a search makes, in words."""
+    seeds = len(settings.seeds)
+    return (
+        f"{settings.n_trials} trials of {seeds} seeds, and {settings.confirm} fresh seeds of the best: at most "
+        f"{settings.n_trials * seeds + settings.confirm} jobs."
+    )

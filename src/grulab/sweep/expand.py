@@ -68,7 +68,9 @@ def _about(override: Override) -> int:
         return len(cast(ChoiceSweep, override.value()).list)
     if not override.is_range_sweep():
         kind = "is a pattern" if isinstance(override.value(), Glob) else "is a range without steps"
-        raise ConfigError(f"{override.input_line}: {kind}; list the values, or choose a sweeper that searches")
+        raise ConfigError(
+            f"{override.input_line}: {kind}; list the values, or search between them with hydra/sweeper=optuna"
+        )
     swept = cast(RangeSweep, override.value())
     start, stop, step = (float(cast(float, part)) for part in (swept.start, swept.stop, swept.step))
     if not all(map(math.isfinite, (start, stop, step))) or step == 0:

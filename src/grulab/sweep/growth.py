@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from grulab.config.overrides import split_override
-from grulab.config.same_run import identity, run_hash
+from grulab.config.same_run import flatten, identity, run_hash
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
@@ -44,8 +45,12 @@ def known_jobs(
         new = [replace(job, folder=old.folder, number=old.number) for old, job in pairs]
         manifest.refuse_another_sweep(sweep_dir, [old for old, _ in pairs], new, asked)
         return found
-    if not found and len(before) == len(after):
-        manifest.refuse_another_sweep(sweep_dir, before, after, asked)
+    if before and after and not found:
+        pairs = _alike(before, after)
+        if pairs:
+            manifest.refuse_another_sweep(sweep_dir, [old for old, _ in pairs], [new for _, new in pairs], asked)
+        if len(before) == len(after):
+            manifest.refuse_another_sweep(sweep_dir, before, after, asked)
     where = f"the sweep in {display_path(sweep_dir)}"
     left_out = _values_left_out(before, after)
     hint = f"name them too: {left_out}" if left_out else "leave out what changes them"
@@ -95,6 +100,26 @@ def _matches(before: Sequence[Config], after: Sequence[Config]) -> dict[int, int
         new = _unique(key_of, after, set(found))
         found |= {place: old[key] for key, place in new.items() if key in old}
     return found
+
+
+def _alike(before: Sequence[Job], after: Sequence[Job]) -> list[tuple[Job, Job]]:
+    """Return pairs of jobs that differ in keys that are the same in all jobs of a side; [] if not all do."""
+    old, new = ([flatten(job.config.to_dict()) for job in jobs] for jobs in (before, after))
+    changed = {
+        key
+        for key in old[0].keys() | new[0].keys()
+        if all(values.get(key) == old[0].get(key) for values in old)
+        and all(values.get(key) == new[0].get(key) != old[0].get(key) for values in new)
+    }
+
+    def rest_of(values: dict[str, Any]) -> str:
+        return repr(sorted((key, repr(value)) for key, value in values.items() if key not in changed))
+
+    stored = {rest_of(values): job for values, job in zip(old, before, strict=True)}
+    pairs = [
+        (stored[rest], job) for values, job in zip(new, after, strict=True) if (rest := rest_of(values)) in stored
+    ]
+    return pairs if len(stored) == len(before) == len(pairs) else []
 
 
 def _unique(key_of: Callable[[Config], str], configs: Sequence[Config], but: set[int]) -> dict[str, int]:

@@ -15,6 +15,8 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     """Print each job with its overrides, number of parameters and state, and the number of jobs in each state."""
     if not sweep.jobs:
         console.print("The sweeper decides about the jobs as it goes on; there is no telling which they are.")
+        if sweep.outlook:
+            console.print(sweep.outlook, highlight=False)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("job", "overrides", "parameters", "state"):
@@ -27,6 +29,8 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     console.print(table, highlight=False)
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     console.print(f"\n{len(sweep.jobs)} jobs: {counts}", highlight=False)
+    if sweep.outlook:
+        console.print(sweep.outlook, highlight=False)
     if sweep.constant:
         same = [line for line in sweep.jobs[0].overrides if key_of(line) in sweep.constant]
         console.print(f"in all of them: {' '.join(same)}", highlight=False, markup=False)

@@ -76,6 +76,7 @@ class Search:
         self._fixed = [line for line in arguments if key_of(line) not in searched]
         # Proposals that no run can have, such as a budget too small for so many layers.
         self._impossible: list[dict[str, Any]] = []
+        self._is_exhausted = False
 
     def more(self) -> list[Job]:
         """Return jobs to run now, which are in sweep.json then; [] if others have to end first, or all is done."""
@@ -155,7 +156,9 @@ class Search:
                 self._impossible.append(values)
         if any(trial.state == "running" for trial in trials):
             return []
-        print(f"search  over after {len(trials)} trials: nothing that is new was found in {_ATTEMPTS} draws")
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            print(f"search  over after {len(trials)} trials: nothing that is new was found in {_ATTEMPTS} draws")
         return self._confirming(jobs, trials)
 
     def _confirming(self, jobs: Sequence[Job], trials: Sequence[Trial]) -> list[Job]:
@@ -171,6 +174,8 @@ class Search:
         lines = [line for line in best.jobs[0].overrides if split_override(line)[0] != "seed"]
         missing = [seed for seed in seeds if seed not in have]
         added = [self._compose(len(jobs) + place, [*lines, f"seed={seed}"]) for place, seed in enumerate(missing)]
+        if added:
+            print(f"search  the best of {len(trials)} trials is trained with {len(added)} fresh seeds")
         last = best.jobs[0].config.trainer.max_epochs
         return [replace(job, config=until(job.config, last)) for job in added]
 
