@@ -1,5 +1,6 @@
 """Shared fixtures: small versions of the configurations users run, and cleanup of process-wide state."""
 
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from grulab.cli import main
 from grulab.config.compose import compose
+from grulab.run_folder.checkpoint_file import add_checksum
 from grulab.system.signals import SIGNALS, Interrupted
 from grulab.tasks.base import GeneratedTask
 from grulab.tasks.registry import find_task, task_names
@@ -203,3 +205,10 @@ def stopped(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the accelerator for the tests of exact resume: pytest tests/test_resume.py --accelerator cuda."""
     parser.addoption("--accelerator", default="cpu", help="cpu or cuda")
+
+
+def reseal(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint with a valid checksum."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(add_checksum(buffer.getvalue()))

@@ -1,7 +1,6 @@
 """A checkpoint with a valid checksum may still hold anything: each odd entry is damage, by name."""
 
 import copy
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import torch
 from grulab import compose, resume, train
 from grulab.config.schema import Config
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
-from grulab.run_folder.checkpoint_file import add_checksum, load
+from grulab.run_folder.checkpoint_file import load
 from grulab.training.checkpoint_schema import check_checkpoint
-from tests.conftest import SMALL, Start, grulab
+from tests.conftest import SMALL, Start, grulab, reseal
 
 # Entries that a resume does not read, or for which several values are right.
 FREE = (
@@ -135,12 +134,6 @@ def test_every_odd_entry_is_damage_by_name(checkpoint: tuple[Path, dict[str, Any
 def test_a_checkpoint_of_another_run_is_left_to_its_own_refusal(checkpoint: tuple[Path, dict[str, Any]]) -> None:
     path, content = checkpoint
     check_checkpoint(path, content, compose([*SMALL, "model.hidden_size=99"]))
-
-
-def reseal(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(add_checksum(buffer.getvalue()))
 
 
 @pytest.mark.parametrize("shape", ["(1,)", "expanded"])

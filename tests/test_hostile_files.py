@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from grulab import SequenceDataModule, compose, train
 from grulab.config_error import ConfigError
-from grulab.run_folder.checkpoint_file import KEY, add_checksum, load
+from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.sequence_files import cache
 from grulab.sequence_files.flat import natural_key
 from grulab.tasks.files import Files
 from grulab.tasks.registry import build_task
-from tests.conftest import SMALL, forked
+from tests.conftest import SMALL, forked, reseal
 from tests.sequences import Data, make
 
 BRIEF = ["data=files", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
@@ -35,12 +34,6 @@ def save(path: Path, data: Data, **changes: np.ndarray) -> Path:
     }
     np.savez(path, **(arrays | changes))
     return path
-
-
-def write_checkpoint(path: Path, content: dict[str, object]) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(add_checksum(buffer.getvalue()))
 
 
 def refused(folder: Path, *arguments: str) -> str:
@@ -173,7 +166,7 @@ def test_a_model_without_a_finite_answer(tmp_path: Path) -> None:
     content = load(best)
     for weights in content["state_dict"].values():
         weights.fill_(3e38)
-    write_checkpoint(best, content)
+    reseal(best, content)
     assert "the model has no finite answer for the sequence with id 's0'" in refused(
         tmp_path, "predict", "run", "a.csv"
     )
@@ -187,7 +180,7 @@ def test_a_task_that_contradicts_its_configuration(tmp_path: Path, key: str, val
     content = load(best)
     section, name = key.split(".")
     content[KEY]["task"][section][name] = value
-    write_checkpoint(best, content)
+    reseal(best, content)
     assert f"task.{key}: is not that of its configuration" in refused(tmp_path, "predict", "run", "a.csv")
 
 

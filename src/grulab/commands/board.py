@@ -122,7 +122,7 @@ class _Links:
 
 
 def _serve(folder: Path, shown: Path, links: _Links | None, host: str, port: int | None) -> None:
-    # It says much that is not of grulab's concern.
+    # It takes a second to import, and a mistake is told before.
     from tensorboard import program
 
     server = program.TensorBoard()

@@ -55,7 +55,7 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     figures = sweep_dir / paths.FIGURES
     files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
     refuse_odd_kinds(files, [figures])
-    sections = [*_recommendation(board), _ranking(board), *_insights(board), *_failures(board), *_lost_curves(board)]
+    sections = [*_results(board), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
     pictures = _draw(board, figures)
     if not board.ranking.empty:
@@ -70,26 +70,30 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     return board
 
 
-def _recommendation(board: Leaderboard) -> list[Section]:
+def _results(board: Leaderboard) -> list[Section]:
     if board.ranking.empty:
-        return []
-    text = Verdict(board).recommendation() if board.seeds is None else recommend_found(board)
+        return [Section("Leaderboard", f"{_states(board)} No job has a result yet.")]
+    verdict = Verdict(board)
+    return [*_recommendation(board, verdict), _ranking(board, verdict), *_insights(board, verdict)]
+
+
+def _states(board: Leaderboard) -> str:
+    states = ", ".join(f"{count} {status}" for status, count in board.jobs["status"].value_counts().items())
+    return f"{len(board.jobs)} jobs: {states}."
+
+
+def _recommendation(board: Leaderboard, verdict: Verdict) -> list[Section]:
+    text = verdict.recommendation() if board.seeds is None else recommend_found(board)
     return [] if text is None else [Section("Recommendation", text)]
 
 
-def _ranking(board: Leaderboard) -> Section:
-    counts = board.jobs["status"].value_counts()
-    states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    text = f"{len(board.jobs)} jobs: {states}."
-    if board.ranking.empty:
-        return Section("Leaderboard", f"{text} No job has a result yet.")
-    ranking = board.ranking
+def _ranking(board: Leaderboard, verdict: Verdict) -> Section:
+    text, ranking = _states(board), board.ranking
     table = pd.DataFrame({"rank": ranking["rank"]})
     for key in [*board.swept, *board.tuned, *board.tied]:
         table[board.short(key)] = ranking[key].map(shown_value)
     for tag in dict.fromkeys([board.metric, "test/accuracy"]):
         table[tag] = [_span(row[tag], row[f"{tag} low"], row[f"{tag} high"]) for _, row in ranking.iterrows()]
-    verdict = Verdict(board)
     if len(verdict.rows) > 1 and ranking["seeds"].max() > 1:
         shares = [f"{share:.0%}" for share in verdict.shares]
         table["first"] = [*shares, *[""] * (len(ranking) - len(shares))]
@@ -123,10 +127,8 @@ def _ranking(board: Leaderboard) -> Section:
     return Section("Leaderboard", text, table, dispensable=("test/accuracy", "first", "seconds", "seq/s", "padding"))
 
 
-def _insights(board: Leaderboard) -> list[Section]:
-    if board.ranking.empty:
-        return []
-    best, verdict = board.best_job, Verdict(board)
+def _insights(board: Leaderboard, verdict: Verdict) -> list[Section]:
+    best = board.best_job
     command = " ".join(["grulab train", *map(shlex.quote, best["arguments"])])
     sections = [
         *_winner(board, verdict),

@@ -28,7 +28,6 @@ from grulab.config.overrides import (
     key_of,
     parse_overrides,
     sets_value,
-    split_override,
     structure_of,
 )
 from grulab.config.same_run import run_hash
@@ -45,7 +44,7 @@ from grulab.sweep.design import (
     refuse_other_end,
     refuse_other_folders,
 )
-from grulab.sweep.expand import expand
+from grulab.sweep.expand import expand, values_of_keys
 from grulab.sweep.growth import known_jobs, siblings
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
@@ -122,9 +121,9 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         target = hydra.sweeper["_target_"]
         if target == sweeper_settings.SEARCH:
             search = sweeper_settings.parse_search_settings(hydra.sweeper)
-            base, constant = _check_search(search, overrides, config_name)
+            base, constant, searched = _check_search(search, overrides, config_name)
             kept = before.jobs if before else []
-            refuse_another_search(before, base, search, overrides)
+            refuse_another_search(before, base, search, searched)
             return Sweep(
                 folder, kept, base, constant, settings, before, _design_of_search(search), outlook_of_search(search)
             )
@@ -179,15 +178,19 @@ def _design_of_search(search: sweeper_settings.SearchSettings) -> Design:
 
 def _check_search(
     search: sweeper_settings.SearchSettings, overrides: Sequence[str], config_name: str
-) -> tuple[Config, list[str]]:
-    """Check what a search may try by the ends of each axis; return one configuration, and the keys that are fixed.
+) -> tuple[Config, list[str], set[str]]:
+    """Check what a search may try by the ends of each axis.
+
+    Returns:
+        One configuration; the keys that are fixed, and those that are searched.
 
     Raises:
         ConfigError: if Optuna is missing, nothing is searched, or the end of an axis is not valid.
     """
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna: needs Optuna: pip install 'grulab[search]'")
-    arguments, about_hydra = search_arguments(search, overrides)
+    about_hydra = [line for line in overrides if is_about_hydra(line)]
+    arguments = [*search.swept, *(line for line in overrides if not is_about_hydra(line))]
     if seed := next((line for line in arguments if key_of(line) == "seed"), None):
         raise ConfigError(f"{seed}: the seeds of a search are hydra.sweeper.seeds; leave it out")
     axes = parse_space(arguments)
@@ -204,15 +207,7 @@ def _check_search(
     refuse_size_and_budget(None, arguments)
     refuse_other_end(search.rungs, overrides)
     configs = _compose_jobs(points, about_hydra, config_name)
-    return at_first_rung(configs[0], search.rungs), [key_of(line) for line in fixed]
-
-
-def search_arguments(
-    search: sweeper_settings.SearchSettings, overrides: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Return the overrides of a search that are about its runs, and those about Hydra."""
-    about_hydra = [line for line in overrides if is_about_hydra(line)]
-    return [*search.swept, *(line for line in overrides if not is_about_hydra(line))], about_hydra
+    return at_first_rung(configs[0], search.rungs), [key_of(line) for line in fixed], searched
 
 
 def _numbered(
@@ -340,12 +335,7 @@ def _subdir(number: int, point: list[str], settings: list[str], config_name: str
 
 
 def _constant(jobs: list[list[str]]) -> list[str]:
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        for override in job:
-            key, value = split_override(override)
-            values.setdefault(key, set()).add(value)
-    return [key for key, different in values.items() if len(different) == 1]
+    return [key for key, different in values_of_keys(jobs).items() if len(different) == 1]
 
 
 def _refuse_folders_elsewhere(names: list[str], subdir: str) -> None:

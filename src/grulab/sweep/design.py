@@ -1,16 +1,16 @@
 """The design of a sweep: what is refused because it could not be compared, before anything starts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from grulab.config.overrides import is_about_hydra, key_of, split_override
+from grulab.config.overrides import key_of, split_override
 from grulab.config.same_run import flatten, what_differs
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
+from grulab.sweep.expand import values_of_keys
 from grulab.sweep.job import Job
 from grulab.sweep.manifest import Manifest
 from grulab.sweep.rungs import configurations
-from grulab.sweep.search_space import parse_space
 from grulab.sweep.sweeper_settings import GridSettings, RaceSettings, SearchSettings
 
 
@@ -25,10 +25,7 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
     Raises:
         ConfigError: naming what has no use.
     """
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        for key, value in map(split_override, job.overrides):
-            values.setdefault(key, set()).add(value)
+    values = values_of_keys(job.overrides for job in jobs)
     for key in settings.tune:
         if key == "seed":
             raise ConfigError("hydra.sweeper.tune=[seed]: seeds are not chosen: the mean over them is compared")
@@ -58,7 +55,7 @@ def refuse_other_end(rungs: Sequence[int] | None, overrides: Sequence[str]) -> N
 
 
 def refuse_another_search(
-    before: Manifest | None, after: Config, settings: SearchSettings, overrides: Sequence[str]
+    before: Manifest | None, after: Config, settings: SearchSettings, searched: Iterable[str]
 ) -> None:
     """Check that a search that goes on is the one in its folder: its trials could not be compared.
 
@@ -66,7 +63,7 @@ def refuse_another_search(
         before: what is in the folder.
         after: a configuration of the command, at an end of its axes.
         settings: of the command.
-        overrides: of the command.
+        searched: the keys that it searches.
 
     Raises:
         ConfigError: naming what differs.
@@ -79,9 +76,6 @@ def refuse_another_search(
             f"hydra.sweeper.seeds={shown_value(settings.seeds)}: the search in the folder has {seeds}; put it back"
         )
     old, new = (flatten(config.to_dict()) for config in (before.jobs[0].config, after))
-    searched = {
-        axis.key for axis in parse_space([*settings.swept, *(ln for ln in overrides if not is_about_hydra(ln))])
-    }
     # Computed from a budget, or of the rungs.
     free = {*searched, "seed", "name", *(["model.hidden_size"] if after.model.parameter_budget is not None else [])}
     free |= {"trainer.max_epochs", "optimizer.horizon"} if settings.rungs else set()

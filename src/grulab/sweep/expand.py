@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 
+from grulab.config.overrides import split_override
 from grulab.config_error import ConfigError
 from grulab.system.printable import printable
 
@@ -54,6 +55,15 @@ def expand(arguments: Sequence[str], zipped: Sequence[Sequence[str]] | None, max
         for key in keys[1:]:
             del axes[key]
     return [list(itertools.chain(*point)) for point in itertools.product(*axes.values())]
+
+
+def values_of_keys(jobs: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Return the different values that each key has in the overrides of some jobs, in the order of the jobs."""
+    values: dict[str, dict[str, None]] = {}
+    for overrides in jobs:
+        for key, value in map(split_override, overrides):
+            values.setdefault(key, {})[value] = None
+    return {key: list(found) for key, found in values.items()}
 
 
 def _about(override: Override) -> int:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grulab.config.overrides import split_override
 from grulab.config.same_run import flatten, identity, run_hash
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
+from grulab.sweep.expand import values_of_keys
 from grulab.sweep.job import Job
 
 
@@ -130,17 +130,9 @@ def _unique(key_of: Callable[[Config], str], configs: Sequence[Config], but: set
 
 def _values_left_out(before: Iterable[Job], after: Iterable[Job]) -> str:
     """Return the overrides that name all values of the keys of which the command leaves some out."""
-    old, new = _values(before), _values(after)
+    old, new = (values_of_keys(job.overrides for job in jobs) for jobs in (before, after))
     words = []
     for key, values in old.items():
         if key in new and any(value not in new[key] for value in values):
             words.append(f"{key}={','.join(dict.fromkeys([*values, *new[key]]))}")
     return " ".join(words)
-
-
-def _values(jobs: Iterable[Job]) -> dict[str, list[str]]:
-    values: dict[str, dict[str, None]] = {}
-    for job in jobs:
-        for key, value in map(split_override, job.overrides):
-            values.setdefault(key, {})[value] = None
-    return {key: list(found) for key, found in values.items()}

@@ -92,7 +92,7 @@ def run_search(
         if known.jobs:
             returned = list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0))
         is_stopped = any(job.status == JobStatus.FAILED for job in returned) and _stops_on_failure(parts)
-        if is_stopped or search.is_stuck() or not search.more():
+        if is_stopped or not search.more():
             search.write_journal()
             return returned
 

@@ -100,12 +100,8 @@ class Search:
             self._write(known, [*known.jobs, *added])
         return added
 
-    def is_stuck(self) -> bool:
-        """Return whether a job has failed that may succeed when it is tried again: what follows depends on it."""
-        known = manifest.read(self._sweep_dir)
-        return known is not None and self._is_stuck(self._trials(known))
-
     def _is_stuck(self, trials: Sequence[Trial]) -> bool:
+        """Return whether a job has failed that may succeed when it is tried again: what follows depends on it."""
         folders = [self._sweep_dir / job.folder for trial in trials if trial.state == "running" for job in trial.jobs]
         return any((read_summary(folder) or {}).get("status") == "failed" for folder in folders)
 

@@ -13,8 +13,8 @@ from grulab.config.validation_messages import shown_value
 from grulab.field_types import STRICT, Count, Integer, Number, Plain, Seed
 
 GRID, RACE, SEARCH = (f"hydra_plugins.grulab.{name}Sweeper" for name in ("Grid", "Race", "Optuna"))
-# For Hydra's own sweeper, which has no such keys.
 DEFAULT_MAX_JOBS = 10_000
+# For Hydra's own sweeper, which has no such keys.
 _OF_BASIC: dict[str, Any] = {"max_jobs": DEFAULT_MAX_JOBS, "zip": None, "tune": [], "rungs": None, "keep": 0.33}
 
 
