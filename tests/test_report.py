@@ -127,6 +127,8 @@ def test_the_smallest_that_is_not_worse_is_recommended(tmp_path: Path) -> None:
     assert "buys at most 0.0" in text
     write_report(tmp_path)
     assert (tmp_path / "leaderboard.md").read_text().index("Use hidden_size 8") < 200
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table.loc[table["recommended"], "model.hidden_size"].tolist() == [8]
 
 
 def test_what_would_tell_is_a_command(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_the_same_seed_proposes_the_same(finished: Path, tmp_path: Path) -> None
     assert process.returncode == 0, process.stderr
     assert overrides_of(tmp_path / "sweep") == overrides_of(finished)
     assert leaderboard(tmp_path / "sweep") == leaderboard(finished)
+
+
+def test_a_smaller_space_leaves_trials_out_and_says_so(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "sweep")
+    process = grulab(tmp_path, "resume", "sweep", "model.hidden_size=2,4")
+    assert process.returncode == 0, process.stderr
+    sizes = [line for job in overrides_of(finished)[:10:2] for line in job if line.startswith("model.hidden_size")]
+    outside = sum(line.endswith(("6", "8")) for line in sizes)
+    assert f"note: {outside} trials have values that are not searched now" in process.stdout
 
 
 def test_a_search_goes_on_for_as_long_as_it_began(finished: Path) -> None:

@@ -102,7 +102,12 @@ def leaderboard(sweep_dir: Path) -> str:
 
 
 def kill_until_done(
-    arguments: Sequence[str], sweep_dir: Path, kills: int, seconds: float, generator: random.Random
+    arguments: Sequence[str],
+    sweep_dir: Path,
+    kills: int,
+    seconds: float,
+    generator: random.Random,
+    additions: Sequence[str] = (),
 ) -> dict[str, int]:
     """Run a sweep to its end, killing it and its jobs with -9 at random moments and resuming it.
 
@@ -113,6 +118,7 @@ def kill_until_done(
         seconds: longest time to a kill, from the first running job or the last kill; at every fifth start the time
             counts from the start of the command instead, so that kills hit the start-up too.
         generator: draws the moments and the victims.
+        additions: values that ``grulab resume`` adds to a sweep that is there.
 
     Returns:
         The numbers of kills of the parent, of kills of a job, of starts, of orphans, and of jobs that ran again after
@@ -126,7 +132,9 @@ def kill_until_done(
         # A sweep that was killed before it wrote sweep.json has to be started again.
         known = (sweep_dir / "sweep.json").exists()
         words = (
-            ["resume", sweep_dir.name] if known else ["train", "-m", *arguments, f"hydra.sweep.dir={sweep_dir.name}"]
+            ["resume", sweep_dir.name, *additions]
+            if known
+            else ["train", "-m", *arguments, f"hydra.sweep.dir={sweep_dir.name}"]
         )
         sweep = Sweep(words, sweep_dir.parent, log)
         counts["starts"] += 1

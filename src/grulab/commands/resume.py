@@ -30,7 +30,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = ArgumentParser(
         prog="grulab resume",
         description="Go on with a run or a sweep where it stopped, in the same folder and on the same curves.",
-        epilog=f"Overrides may change {', '.join(sorted(MAY_CHANGE))}: what else changes makes another run.",
+        epilog=(
+            "A sweep grows with more values of its keys: seed='range(10)'. Of a run, overrides may change "
+            f"{', '.join(sorted(MAY_CHANGE))}: what else changes makes another run."
+        ),
     )
     parser.add_argument("run_dir", metavar="DIR", help="the folder of a run or a sweep")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")

@@ -31,3 +31,21 @@ def chosen_task(overrides: Sequence[str]) -> str:
     path = config_dir() / "data" / f"{choice}.yaml"
     # A user's file outside conf/ probably has the name of its task.
     return str(yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else choice)
+
+
+def plugin_keys() -> dict[str, list[str]]:
+    """Return the keys of each sweeper and launcher in conf/: ``hydra/sweeper=grid`` -> [``hydra.sweeper.tune``]."""
+    found = {}
+    for kind in ("sweeper", "launcher"):
+        for path in sorted((config_dir() / "hydra" / kind).glob("*.yaml")):
+            names = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found[f"hydra/{kind}={path.stem}"] = [f"hydra.{kind}.{name}" for name in names if name != "_target_"]
+    return found
+
+
+def chosen_plugins(overrides: Sequence[str]) -> list[str]:
+    """Return the sweeper and the launcher that the overrides choose, or the default, as ``hydra/sweeper=grid``."""
+    chosen = {"hydra/sweeper": "grid", "hydra/launcher": "local"} | {
+        key: value for key, value in map(split_override, overrides) if key in ("hydra/sweeper", "hydra/launcher")
+    }
+    return [f"{key}={value}" for key, value in chosen.items()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hydra.errors import MissingConfigException
 from yaml import YAMLError
 
-from grulab.config.conf_dir import chosen_task, config_dir, groups
+from grulab.config.conf_dir import chosen_plugins, chosen_task, config_dir, groups, plugin_keys
 from grulab.config.overrides import is_about_hydra, key_of
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.system.printable import printable
@@ -14,7 +14,8 @@ from grulab.system.printable import printable
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Return every key and group that an override can name, for the task that these overrides choose."""
-    return [*valid_keys(chosen_task(overrides)), *groups()]
+    plugins = [key for plugin in chosen_plugins(overrides) for key in plugin_keys().get(plugin, [])]
+    return [*valid_keys(chosen_task(overrides)), *groups(), *plugins]
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
 
+from grulab.config.conf_dir import plugin_keys
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.tasks.base import DataConfig
@@ -18,14 +19,14 @@ def unknown_key(override: str, valid: Sequence[str]) -> str:
         valid: the keys that exist.
     """
     key = override.split("=", 1)[0]
-    alike = [name for name in valid if ("." in name) == ("." in key)]
-    near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
+    # Often only the section is missing or wrong: hidden_size for model.hidden_size.
+    near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
     if not near:
-        # Often only the section is missing or wrong: hidden_size for model.hidden_size.
-        near = [name for name in valid if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    owner = None if key in valid else _task_with(key)
+        alike = [name for name in valid if _place(name) == _place(key)]
+        near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
+    owner = None if key in valid else _owner_of(key)
     if owner:
-        hint = f"only data={owner} has it"
+        hint = f"only {owner} has it"
     elif near and near[0] != key:
         hint = f"did you mean {near[0]}?"
     else:
@@ -52,8 +53,14 @@ def _keys(section: type, data: type, prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
-def _task_with(key: str) -> str | None:
-    """Return the first task that has the key, or None."""
-    if not key.startswith("data."):
-        return None
-    return next((task for task in imported_tasks() if key in valid_keys(task)), None)
+def _place(key: str) -> str | bool:
+    """Return what a key shares with those that may be meant: of Hydra's its section, else whether it has one."""
+    section = key.rpartition(".")[0]
+    return section if key.startswith("hydra.") else bool(section)
+
+
+def _owner_of(key: str) -> str | None:
+    """Return the first task, sweeper or launcher that has the key, as its override, or None."""
+    if key.startswith("data."):
+        return next((f"data={task}" for task in imported_tasks() if key in valid_keys(task)), None)
+    return next((plugin for plugin, keys in plugin_keys().items() if key in keys), None)

@@ -60,7 +60,7 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     pictures = _draw(board, figures)
     if not board.ranking.empty:
         write_mean_curves(board)
-    write_atomically(sweep_dir / TABLE, board.ranking.to_csv(index=False))
+    write_atomically(sweep_dir / TABLE, _with_recommendation(board).to_csv(index=False))
     images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
     write_atomically(sweep_dir / TEXT, to_markdown(title, sections) + images)
     write_atomically(sweep_dir / PAGE, _page(title, sections, pictures))
@@ -85,6 +85,17 @@ def _states(board: Leaderboard) -> str:
 def _recommendation(board: Leaderboard, verdict: Verdict) -> list[Section]:
     text = verdict.recommendation() if board.seeds is None else recommend_found(board)
     return [] if text is None else [Section("Recommendation", text)]
+
+
+def _with_recommendation(board: Leaderboard) -> pd.DataFrame:
+    """Return the ranking, where the configuration to use is marked."""
+    if board.ranking.empty:
+        return board.ranking
+    # A search recommends the first, over seeds that did not choose it.
+    verdict = Verdict(board)
+    place = verdict.recommended if board.seeds is None else 0
+    rank = None if place is None else verdict.rows["rank"].iloc[place]
+    return board.ranking.assign(recommended=board.ranking["rank"] == rank)
 
 
 def _ranking(board: Leaderboard, verdict: Verdict) -> Section:

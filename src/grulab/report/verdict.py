@@ -32,8 +32,9 @@ class Verdict:
         self._scores = [(sign * board.members(row)[board.metric]).tolist() for _, row in self.rows.iterrows()]
         self._compared = Comparison.of(self._scores)
 
-    def recommendation(self) -> str | None:
-        """Return which configuration to use: the smallest that is not worse than the first; None if nobody knows."""
+    @cached_property
+    def recommended(self) -> int | None:
+        """The position of the smallest configuration that is not worse than the first; None if nobody knows."""
         compared, board = self._compared, self._board
         if len(self.rows) < 2 or not compared.freedom or not board.is_over:
             return None
@@ -45,7 +46,13 @@ class Verdict:
             if not found.look:
                 return None
             good = found.left
-        chosen = min(good, key=lambda place: (int(self.rows["parameters"].iloc[place]), place))
+        return min(good, key=lambda place: (int(self.rows["parameters"].iloc[place]), place))
+
+    def recommendation(self) -> str | None:
+        """Return which configuration to use, in words; None if nobody knows."""
+        compared, board, chosen = self._compared, self._board, self.recommended
+        if chosen is None:
+            return None
         row = self.rows.iloc[chosen]
         text = f"Use {board.label(row)}: {row['parameters']:,} parameters"
         if chosen == 0:

@@ -1,5 +1,6 @@
 """The design of a sweep: what is refused because it could not be compared, before anything starts."""
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 from grulab.config.overrides import key_of, split_override
@@ -29,8 +30,11 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
     for key in settings.tune:
         if key == "seed":
             raise ConfigError("hydra.sweeper.tune=[seed]: seeds are not chosen: the mean over them is compared")
-        if len(values.get(key, ())) < 2:
-            raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; give it several values, or leave it out")
+        swept = [name for name, found in values.items() if len(found) > 1]
+        if key not in swept:
+            near = [name for name in swept if name.endswith(f".{key}")] or difflib.get_close_matches(key, swept)
+            hint = f"did you mean {near[0]}?" if near else "give it several values, or leave it out"
+            raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; {hint}")
     refuse_other_end(settings.rungs, overrides)
     groups = configurations(jobs, is_of_rungs=bool(settings.rungs))
     seeds = {job.config.seed for job in jobs}
@@ -108,7 +112,8 @@ def outlook(settings: GridSettings) -> str:
     if settings.rungs:
         rungs = ", ".join(map(str, settings.rungs))
         parts.append(
-            f"All train to the first of the rungs {rungs}; from each, {settings.keep:.0%} go on to the next."
+            f"All train to the first of the rungs {rungs}, which replace trainer.max_epochs; from each, "
+            f"{settings.keep:.0%} go on to the next."
         )
     if isinstance(settings, RaceSettings):
         parts.append(f"Further seeds follow in rounds, up to hydra.sweeper.max_jobs={settings.max_jobs} jobs.")

@@ -89,8 +89,6 @@ def launch(
 
     def add(jobs: Iterable[Job]) -> None:
         for job in jobs:
-            # One that goes on to its next rung is there already.
-            everything[:] = [before for before in everything if before.job.number != job.number]
             everything.append(JobProgress(job, sweep_dir / job.folder))
             _enlist(everything[-1], sweep_dir, todo, hopeless)
 
@@ -115,7 +113,9 @@ def launch(
         with LiveTable(everything, len(slots)) as display:
             _Launcher(parts, bases, settings, slots, display, ask).run(todo)
     hopeless |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
-    return [_returned(progress) for progress in everything]
+    # One that went on to its next rung is there twice.
+    last = {progress.job.number: progress for progress in everything}
+    return [_returned(last[number]) for number in sorted(last)]
 
 
 def _enlist(progress: JobProgress, sweep_dir: Path, todo: deque[JobProgress], given_up: set[int]) -> None:

@@ -35,6 +35,7 @@ def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings:
     stops_on_failure = _stops_on_failure(parts)
     for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
+    told: set[str] = set()
     while True:
         known = manifest.read(sweep_dir)
         assert known is not None
@@ -49,7 +50,7 @@ def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings:
         if any(not has_diverged(sweep_dir / job.folder) for job in failed):
             # It may succeed when it is tried again, and what follows would be another sweep's without it.
             return returned
-        jobs = following(known.jobs, sweep_dir, settings)
+        jobs = following(known.jobs, sweep_dir, settings, told)
         if jobs is None:
             return returned
         jobs = [
@@ -85,6 +86,8 @@ def run_search(
     search = Search(sweep_dir, settings, [*settings.swept, *arguments], monitor, compose)
     if hasattr(launcher, "more"):
         launcher.more = search.more
+    if outside := search.outside():
+        print(f"note: {outside} trials have values that are not searched now; the sampler does not learn from them")
     while True:
         known = manifest.read(sweep_dir)
         assert known is not None
@@ -101,10 +104,10 @@ def _stops_on_failure(parts: HydraParts) -> bool:
     return bool(parts.config.hydra.launcher.get("on_failure") == "stop")
 
 
-def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> list[Job] | None:
+def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings, told: set[str]) -> list[Job] | None:
     """Return the jobs of the next round, and print why they follow; None if the sweep is over.
 
-    Jobs that are added have no folder yet.
+    Jobs that are added have no folder yet. Notes in ``told`` are not repeated; it is extended.
     """
 
     def score_of(job: Job, epochs: int) -> float | None:
@@ -117,7 +120,9 @@ def following(jobs: Sequence[Job], sweep_dir: Path, settings: GridSettings) -> l
             return promoted
         for rung, after in pairwise(settings.rungs):
             for line in rungs.note_on_agreement(jobs, score_of, rung, after):
-                print(f"note: {line}")
+                if line not in told:
+                    told.add(line)
+                    print(f"note: {line}")
     if not isinstance(settings, RaceSettings):
         return None
     # Those that were stopped at a rung are not in the race.

@@ -100,6 +100,11 @@ class Search:
             self._write(known, [*known.jobs, *added])
         return added
 
+    def outside(self) -> int:
+        """Return the number of trials that have values outside of the space."""
+        known = manifest.read(self._sweep_dir)
+        return sum(trial.values is None for trial in self._trials(known)) if known else 0
+
     def _is_stuck(self, trials: Sequence[Trial]) -> bool:
         """Return whether a job has failed that may succeed when it is tried again: what follows depends on it."""
         folders = [self._sweep_dir / job.folder for trial in trials if trial.state == "running" for job in trial.jobs]

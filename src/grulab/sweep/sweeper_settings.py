@@ -32,32 +32,34 @@ def _is_list_of_keys(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
 
 
-def _refuse_falling(rungs: list[int] | None) -> None:
-    if any(later <= earlier for earlier, later in pairwise(rungs or [])):
-        raise ValueError(f"rungs={shown_value(rungs)}: must rise from one number of epochs to the next")
-
-
 @dataclass(frozen=True, config=STRICT)
-class GridSettings:
-    """How a sweep's values make jobs; conf/hydra/sweeper/grid.yaml explains each field."""
+class _Settings:
+    """What all sweepers have."""
 
-    max_batch_size: Count | None
-    max_jobs: Count
     params: dict[str, Plain] | None
-    zip: Annotated[list[list[str]] | None, BeforeValidator(_lists_of_keys)]
-    tune: list[str]
     rungs: Annotated[list[Count], Field(min_length=2)] | None
     keep: Annotated[Number, Field(gt=0, lt=1)]
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        _refuse_falling(self.rungs)
+        if any(later <= earlier for earlier, later in pairwise(self.rungs or [])):
+            raise ValueError(f"rungs={shown_value(self.rungs)}: must rise from one number of epochs to the next")
         return self
 
     @property
     def swept(self) -> list[str]:
         """The values of ``params`` as overrides."""
         return [f"{key}={written(values)}" for key, values in (self.params or {}).items()]
+
+
+@dataclass(frozen=True, config=STRICT)
+class GridSettings(_Settings):
+    """How a sweep's values make jobs; conf/hydra/sweeper/grid.yaml explains each field."""
+
+    max_batch_size: Count | None
+    max_jobs: Count
+    zip: Annotated[list[list[str]] | None, BeforeValidator(_lists_of_keys)]
+    tune: list[str]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -68,28 +70,19 @@ class RaceSettings(GridSettings):
 
 
 @dataclass(frozen=True, config=STRICT)
-class SearchSettings:
+class SearchSettings(_Settings):
     """How a search makes jobs; conf/hydra/sweeper/optuna.yaml explains each field."""
 
     n_trials: Annotated[Count, Field(le=100_000)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     confirm: Annotated[Integer, Field(ge=0, le=1000)]
     sampler_seed: Seed
-    params: dict[str, Plain] | None
-    rungs: Annotated[list[Count], Field(min_length=2)] | None
-    keep: Annotated[Number, Field(gt=0, lt=1)]
 
     @model_validator(mode="after")
-    def _rules(self) -> Self:
-        _refuse_falling(self.rungs)
+    def _seeds_differ(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={shown_value(self.seeds)}: names a seed twice")
         return self
-
-    @property
-    def swept(self) -> list[str]:
-        """The values of ``params`` as overrides."""
-        return [f"{key}={written(values)}" for key, values in (self.params or {}).items()]
 
 
 _SEARCH: TypeAdapter[SearchSettings] = TypeAdapter(SearchSettings)
