@@ -9,11 +9,13 @@ from torch import nn
 from grulab.cli import main
 from grulab.config.compose import compose
 from grulab.kernels import library
-from grulab.kernels.backend import backend_notes
+from grulab.kernels.backend import backend_notes, layout_on
 from grulab.models.gru import GRUClassifier
 from grulab.run_folder.summary import read_summary
 from grulab.training.module import SequenceClassifier
 from tests.conftest import SMALL
+
+DEVICES = ["cpu", "cuda", "mps", "xla"]
 
 pytestmark = pytest.mark.skipif(not library.is_built(), reason="there was no C compiler when grulab was installed")
 
@@ -78,7 +80,34 @@ def test_a_resume_says_that_something_else_computes(tmp_path: Path, capsys: pyte
     assert main(["resume", str(folder), "trainer.max_epochs=9"]) == 0
     assert "resumed with" not in capsys.readouterr().out
     assert main(["resume", str(folder), "trainer.max_epochs=10", "model.backend=torch"]) == 0
-    assert "resumed with nn.GRU after the fused kernels: the last bits differ" in capsys.readouterr().out
+    assert (
+        "resumed with nn.GRU over packed sequences after the fused kernels: the last bits differ"
+        in capsys.readouterr().out
+    )
+
+
+def test_padded_sequences_are_nn_gru_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = []
+    for sequences in ("packed", "padded"):
+        folder = tmp_path / sequences
+        overrides = ["trainer.accelerator=cpu", f"model.sequences={sequences}", f"hydra.run.dir={folder}"]
+        assert main(["train", *SMALL, *overrides]) == 0
+        losses.append(read_summary(folder)["metrics"]["test/loss"])
+    assert read_summary(folder)["backend"] == "padded"
+    assert "model.sequences=padded: nn.GRU computes every step" in capsys.readouterr().out
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert main(["resume", str(folder), "trainer.max_epochs=9", "model.sequences=auto"]) == 0
+    assert "; model.sequences=padded goes on as before" in capsys.readouterr().out
+    assert main(["train", *SMALL, "model.sequences=padded", "model.backend=fused", "hydra.run.dir=other"]) == 2
+    assert capsys.readouterr().err.startswith("grulab: model.sequences=padded: the kernels of model.backend=fused")
+    assert not Path("other").exists()
+
+
+def test_auto_chooses_how_sequences_are_computed() -> None:
+    chosen = {(device, mixed): layout_on(device, "auto", mixed) for device in DEVICES for mixed in (False, True)}
+    packed = {("cpu", False), ("cpu", True), ("cuda", False)}
+    assert {case for case, layout in chosen.items() if layout == "packed"} == packed
+    assert all(layout_on(device, layout, True) == layout for device in DEVICES for layout in ("packed", "padded"))
 
 
 def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ FREE = (
     ".hparams_name",
     ".lr_schedulers",
     ".hyper_parameters.backend",
+    ".hyper_parameters.sequences",
     ".grulab.config",
 )
 # Numbers that may be any.

@@ -282,25 +282,28 @@ class Waits(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("sequences", ["packed", "padded"])
 @pytest.mark.parametrize("step", ["training_step", "validation_step", "test_step"])
-def test_a_step_never_waits_for_the_device(step: str) -> None:
+def test_a_step_never_waits_for_the_device(step: str, sequences: str) -> None:
     data = SequenceDataModule(compose().data, seed=0)
     batch = next(iter(data.train_dataloader())).to("meta")
-    module = SequenceClassifier(5, 8, 2, 3, bidirectional=True).to("meta")
+    module = SequenceClassifier(5, 8, 2, 3, bidirectional=True, sequences=sequences).to("meta")
     with Waits() as waits:
         loss = getattr(module, step)(batch, 0)
         if loss is not None:
             loss.backward()
     assert waits.found == []
     # Counter-check: a batch that is not sorted by length copies its order to the device, and that is recorded.
+    module.model.sequences = "packed"
     with Waits() as waits:
         module(torch.zeros(2, 3, 5, device="meta"), torch.tensor([1, 3]))
     assert waits.found != []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, whose synchronisations can be counted")
-def test_no_synchronisation_under_cuda() -> None:
-    model = GRUClassifier(5, 8, 2, 3, bidirectional=True).cuda()
+@pytest.mark.parametrize("sequences", ["packed", "padded"])
+def test_no_synchronisation_under_cuda(sequences: str) -> None:
+    model = GRUClassifier(5, 8, 2, 3, bidirectional=True, dropout=0.1, sequences=sequences).cuda()
     batch = PaddedBatch(torch.zeros(2, 3, 5), torch.tensor([3, 1]), torch.tensor([0, 1])).pin_memory().to("cuda")
     model(batch.x, batch.lengths).sum().backward()  # cuDNN initializes at the first call
     torch.cuda.set_sync_debug_mode("error")

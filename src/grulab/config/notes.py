@@ -55,9 +55,4 @@ def notes(config: Config) -> list[str]:
             f"data.num_workers={config.data.num_workers} is more than the {cores} cores that this process may use: "
             "the workers wait for each other"
         )
-    if config.trainer.accelerator == "mps":
-        lines.append(
-            "trainer.accelerator=mps: packed GRUs lose gradients there in some versions of torch "
-            "(pytorch#102911); compare with trainer.accelerator=cpu before you trust a result"
-        )
     return lines

@@ -20,6 +20,7 @@ MAY_CHANGE = frozenset(
         "trainer.threads",
         "trainer.loop",
         "model.backend",
+        "model.sequences",
         "data.num_workers",
         # Where the sequences are; which they are is in data.content.
         "data.path",

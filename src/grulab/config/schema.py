@@ -19,6 +19,7 @@ MAX_HIDDEN_SIZE = 2**16
 Metric = Literal["val/accuracy", "val/loss", "val/balanced_accuracy", "val/macro_f1"]
 ClassWeights = Literal["none", "balanced"]
 Backend = Literal["auto", "fused", "torch"]
+SequenceLayout = Literal["auto", "packed", "padded"]
 Algorithm = Literal["adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
 Loop = Literal["fast", "lightning"]
@@ -33,6 +34,7 @@ class ModelConfig:
     bidirectional: Flag
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     backend: Backend
+    sequences: SequenceLayout
     parameter_budget: Count | None
     class_weights: ClassWeights
 

@@ -56,5 +56,5 @@ class PaddedBatch(NamedTuple):
         )
 
     def pin_memory(self) -> "PaddedBatch":
-        """Return the batch with x and y in page-locked memory, from which an accelerator copies asynchronously."""
-        return PaddedBatch(self.x.pin_memory(), self.lengths, self.y.pin_memory())
+        """Return the batch in page-locked memory, from which an accelerator copies asynchronously."""
+        return PaddedBatch(self.x.pin_memory(), self.lengths.pin_memory(), self.y.pin_memory())

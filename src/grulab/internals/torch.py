@@ -19,8 +19,29 @@ def flat_weights(gru: nn.GRU) -> list[Tensor]:
     return cast(list[Tensor], gru._flat_weights)
 
 
+def flatten_for_cudnn(gru: nn.GRU, by_direction: bool) -> None:
+    """Give the weights of each layer, or of each direction of each layer, a contiguous memory of their own on CUDA.
+
+    ``nn.GRU.flatten_parameters`` makes one of all layers; for a call with a single layer, cuDNN would copy the
+    weights each time, and warn. The parameters stay the same objects.
+    """
+    weights = flat_weights(gru)
+    cudnn = cast(Any, torch.backends.cudnn)
+    if not all(weight.is_cuda and cudnn.is_acceptable(weight) for weight in weights):
+        return
+    mode = cudnn.rnn.get_cudnn_mode("GRU")
+    is_both = gru.bidirectional and not by_direction
+    size = 8 if is_both else 4
+    with torch.cuda.device(weights[0].device), torch.no_grad():
+        for start in range(0, len(weights), size):
+            own = weights[start : start + size]
+            torch._cudnn_rnn_flatten_weight(
+                own, 4, own[0].shape[1], mode, gru.hidden_size, 0, 1, batch_first=False, bidirectional=is_both
+            )
+
+
 def packed_gru_layer(
-    x: Tensor, batch_sizes: Tensor, h_0: Tensor | None, weights: Sequence[Tensor]
+    x: Tensor, batch_sizes: Tensor, h_0: Tensor | None, weights: Sequence[Tensor], training: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Compute one GRU layer with torch's own operator.
 
@@ -29,6 +50,7 @@ def packed_gru_layer(
         batch_sizes: (time,) int64 on the CPU, of the same PackedSequence.
         h_0: (directions, batch, hidden_size) float, or None for zeros.
         weights: four tensors for each direction, in nn.GRU's order.
+        training: whether gradients will be wanted, which only cuDNN has to know.
 
     Returns:
         (rows, directions x hidden_size) and (directions, batch, hidden_size).
@@ -36,7 +58,7 @@ def packed_gru_layer(
     directions = len(weights) // 4
     if h_0 is None:
         h_0 = x.new_zeros(directions, int(batch_sizes[0]), weights[1].shape[1])
-    output, h_n = torch._VF.gru(x, batch_sizes, h_0, list(weights), True, 1, 0.0, False, directions == 2)
+    output, h_n = torch._VF.gru(x, batch_sizes, h_0, list(weights), True, 1, 0.0, training, directions == 2)
     return output, h_n
 
 

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 # The implementations that can run. model.backend may differ: it can be auto, or fused on an unsupported device.
-_NAMES = {"fused": "the fused kernels", "torch": "nn.GRU"}
+_NAMES = {
+    "fused": "the fused kernels",
+    "torch": "nn.GRU over packed sequences",
+    "padded": "nn.GRU over padded sequences",
+}
+_KEYS = {"fused": "model.backend=fused", "torch": "model.backend=torch", "padded": "model.sequences=padded"}
 
 # A sequence of more steps takes nn.GRU seconds on a cpu.
 _LONG = 1000
@@ -45,18 +50,40 @@ def backend_of_weights(config: Config) -> str:
     return "torch" if config.model.backend == "torch" else "auto"
 
 
+def layout_on(device: str, sequences: str, is_mixed: bool) -> str:
+    """Return how sequences reach the recurrent part: "packed" or "padded".
+
+    Args:
+        device: the type of the device, "cpu", "cuda", "mps" or another.
+        sequences: "packed" and "padded" are returned as they are; "auto" chooses.
+        is_mixed: whether some operations have 16 bits.
+    """
+    if sequences != "auto":
+        return sequences
+    # Packed GRUs lose gradients on MPS (pytorch#102911), and in 16 bits on CUDA some batches had gradients that were
+    # off by a tenth (torch 2.11 on an H200, issue 14). Other devices have no packed GRU at all.
+    return "packed" if device == "cpu" or (device == "cuda" and not is_mixed) else "padded"
+
+
 def find_backend(config: Config, accelerator: str) -> str:
-    """Return the implementation that runs on "cpu", "cuda" or "mps": "fused" (the C kernels) or "torch" (nn.GRU)."""
-    fits = accelerator == "cpu" and config.trainer.precision == "32-true" and library.is_built()
+    """Return the implementation that runs on "cpu", "cuda" or "mps": "fused", "torch" (both packed) or "padded"."""
+    precision = config.trainer.precision
+    if layout_on(accelerator, config.model.sequences, precision.endswith("mixed")) == "padded":
+        return "padded"
+    fits = accelerator == "cpu" and precision == "32-true" and library.is_built()
     return "fused" if fits and config.model.backend != "torch" else "torch"
 
 
 def refuse_missing_kernels(config: Config) -> None:
-    """Check that the kernels are built if ``model.backend`` is "fused".
+    """Check that the kernels can run if ``model.backend`` is "fused".
 
     Raises:
-        ConfigError: if they are not built.
+        ConfigError: if they are not built, or the sequences are padded.
     """
+    if config.model.backend == "fused" and config.model.sequences == "padded":
+        raise ConfigError(
+            "model.sequences=padded: the kernels of model.backend=fused read packed sequences; use model.backend=auto"
+        )
     if config.model.backend == "fused" and not library.is_built():
         raise ConfigError(
             f"model.backend=fused: the fused kernels {library.problem()}; {library.REMEDY}, or use model.backend=auto"
@@ -79,24 +106,34 @@ def backend_notes(config: Config, accelerator: str, backend: str, before: str | 
     Args:
         config: the run's configuration.
         accelerator: "cpu", "cuda" or "mps".
-        backend: the implementation that runs, "fused" or "torch".
+        backend: the implementation that runs; see :func:`find_backend`.
         before: the implementation before the run was resumed; None for a new run.
     """
     missing = note_of_missing_kernels()
-    if config.model.backend == "auto" and accelerator == "cpu" and missing:
+    if config.model.backend == "auto" and accelerator == "cpu" and missing and backend != "padded":
         yield missing
+    if backend == "padded" and accelerator == "cpu":
+        yield (
+            "model.sequences=padded: nn.GRU computes every step up to the longest of a batch, which takes several "
+            "times as long on a cpu as the fused kernels of model.sequences=packed"
+        )
     longest = build_task(config.data).length_range[1]
     if backend == "torch" and accelerator == "cpu" and longest > _LONG:
         yield (
             f"sequences have up to {longest:,} steps, and the cost of nn.GRU on a cpu grows with the square of the "
             "length: 4 times that of the fused kernels at 100 steps, 26 times at 1000, 260 times at 2000"
         )
-    if config.model.backend == "fused" and backend == "torch":
+    if config.model.backend == "fused" and backend != "fused":
         precision = config.trainer.precision
         cause = f"trainer.precision={precision}" if precision != "32-true" else f"the {accelerator} device"
         yield f"model.backend=fused has no effect with {cause}: nn.GRU runs; the kernels are for 32-true on the cpu"
+    if config.model.sequences == "packed" and accelerator == "mps":
+        yield (
+            "model.sequences=packed: packed GRUs lose gradients on mps in some versions of torch (pytorch#102911); "
+            "model.sequences=auto takes the padded path there"
+        )
     if before is not None and before != backend:
         yield (
             f"resumed with {_NAMES[backend]} after {_NAMES[before]}: the last bits differ from those of a run that "
-            f"was never interrupted; model.backend={before} goes on as before"
+            f"was never interrupted; {_KEYS[before]} goes on as before"
         )

@@ -70,7 +70,7 @@ class _Schema(TypedDict):
     metrics: dict[Annotated[str, Field(pattern="/")], float]
     error: NotRequired[_Error | None]
     parameters: NotRequired[_Count | None]
-    backend: NotRequired[Literal["fused", "torch"] | None]
+    backend: NotRequired[Literal["fused", "torch", "padded"] | None]
     seconds: NotRequired[float]
     started: NotRequired[str]
     resumed: NotRequired[_Count]

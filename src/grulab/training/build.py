@@ -43,6 +43,7 @@ def build_module(config: Config, task: Task | StoredTask) -> SequenceClassifier:
         bidirectional=config.model.bidirectional,
         dropout=config.model.dropout,
         backend=backend_of_weights(config),
+        sequences=config.model.sequences,
         algorithm=config.optimizer.algorithm,
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,

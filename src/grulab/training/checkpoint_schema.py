@@ -139,7 +139,7 @@ def _check(content: Mapping[str, Any], config: Config, task: Task | StoredTask) 
     version = content.get("pytorch-lightning_version")
     if not isinstance(version, str) or not re.fullmatch(r"\d+(\.\w+)*", version):
         raise _OddError("pytorch-lightning_version", "is no version")
-    _equal(hyper_parameters, dict(module.hparams), content.get(hyper_parameters), but=("backend",))
+    _equal(hyper_parameters, dict(module.hparams), content.get(hyper_parameters), but=("backend", "sequences"))
     (group,) = module.configure_optimizers().state_dict()["param_groups"]
     _equal("param_groups", group, content["optimizer_states"][0]["param_groups"][0], but=("lr", "fused"))
     names = (RNGState.__name__, EpochLog.__name__, Checkpointer.__name__)

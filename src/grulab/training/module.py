@@ -40,6 +40,7 @@ class SequenceClassifier(L.LightningModule):
         bidirectional: whether the sequence is also read backwards.
         dropout: probability of dropout between layers.
         backend: implementation of the recurrent part; see :func:`grulab.kernels.backend.gru_class`.
+        sequences: "auto", "packed" or "padded"; see :class:`GRUClassifier`.
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
@@ -59,6 +60,7 @@ class SequenceClassifier(L.LightningModule):
         bidirectional: bool = False,
         dropout: float = 0.0,
         backend: str = "auto",
+        sequences: str = "auto",
         algorithm: str = "adam",
         lr: float = 0.02,
         weight_decay: float = 0.0,
@@ -72,7 +74,9 @@ class SequenceClassifier(L.LightningModule):
         if schedule not in get_args(Schedule):
             raise ValueError(f"schedule={schedule}: choose from {', '.join(get_args(Schedule))}")
         self.save_hyperparameters()
-        self.model = GRUClassifier(input_size, hidden_size, num_layers, num_classes, bidirectional, dropout, backend)
+        self.model = GRUClassifier(
+            input_size, hidden_size, num_layers, num_classes, bidirectional, dropout, backend, sequences
+        )
         self.train_metrics = LossAndAccuracy()
         self.val_metrics = EvaluationMetrics(num_classes)
         self.test_metrics = TestMetrics(num_classes)
