@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from grulab.cli import main
@@ -12,6 +13,7 @@ from grulab.kernels import library
 from grulab.kernels.backend import backend_notes, layout_on
 from grulab.models.gru import GRUClassifier
 from grulab.run_folder.summary import read_summary
+from grulab.training.device import device_notes
 from grulab.training.module import SequenceClassifier
 from tests.conftest import SMALL
 
@@ -108,6 +110,31 @@ def test_auto_chooses_how_sequences_are_computed() -> None:
     packed = {("cpu", False), ("cpu", True), ("cuda", False)}
     assert {case for case, layout in chosen.items() if layout == "packed"} == packed
     assert all(layout_on(device, layout, True) == layout for device in DEVICES for layout in ("packed", "padded"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "accelerator", "expected"),
+    [
+        ([], "cpu", ""),
+        (["trainer.tf32=true"], "cpu", "trainer.tf32=true has no effect with the cpu device"),
+        (["trainer.tf32=true"], "cuda", ""),
+        (
+            ["trainer.tf32=true", "trainer.precision=16-mixed"],
+            "cuda",
+            "has no effect with trainer.precision=16-mixed",
+        ),
+        (["trainer.precision=bf16-mixed"], "cpu", "takes about twice the time"),
+        (["trainer.precision=bf16-mixed"], "cuda", "an old card has no such floats and emulates them"),
+    ],
+)
+def test_notes_on_a_device(
+    overrides: list[str], accelerator: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old card")
+    notes = list(device_notes(compose(overrides), accelerator))
+    assert len(notes) == bool(expected)
+    assert expected in "".join(notes)
 
 
 def test_a_backend_without_effect_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

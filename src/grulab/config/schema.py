@@ -69,6 +69,7 @@ class TrainerConfig:
     devices: Annotated[int | list[int], BeforeValidator(_one_device)]
     threads: Annotated[Count, Field(le=1024)]
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+    tf32: Flag
     gradient_clip_val: Annotated[Number, Field(gt=0)] | None
     deterministic: Flag
     loop: Loop

@@ -1,6 +1,7 @@
 """Private parts of Lightning, read in version 2.6.6."""
 
 import logging
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -95,14 +96,17 @@ def loops_of_new_trainer() -> dict[str, Any]:
     """Return the loops' part of a checkpoint as a new Trainer would write it, with all counters at 0."""
     # What a Trainer logs about itself does not concern the run.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[OneProcess()],
-    )
+    with warnings.catch_warnings():
+        # That there is a GPU, which is not used.
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[OneProcess()],
+        )
     names = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
     loops: dict[str, Any] = {name: getattr(trainer, name).state_dict() for name in names}
     loops["fit_loop"]["epoch_loop.state_dict"] = {"_batches_that_stepped": 0}

@@ -70,6 +70,8 @@ def build_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    # It is on by default in cuDNN's GRU, and read at each call, the backward pass included.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
         accelerator=accelerator,

@@ -98,8 +98,10 @@ class SequenceClassifier(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam or AdamW over all weights."""
         hparams = self.hparams
-        on_cpu = self.device.type == "cpu"
-        return make_optimizer(self.parameters(), hparams["algorithm"], hparams["lr"], hparams["weight_decay"], on_cpu)
+        # The fused kernel unscales gradients of 16 bits itself, and Lightning cannot clip them before.
+        is_unscaling = self.device.type == "cuda" and self.trainer.precision == "16-mixed"
+        fused = None if self.device.type == "mps" or (is_unscaling and self.trainer.gradient_clip_val) else True
+        return make_optimizer(self.parameters(), hparams["algorithm"], hparams["lr"], hparams["weight_decay"], fused)
 
     def on_train_start(self) -> None:
         """Set the learning rate of a run that resumes inside an epoch, perhaps with another ``max_epochs``."""

@@ -12,7 +12,7 @@ ALGORITHMS: dict[Algorithm, type[torch.optim.Adam]] = {"adam": torch.optim.Adam,
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], algorithm: Algorithm, lr: float, weight_decay: float, on_cpu: bool
+    parameters: Iterable[nn.Parameter], algorithm: Algorithm, lr: float, weight_decay: float, fused: bool | None
 ) -> torch.optim.Optimizer:
     """Return Adam or AdamW.
 
@@ -21,10 +21,9 @@ def make_optimizer(
         algorithm: "adam" (weight_decay is added to the gradient) or "adamw" (it shrinks the weights themselves).
         lr: learning rate of the first step.
         weight_decay: at least 0.
-        on_cpu: whether the weights are on the CPU: then a fused kernel updates all of them. On an accelerator the
-            fused kernel would not work together with gradient clipping in 16 bits.
+        fused: whether one kernel updates all weights; None leaves the choice to torch.
     """
-    return ALGORITHMS[algorithm](parameters, lr=lr, weight_decay=weight_decay, fused=on_cpu)
+    return ALGORITHMS[algorithm](parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def learning_rate(schedule: Schedule, lr: float, epoch: int, horizon: int) -> float:

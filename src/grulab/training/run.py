@@ -39,7 +39,7 @@ from grulab.training.callbacks.progress_bar import ProgressBar
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
 from grulab.training.confusion_figure import draw_confusion
-from grulab.training.device import find_accelerator
+from grulab.training.device import device_notes, find_accelerator
 from grulab.training.early_stopping import is_trained
 from grulab.training.module import SequenceClassifier
 from grulab.training.test_results import class_results, compare, in_order, write_predictions
@@ -131,7 +131,8 @@ def execute(
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = checked_ceiling(task)
         backend = find_backend(config, accelerator)
-        for line in backend_notes(config, accelerator, backend, summary.content["backend"] if resumed else None):
+        before = summary.content["backend"] if resumed else None
+        for line in [*backend_notes(config, accelerator, backend, before), *device_notes(config, accelerator)]:
             log.warning(line)
         loop = config.trainer.loop
         if loop == "fast" and (note := why_not_fast()):
