@@ -64,7 +64,9 @@ def found(root: Path) -> Section:
     began = time.perf_counter()
     board = sweep(root / "search", SEARCH)
     took = time.perf_counter() - began
-    shutil.copytree(root / "search" / "figures", HERE / "figures", dirs_exist_ok=True)
+    (HERE / "figures").mkdir(exist_ok=True)
+    for name in ("search.png", "pareto.png"):
+        shutil.copy(root / "search" / "figures" / name, HERE / "figures")
     shutil.copy(root / "search" / "leaderboard.md", HERE)
     best = board.iloc[0]
     keys = [key for key in board.columns if key.split(".")[0] in ("optimizer", "model", "data")]
@@ -72,8 +74,8 @@ def found(root: Path) -> Section:
     table = pd.DataFrame(
         {
             "": ["the default: lr 0.02, 8 units", f"the best of {TRIALS} trials"],
-            "val/accuracy, mean over seeds": [default["val/accuracy"], best["val/accuracy"]],
-            "test/accuracy": [default["test/accuracy"], best["test/accuracy"]],
+            "val/accuracy, mean over seeds": [f"{row['val/accuracy']:.3f}" for row in (default, best)],
+            "test/accuracy": [f"{row['test/accuracy']:.3f}" for row in (default, best)],
         }
     )
     chosen = ", ".join(f"{key} {best[key]}" for key in keys)
@@ -110,13 +112,14 @@ def killed(root: Path) -> Section:
 def main() -> None:
     began = time.perf_counter()
     # It is kept if something fails.
-    root = Path(tempfile.mkdtemp())
+    root = Path(tempfile.mkdtemp()) / "experiments"
+    root.mkdir()
     sections = [found(root), killed(root)]
     took = Section("Command", f"`python -m experiments.search.measure`, {time.perf_counter() - began:.0f} s.")
     report = to_markdown("Search", [took, *sections])
     (HERE / "results.md").write_text(report)
     print(report)
-    shutil.rmtree(root)
+    shutil.rmtree(root.parent)
 
 
 if __name__ == "__main__":

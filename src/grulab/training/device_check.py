@@ -1,0 +1,117 @@
+"""Does a device compute what the CPU computes in 64 bits? Logits and gradients of GRUs over batches of many lengths.
+
+The limits are some times the errors measured on CPUs and on an H200 (issue 14). There, packed GRUs in 16 bits had
+gradients of some batches that were off by 5 %, three times the error of the others.
+"""
+
+import itertools
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from grulab.models.gru import GRUClassifier
+
+FEATURES, CLASSES = 5, 3
+# (units, steps): few of both, as in the default run, and many.
+_SIZES = ((8, 10), (64, 50))
+_LAYERS, _DIRECTIONS = (1, 2, 3), (False, True)
+_BATCH = 16
+_SCALE_OF_16_BITS = 1024.0
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Differences from 64 bits, each the norm of the difference over the norm; the largest of all models.
+
+    Attributes:
+        logits: of the logits.
+        gradients: of all gradients together.
+        weight: of the gradient of the worst single weight.
+    """
+
+    logits: float
+    gradients: float
+    weight: float
+
+    def within(self, limits: "Errors") -> bool:
+        """Return whether no error is over its limit, or NaN."""
+        pairs = ((self.logits, limits.logits), (self.gradients, limits.gradients), (self.weight, limits.weight))
+        return all(error <= limit for error, limit in pairs)
+
+
+LIMITS = {
+    "64-true": Errors(1e-11, 1e-11, 1e-11),
+    "32-true": Errors(5e-5, 5e-5, 1e-4),
+    "16-mixed": Errors(1e-2, 1e-2, 3e-2),
+    "bf16-mixed": Errors(2e-2, 3e-2, 9e-2),
+}
+_AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+def errors_on(device: str, precision: str, backend: str, sequences: str) -> Errors:
+    """Return the largest errors of several GRUs on a device.
+
+    Args:
+        device: such as "cpu" or "cuda:1".
+        precision: of ``trainer.precision``.
+        backend: "torch" or "fused".
+        sequences: "packed" or "padded".
+    """
+    found = []
+    for (hidden_size, steps), layers, is_both in itertools.product(_SIZES, _LAYERS, _DIRECTIONS):
+        torch.manual_seed(hidden_size * layers)
+        model = GRUClassifier(FEATURES, hidden_size, layers, CLASSES, is_both, 0.0, backend, sequences)
+        exact = GRUClassifier(FEATURES, hidden_size, layers, CLASSES, is_both, 0.0, "torch", "packed").double()
+        exact.load_state_dict(model.state_dict())
+        x, lengths, y = random_batch(_BATCH, steps)
+        expected = _logits_and_gradients(exact, x.double(), lengths, y, "64-true")
+        model = model.to(device, torch.float64 if precision == "64-true" else torch.float32)
+        actual = _logits_and_gradients(model, x.to(next(model.parameters())), lengths, y.to(device), precision)
+        found.append(_errors(expected, actual))
+    return Errors(*(max(getattr(each, name) for each in found) for name in ("logits", "gradients", "weight")))
+
+
+@cache
+def is_right_on_mps() -> bool:
+    """Return whether the padded path passes on this machine's MPS device; a second at most."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        return errors_on("mps", "32-true", "torch", "padded").within(LIMITS["32-true"])
+    except RuntimeError:
+        # An operator that is missing or broken there.
+        return False
+
+
+def random_batch(batch: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x (batch, time, features), lengths (batch,) with the longest first, and y (batch,), on the CPU."""
+    lengths = torch.randint(max(1, steps // 2), steps + 1, (batch,)).sort(descending=True).values
+    lengths[0] = steps
+    return torch.randn(batch, steps, FEATURES), lengths, torch.randint(0, CLASSES, (batch,))
+
+
+def _logits_and_gradients(
+    model: GRUClassifier, x: Tensor, lengths: Tensor, y: Tensor, precision: str
+) -> tuple[Tensor, list[Tensor]]:
+    dtype = _AUTOCAST.get(precision)
+    with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
+        logits = model(x, lengths)
+    logits = logits if precision == "64-true" else logits.float()
+    scale = _SCALE_OF_16_BITS if precision == "16-mixed" else 1.0
+    loss = functional.cross_entropy(logits, y) * scale
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    return logits.detach().cpu().double(), [gradient.cpu().double() / scale for gradient in gradients]
+
+
+def _errors(expected: tuple[Tensor, list[Tensor]], found: tuple[Tensor, list[Tensor]]) -> Errors:
+    pairs = list(zip(found[1], expected[1], strict=True))
+    one, other = (torch.cat([pair[side].reshape(-1) for pair in pairs]) for side in (0, 1))
+    return Errors(_relative(found[0], expected[0]), _relative(one, other), max(_relative(*pair) for pair in pairs))
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
