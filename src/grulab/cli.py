@@ -31,11 +31,13 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab predict CKPT FILE        classify the sequences of a file
   grulab export CKPT FILE.onnx    write a trained GRU for places without torch
 
+  grulab doctor                   what this machine can do, checked: devices, speed, what to use here
+
   grulab train --help lists every key.
   Tab completion: eval "$(grulab -sc install=bash)"
 """
 # The subcommands; each is a module of grulab.commands.
-VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "predict", "export")
+VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "predict", "export", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import torch
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.kernels.backend import refuse_missing_kernels
+from grulab.training.device_check import is_right_on_mps
 
 
 def find_accelerator(config: Config) -> str:
@@ -23,8 +24,8 @@ def find_accelerator(config: Config) -> str:
     trainer = config.trainer
     found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     if found == "auto":
-        # "auto" never selects MPS, although Lightning would: see grulab.config.notes.
-        found = "cuda" if torch.cuda.is_available() else "cpu"
+        # Some versions of torch compute wrong gradients on MPS, so it is taken if a check passes.
+        found = "cuda" if torch.cuda.is_available() else "mps" if is_right_on_mps() else "cpu"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found, 1)
     if count == 0:
         raise ConfigError(
