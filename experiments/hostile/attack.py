@@ -19,6 +19,7 @@ import pandas as pd
 from experiments.hostile import checkpoints, code, commands, flips, kills, kinds, victims
 from experiments.hostile.sandbox import Case, Result, run_all
 
+# Imported before the victims are forked, so that a case does not count the time of an import.
 import grulab.commands.report
 import grulab.commands.resume
 import grulab.commands.sweep

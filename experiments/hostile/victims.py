@@ -52,6 +52,7 @@ def load_libraries() -> None:
     """Import in this process what runs need, as a sweep does before it forks its jobs."""
     import torch
 
+    # Imported for the forked processes, which find them in memory.
     import grulab.report.trace
     import grulab.training.resume  # noqa: F401
     from grulab.config.compose import compose
@@ -97,6 +98,7 @@ def other_numbers(expected: Path, actual: Path, *, with_curves: bool = True) -> 
 
     try:
         found = differences(expected, actual)
+    # Whatever an attacked folder raises is a difference too.
     except Exception as error:
         found = [f"cannot be read: {type(error).__name__}: {error}"]
     if found := [line for line in found if with_curves or not line.startswith("TensorBoard")]:
@@ -148,6 +150,7 @@ def _leaderboard(sweep_dir: Path) -> str:
 
     try:
         return leaderboard(sweep_dir)
+    # Whatever an attacked folder raises is told in place of a leaderboard.
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
