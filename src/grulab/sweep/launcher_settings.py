@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from grulab.config.parse import parse_section
@@ -12,13 +12,21 @@ from grulab.field_types import STRICT, Count, Integer, Number
 TARGET = "hydra_plugins.grulab.LocalLauncher"
 
 
+def _number_or_auto(value: Any) -> Any:
+    """Return None for auto."""
+    if value is None:
+        raise ValueError("jobs_per_device=null: must be a whole number, or auto")
+    return None if value == "auto" else value
+
+
 @dataclass(frozen=True, config=STRICT)
 class LocalSettings:
     """How the jobs of a sweep run on this machine; conf/hydra/launcher/local.yaml explains each field."""
 
     cores: Count | None
     devices: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1)] | None
-    jobs_per_device: Annotated[Count, Field(le=1000)]
+    # None: as many as the device can take.
+    jobs_per_device: Annotated[Annotated[Count, Field(le=1000)] | None, BeforeValidator(_number_or_auto)]
     on_failure: Literal["continue", "stop"]
     retries: Annotated[Integer, Field(ge=0, le=1000)]
     time_limit: Annotated[Number, Field(gt=0)] | None

@@ -7,6 +7,7 @@ from grulab.config.notes import notes_on_data
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
+from grulab.sweep.jobs_per_device import jobs_on
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
 from grulab.training.device import find_accelerator
@@ -24,14 +25,14 @@ def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str |
     # Most jobs have the same accelerator and precision, so each pair is checked once.
     asked = {(c.trainer.accelerator, c.trainer.precision): c for c in configs}
     if "cuda" in {find_accelerator(config) for config in asked.values()}:
-        return list(_device_slots(settings))
+        return list(_device_slots(configs, settings))
     if settings.devices is not None:
         raise ConfigError(f"hydra.launcher.devices={settings.devices}: the jobs run on the processor; leave it out")
     cores = settings.cores or available_cores()
     return [None] * max(1, cores // max(config.trainer.threads for config in configs))
 
 
-def _device_slots(settings: LocalSettings) -> Sequence[str]:
+def _device_slots(configs: Sequence[Config], settings: LocalSettings) -> Sequence[str]:
     import torch
 
     count = torch.cuda.device_count()
@@ -42,7 +43,12 @@ def _device_slots(settings: LocalSettings) -> Sequence[str]:
         raise ConfigError(
             f"hydra.launcher.devices={settings.devices}: there is no device {unknown[0]}, only {count} counted from 0"
         )
-    return [names[index] for index in chosen] * settings.jobs_per_device
+    jobs = settings.jobs_per_device
+    if jobs is None:
+        # Devices of one machine are mostly alike; the first stands for all.
+        jobs, why = jobs_on(names[chosen[0]], configs)
+        print(f"note: hydra.launcher.jobs_per_device=auto: {jobs} at once on a device: {why}")
+    return [names[index] for index in chosen] * jobs
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
@@ -52,7 +58,7 @@ def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[st
     missing = note_of_missing_kernels()
     if on_processor and missing and any(config.model.backend == "auto" for config in configs):
         lines.append(missing)
-    if on_processor and settings.jobs_per_device != 1:
+    if on_processor and settings.jobs_per_device is not None:
         lines.append(
             f"hydra.launcher.jobs_per_device={settings.jobs_per_device} has no effect: the jobs run on the "
             "processor, as many as hydra.launcher.cores and trainer.threads allow"
