@@ -73,6 +73,7 @@ class TrainerConfig:
     gradient_clip_val: Annotated[Number, Field(gt=0)] | None
     deterministic: Flag
     loop: Loop
+    cuda_graphs: Flag
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -45,6 +45,11 @@ class PaddedBatch(NamedTuple):
         x = self.x[:, : int(lengths.max())].index_select(0, rows)
         return PaddedBatch(x, lengths, self.y[rows])
 
+    def lengthened(self) -> "PaddedBatch":
+        """Return the batch padded to :func:`rounded_length`."""
+        missing = rounded_length(self.x.shape[1]) - self.x.shape[1]
+        return self._replace(x=torch.nn.functional.pad(self.x, (0, 0, 0, missing))) if missing else self
+
     def to(self, device: torch.device | str) -> "PaddedBatch":
         """Return the batch with x and y on the device; the lengths stay on the CPU."""
         # A CUDA stream orders the copy before its use; on other devices the values might be read too early.
@@ -58,3 +63,9 @@ class PaddedBatch(NamedTuple):
     def pin_memory(self) -> "PaddedBatch":
         """Return the batch in page-locked memory, from which an accelerator copies asynchronously."""
         return PaddedBatch(self.x.pin_memory(), self.lengths.pin_memory(), self.y.pin_memory())
+
+
+def rounded_length(steps: int) -> int:
+    """Return a length of which there are few: up to 32 steps the same, and from there on at most a sixteenth more."""
+    granule = 1 << max(0, (steps - 1).bit_length() - 5)
+    return -(-steps // granule) * granule

@@ -7,20 +7,24 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from grulab.data.batch import PaddedBatch
 from grulab.kernels import library
 from grulab.models.gru import GRUClassifier
+from grulab.training.cuda_graphs import GraphedSteps
 from grulab.training.device_check import CLASSES, FEATURES, LIMITS, errors_on, random_batch
+from grulab.training.module import SequenceClassifier
 from grulab.training.optimizer import make_optimizer
 
 # (steps, units, batch): the default run's, and larger ones.
 SIZES = ((10, 8, 32), (100, 64, 32), (100, 256, 64))
 _SECONDS = 0.5
-_FEWEST_STEPS, _STEPS_BETWEEN_LOOKS = 2, 10
+_FEWEST_STEPS, _STEPS_BETWEEN_LOOKS, _STEPS_OF_GRAPHS = 2, 10, 5
 
 
 def report(device: str) -> dict[str, Any]:
@@ -29,6 +33,8 @@ def report(device: str) -> dict[str, Any]:
     kind = device.partition(":")[0]
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     checks = [_check(device, *case) for case in _cases(kind)]
+    if kind == "cuda":
+        checks.append(_check_graphs(device))
     speeds = [
         {
             "size": list(size),
@@ -85,18 +91,10 @@ def _check(device: str, precision: str, path: str) -> dict[str, Any]:
 
 def steps_per_second(device: str, path: str, steps: int, hidden_size: int, batch: int) -> float:
     """Return how many times a second forward, backward and optimizer run, over half a second."""
-    torch.manual_seed(0)
-    backend, sequences = parts_of(path)
-    model = GRUClassifier(FEATURES, hidden_size, 1, CLASSES, backend=backend, sequences=sequences).to(device)
-    optimizer = make_optimizer(model.parameters(), "adam", 1e-3, 0.0, fused=None if device == "mps" else True)
-    x, lengths, y = random_batch(batch, steps)
-    x, y = x.to(device), y.to(device)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        functional.cross_entropy(model(x, lengths), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
+    if path == "graphs":
+        _, step = _graphed(device, hidden_size, 1, batch, steps)
+    else:
+        step = _eager(device, path, steps, hidden_size, batch)
     step()
     step()
     _synchronize(device)
@@ -109,6 +107,58 @@ def steps_per_second(device: str, path: str, steps: int, hidden_size: int, batch
             _synchronize(device)
     _synchronize(device)
     return count / (time.perf_counter() - began)
+
+
+def _eager(device: str, path: str, steps: int, hidden_size: int, batch: int) -> Callable[[], object]:
+    torch.manual_seed(0)
+    backend, sequences = parts_of(path)
+    model = GRUClassifier(FEATURES, hidden_size, 1, CLASSES, backend=backend, sequences=sequences).to(device)
+    optimizer = make_optimizer(model.parameters(), "adam", 1e-3, 0.0, fused=None if device == "mps" else True)
+    x, lengths, y = random_batch(batch, steps)
+    x, y = x.to(device), y.to(device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x, lengths), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _graphed(
+    device: str, hidden_size: int, layers: int, batch: int, steps: int, with_graphs: bool = True
+) -> tuple[SequenceClassifier, Callable[[], object]]:
+    """Return a module, and a step that trains it on a batch, as a CUDA graph or without one."""
+    torch.manual_seed(0)
+    module = SequenceClassifier(FEATURES, hidden_size, layers, CLASSES, layers > 1, sequences="padded").to(device)
+    optimizer = make_optimizer(module.parameters(), "adam", 1e-3, 0.0, fused=True)
+    graphs = GraphedSteps(module, optimizer, batch, steps)
+    on_cpu = PaddedBatch(*random_batch(batch, steps)).pin_memory()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        module.training_step(on_cpu.lengthened().to(device), 0).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return module, (lambda: graphs(on_cpu)) if with_graphs else step
+
+
+def _check_graphs(device: str) -> dict[str, Any]:
+    """Compare the weights after some steps as CUDA graphs with those of the same steps without: bit for bit."""
+    found: dict[str, Any] = {"precision": "32-true", "path": "graphs", "problem": ""}
+    try:
+        for layers in (1, 2):
+            weights = []
+            for with_graphs in (True, False):
+                module, step = _graphed(device, 8, layers, 16, 33, with_graphs)
+                for _ in range(_STEPS_OF_GRAPHS):
+                    step()
+                weights.append(torch.cat([weight.detach().reshape(-1) for weight in module.parameters()]))
+            if not torch.equal(*weights):
+                return found | {"problem": "is wrong: has other bits than the same steps without graphs"}
+    except RuntimeError as error:
+        return found | {"problem": f"does not run: {str(error).splitlines()[0][:200]}"}
+    return found
 
 
 def _synchronize(device: str) -> None:

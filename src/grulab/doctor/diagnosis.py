@@ -111,6 +111,8 @@ def _setting(device: dict[str, Any], path: str) -> str:
     trainer = trainer.removesuffix(" trainer.devices=[0]")
     if path == usual:
         return f"{trainer} model=gru"
+    if path == "graphs":
+        return f"{trainer} trainer.cuda_graphs=true model.sequences=padded"
     return f"{trainer} model.sequences={path}" if path == "padded" else f"{trainer} model.backend=torch"
 
 

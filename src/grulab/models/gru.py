@@ -83,6 +83,16 @@ class GRUClassifier(nn.Module):
         logits: Tensor = self.head(last)
         return logits
 
+    def logits_of_padded(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of each class on the padded path, without a check, which would read the lengths.
+
+        Args:
+            x: as in :meth:`forward`.
+            lengths: as in :meth:`forward`, but on the device of x.
+        """
+        logits: Tensor = self.head(PaddedStates(self.gru, x, lengths).last())
+        return logits
+
     def hidden_states(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last layer's states at every step, and the state that the head reads.
 

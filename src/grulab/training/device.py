@@ -47,6 +47,8 @@ def find_accelerator(config: Config) -> str:
 def device_notes(config: Config, accelerator: str) -> Iterator[str]:
     """Yield a line for each option that has no effect on this accelerator, or a cost that its name does not tell."""
     precision = config.trainer.precision
+    if config.trainer.cuda_graphs and (why := why_no_graphs(config, accelerator)):
+        yield f"trainer.cuda_graphs=true has no effect with {why}"
     if config.trainer.tf32 and (accelerator != "cuda" or precision != "32-true"):
         where = f"trainer.precision={precision}" if accelerator == "cuda" else f"the {accelerator} device"
         yield f"trainer.tf32=true has no effect with {where}: it rounds products of 32-true on cuda"
@@ -62,3 +64,16 @@ def device_notes(config: Config, accelerator: str) -> Iterator[str]:
             f"trainer.precision=bf16-mixed: {torch.cuda.get_device_name()} has no such floats and emulates them, "
             "which is slower than 32-true; use 16-mixed"
         )
+
+
+def why_no_graphs(config: Config, accelerator: str) -> str | None:
+    """Return what keeps the steps of a run from being CUDA graphs; None if nothing does."""
+    trainer = config.trainer
+    reasons = (
+        (accelerator != "cuda", f"the {accelerator} device"),
+        (config.model.sequences != "padded", f"model.sequences={config.model.sequences}; it needs padded"),
+        (trainer.precision != "32-true", f"trainer.precision={trainer.precision}; it needs 32-true"),
+        (trainer.gradient_clip_val is not None, f"trainer.gradient_clip_val={trainer.gradient_clip_val}"),
+        (trainer.loop != "fast", f"trainer.loop={trainer.loop}; it needs fast"),
+    )
+    return next((reason for is_so, reason in reasons if is_so), None)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from grulab.data.batch import PaddedBatch
 from grulab.internals.lightning import SilentProfiler, TrainingEpochLoop
+from grulab.training.cuda_graphs import GraphedSteps
 from grulab.training.module import SequenceClassifier
 
 if TYPE_CHECKING:
@@ -34,14 +35,16 @@ _HOOKS_OF_STEPS = (
 )
 
 
-def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier) -> None:
+def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier, with_graphs: bool = False) -> None:
     """Replace the training loop of a Trainer by the fast one.
 
     Args:
         trainer: a Trainer whose callbacks read the metrics from the module, not from ``trainer.callback_metrics``.
         module: the module that the Trainer will train.
+        with_graphs: whether steps are CUDA graphs; see :mod:`grulab.training.cuda_graphs`.
     """
-    trainer.fit_loop.epoch_loop = FastEpochLoop(trainer)
+    trainer.fit_loop.epoch_loop = FastEpochLoop(trainer, with_graphs)
+    module.lengthens_batches = with_graphs
     trainer.profiler = SilentProfiler()  # type: ignore[attr-defined]
     # Lightning takes a millisecond to log the metrics.
     module.offers_metrics = False
@@ -62,7 +65,16 @@ class FastEpochLoop(TrainingEpochLoop):
     Lightning's own step runs first after a restart, and always if the precision is not 32-true or gradients
     accumulate over several batches. The fast step omits hooks that :class:`SequenceClassifier` does not override: the
     module's hooks for a batch, its optimizer step and its gradient clipping. Callbacks cannot log in a step.
+
+    Args:
+        trainer: the trainer.
+        with_graphs: whether a step of a full batch is a CUDA graph. Callbacks see the loss after the step then.
     """
+
+    def __init__(self, trainer: L.Trainer, with_graphs: bool) -> None:
+        super().__init__(trainer)
+        self._with_graphs = with_graphs
+        self._graphs: GraphedSteps | None = None
 
     def on_run_start(self, data_fetcher: "DataFetcher") -> None:
         """Look up the hooks that each step calls, once per epoch."""
@@ -74,6 +86,11 @@ class FastEpochLoop(TrainingEpochLoop):
         self._on_gradients = self._hooks("on_after_backward")
         self._on_step = self._hooks("on_before_optimizer_step")
         self._on_end = self._hooks("on_train_batch_end")
+        if self._with_graphs and self._graphs is None:
+            # After a checkpoint has been restored, also for Lightning's own step after a restart.
+            module, data = cast(SequenceClassifier, self.trainer.lightning_module), cast(Any, self.trainer).datamodule
+            longest = data.task.length_range[1]
+            self._graphs = GraphedSteps(module, self.trainer.optimizers[0], data.config.batch_size, longest)
 
     def advance(self, data_fetcher: "DataFetcher") -> None:
         """Train on the next batch."""
@@ -82,14 +99,16 @@ class FastEpochLoop(TrainingEpochLoop):
             return
         trainer, module = self.trainer, cast(SequenceClassifier, self.trainer.lightning_module)
         batch, _, _ = next(data_fetcher)
-        if module.device.type != "cpu":
+        is_graph = self._graphs is not None and len(batch.y) == self._graphs.batch_size
+        if module.device.type != "cpu" and not is_graph:
             batch = batch.to(module.device)
         self.batch_progress.is_last_batch = data_fetcher.done
         self.batch_progress.increment_ready()
         for hook in self._on_start:
             hook(trainer, module, batch, self.batch_idx)
         self.batch_progress.increment_started()
-        outputs = self._optimize(trainer, module, trainer.optimizers[0], batch)
+        optimize = self._replay if is_graph else self._optimize
+        outputs = optimize(trainer, module, trainer.optimizers[0], batch)
         self.batch_progress.increment_processed()
         for hook in self._on_end:
             hook(trainer, module, outputs, batch, self.batch_idx)
@@ -119,6 +138,21 @@ class FastEpochLoop(TrainingEpochLoop):
         optimizer.step()
         progress.step.increment_completed()
         return {"loss": loss.detach()}
+
+    def _replay(
+        self, trainer: L.Trainer, module: SequenceClassifier, optimizer: Optimizer, batch: PaddedBatch
+    ) -> dict[str, Any]:
+        assert self._graphs is not None
+        progress = self.automatic_optimization.optim_progress.optimizer
+        progress.step.increment_ready()
+        progress.zero_grad.increment_ready()
+        progress.zero_grad.increment_started()
+        progress.zero_grad.increment_completed()
+        loss = self._graphs(batch)
+        for hook in self._on_backward:
+            hook(trainer, module, loss)
+        progress.step.increment_completed()
+        return {"loss": loss}
 
     def _hooks(self, name: str) -> list[Callable[..., None]]:
         callbacks = self.trainer.callbacks

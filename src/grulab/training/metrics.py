@@ -50,10 +50,27 @@ class LossAndAccuracy(Metric):
             logits: (batch, classes).
             y: (batch,) int64, the correct classes.
         """
+        self.count()
+        self.sum_up(loss, logits, y)
+
+    def count(self) -> None:
+        """Count a batch that :meth:`sum_up` adds."""
         count_update(self)
+
+    def sum_up(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Do the part of :meth:`add` that runs on the device."""
         self.loss_sum.add_(loss.detach(), alpha=len(y))
         self.correct.add_((logits.argmax(dim=1) == y).sum())
         self.sequences.add_(len(y))
+
+    def reset(self) -> None:
+        """Set the sums to 0, in the same memory, to which a CUDA graph adds."""
+        before = self.sums()
+        super().reset()
+        for name, zero in self.sums().items():
+            # Those of a validation under inference mode cannot be changed outside of it.
+            if not before[name].is_inference():
+                setattr(self, name, before[name].copy_(zero))
 
     def sums(self) -> dict[str, Tensor]:
         """Return the sums, which :meth:`resume` restores."""

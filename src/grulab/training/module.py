@@ -31,6 +31,8 @@ class SequenceClassifier(L.LightningModule):
         test_logits: for each test batch the logits, (batch, classes), if ``keeps_logits``.
         offers_metrics: whether the means are logged for callbacks that read ``trainer.callback_metrics``.
         keeps_logits: whether a test keeps the logits.
+        lengthens_batches: whether training batches are padded to one of few lengths; see ``trainer.cuda_graphs``.
+        learning_rate: that of the current epoch.
 
     Args:
         input_size: features per step.
@@ -83,6 +85,8 @@ class SequenceClassifier(L.LightningModule):
         self.test_outcomes: list[tuple[Tensor, Tensor]] = []
         self.test_logits: list[Tensor] = []
         self.offers_metrics = True
+        self.lengthens_batches = False
+        self.learning_rate = lr
         self.keeps_logits = False
         if class_weights is not None and len(class_weights) != num_classes:
             raise ValueError(f"class_weights has {len(class_weights)} values, and there are {num_classes} classes")
@@ -115,6 +119,10 @@ class SequenceClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums over the finished batches of the epoch to the checkpoint."""
         checkpoint[SUMS] = self.train_metrics.sums()
+        for state in checkpoint.get("optimizer_states", []):
+            for group in state["param_groups"]:
+                # With CUDA graphs they are others, and any run may go on from the checkpoint.
+                group["lr"], group["capturable"] = self.learning_rate, False
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the sums from the checkpoint."""
@@ -122,8 +130,25 @@ class SequenceClassifier(L.LightningModule):
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
         """Return the mean loss of the batch: ()."""
-        loss, _ = self._step(batch, self.train_metrics, self._class_weights)
+        batch = batch.lengthened() if self.lengthens_batches else batch
+        logits = self.model(batch.x, batch.lengths)
+        loss = self.training_loss(logits, batch.y)
+        self.train_metrics.add(loss, logits, batch.y)
         return loss
+
+    def training_loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of a batch, (), with the weights of the classes.
+
+        Args:
+            logits: (batch, classes).
+            y: (batch,) int64.
+        """
+        if self._class_weights is None:
+            return functional.cross_entropy(_exact(logits), y)
+        # Over the number of sequences: torch's own mean is over the batch's weights, so that a sequence would count
+        # by what else is in its batch.
+        weights = self._class_weights.to(_exact(logits).dtype)
+        return functional.cross_entropy(_exact(logits), y, weight=weights, reduction="none").mean()
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch for callbacks."""
@@ -135,7 +160,7 @@ class SequenceClassifier(L.LightningModule):
 
     def validation_step(self, batch: PaddedBatch, batch_idx: int) -> None:
         """Add the batch to the sums."""
-        self._step(batch, self.val_metrics)
+        self._evaluate(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means of the epoch for callbacks."""
@@ -149,33 +174,32 @@ class SequenceClassifier(L.LightningModule):
 
     def test_step(self, batch: PaddedBatch, batch_idx: int) -> None:
         """Add the batch to the sums, and note which sequences were classified correctly."""
-        _, logits = self._step(batch, self.test_metrics)
+        logits = self._evaluate(batch, self.test_metrics)
         self.test_outcomes.append((batch.lengths, logits.argmax(dim=1) == batch.y))
         if self.keeps_logits:
             self.test_logits.append(logits.cpu())
 
-    def _step(
-        self, batch: PaddedBatch, metrics: LossAndAccuracy, weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        logits = self.model(batch.x, batch.lengths)
-        # The loss needs 32 bits even if the layers ran in 16 bits.
-        scores = logits if logits.dtype == torch.float64 else logits.float()
-        if weights is None:
-            loss = functional.cross_entropy(scores, batch.y)
-        else:
-            # Over the number of sequences: torch's own mean is over the batch's weights, so that a sequence would
-            # count by what else is in its batch.
-            losses = functional.cross_entropy(scores, batch.y, weight=weights.to(scores.dtype), reduction="none")
-            loss = losses.mean()
-        metrics.add(loss, logits, batch.y)
-        return loss, logits
+    def _evaluate(self, batch: PaddedBatch, metrics: EvaluationMetrics) -> Tensor:
+        """Add a batch to the sums; return its logits, (batch, classes)."""
+        logits: Tensor = self.model(batch.x, batch.lengths)
+        metrics.add(functional.cross_entropy(_exact(logits), batch.y), logits, batch.y)
+        return logits
 
     def _set_learning_rate(self) -> None:
         horizon = self.hparams["horizon"] or cast(int, self.trainer.max_epochs)
         rate = learning_rate(self.hparams["schedule"], self.hparams["lr"], self.current_epoch, horizon)
+        self.learning_rate = rate
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _offer(self, stage: str, metrics: LossAndAccuracy) -> None:
         if self.offers_metrics:
             self.log_dict({f"{stage}/{name}": value for name, value in metrics.compute().items()}, logger=False)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """Return the logits in 32 bits at least, which a loss needs even if the layers ran in 16."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -39,7 +39,7 @@ from grulab.training.callbacks.progress_bar import ProgressBar
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
 from grulab.training.confusion_figure import draw_confusion
-from grulab.training.device import device_notes, find_accelerator
+from grulab.training.device import device_notes, find_accelerator, why_no_graphs
 from grulab.training.early_stopping import is_trained
 from grulab.training.module import SequenceClassifier
 from grulab.training.test_results import class_results, compare, in_order, write_predictions
@@ -166,7 +166,8 @@ def execute(
                 # A version of Lightning that was not tested may lack what this imports.
                 from grulab.training.fast_loop import use_fast_loop
 
-                use_fast_loop(trainer, module)
+                with_graphs = config.trainer.cuda_graphs and why_no_graphs(config, accelerator) is None
+                use_fast_loop(trainer, module, with_graphs)
             if not is_trained(config, epochs, checkpointer.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 

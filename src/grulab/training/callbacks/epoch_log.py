@@ -65,7 +65,7 @@ class EpochLog(L.Callback):
             "val/accuracy": val["accuracy"],
             "val/balanced_accuracy": val["balanced_accuracy"],
             "val/macro_f1": val["macro_f1"],
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": module.learning_rate,
             "seconds": round(time.perf_counter() - self._began, 3),
         }
         self._rows.append(row)
