@@ -56,7 +56,10 @@ def _one_device(value: Any) -> Any:
         return value
     if isinstance(value, list) and len(value) == 1 and type(value[0]) is int and value[0] >= 0:
         return value
-    raise ValueError(f"devices={value}: a run trains on one device; write 1, or [2] to name which")
+    raise ValueError(
+        f"devices={value}: a run trains on one device, since exchanging gradients would cost as much as a step, and "
+        "change the bits; write 1, or [2] to name which"
+    )
 
 
 @dataclass(frozen=True, config=STRICT)
