@@ -111,6 +111,16 @@ def test_a_device_that_crashes_is_named(
     assert output.endswith("No device computes what it should.\n")
 
 
+def test_nothing_is_imported_from_the_folder_in_which_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json.py", "torch.py", "grulab.py", "sitecustomize.py"):
+        (tmp_path / name).write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert diagnosis.diagnose(tmp_path).wrong == []
+    assert not (tmp_path / "executed").exists()
+
+
 def test_kernels_of_other_sources_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,8 @@ from grulab.kernels.backend import layout_on
 _SECONDS_AT_MOST = 300
 # A device that is this much faster is worth another trainer=.
 _FASTER = 1.2
-_COMMAND = (sys.executable, "-m", "grulab.doctor.device_report")
+# Without -P, Python would import json.py or torch.py from the folder in which it is started.
+_COMMAND = (sys.executable, "-P", "-m", "grulab.doctor.device_report")
 _TRAINERS = {"cpu": "trainer=cpu", "cuda": "trainer=gpu", "mps": "trainer.accelerator=mps"}
 
 
