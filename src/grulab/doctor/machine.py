@@ -16,6 +16,7 @@ from grulab.system.cores import available_cores
 
 _PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tensorboard", "numpy")
 _SHARED_MEMORY = Path("/dev/shm")
+_NVIDIA = Path("/proc/driver/nvidia/version")
 _MEBIBYTE = 2**20
 # The checkpoints of a default run take 40 KiB; those of the largest model of a run take much more.
 _LITTLE_DISK = 2**30
@@ -48,6 +49,8 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield from _versions()
     cores, own = available_cores(), os.cpu_count() or 1
     yield Finding("cores", f"{cores}" if cores == own else f"{cores} of {own}, by affinity or quota")
+    if _NVIDIA.is_file():
+        yield Finding("NVIDIA driver", _NVIDIA.read_text().splitlines()[0].removeprefix("NVRM version:").strip())
     yield _kernels()
     yield _shared_memory()
     yield from _disk(folder)
