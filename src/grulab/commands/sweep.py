@@ -3,6 +3,7 @@
 import signal
 from argparse import Namespace
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -136,7 +137,8 @@ def _check_machine_of_jobs(sweep: Sweep) -> None:
         with quick_import():
             from grulab.sweep.slots import find_slots
 
-        find_slots(sweep.configs, sweep.settings)
+        # How many jobs share a device is measured when the sweep starts.
+        find_slots(sweep.configs, replace(sweep.settings, jobs_per_device=1))
 
 
 def _arguments(args: Namespace) -> list[str]:
