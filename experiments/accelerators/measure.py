@@ -8,6 +8,7 @@ Each part that ends is written at once, so a machine that is lent for a short ti
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -258,6 +259,7 @@ def main() -> None:
     if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     path = HERE / f"results-{options.accelerator}.md"
     store = HERE / f".results-{options.accelerator}.json"
