@@ -2,7 +2,9 @@
 
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,13 +16,15 @@ from torch import Tensor
 from grulab import resume
 from grulab.config.compose import compose
 from grulab.data.batch import PaddedBatch, rounded_length
-from grulab.run_folder.checkpoint_file import load
+from grulab.run_folder.checkpoint_file import KEY, load
 from grulab.system.signals import Interrupted
 from grulab.training import run as run_module
 from grulab.training.cuda_graphs import GraphedSteps
-from grulab.training.device import device_notes, why_no_graphs
+from grulab.training.device import why_no_graphs
+from grulab.training.module import SequenceClassifier
+from grulab.training.optimizer import make_optimizer
 from grulab.training.run import train
-from tests.conftest import SMALL, interrupt_after
+from tests.conftest import SMALL, grulab, interrupt_after
 
 GRAPHS = ["trainer.cuda_graphs=true", "model.sequences=padded"]
 CASES = {
@@ -42,7 +46,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
     monkeypatch.setattr(GraphedSteps, "_captured", captured)
     monkeypatch.setattr(GraphedSteps, "_warm_up", lambda self, step: setattr(self, "_pool", 0))
-    monkeypatch.setattr(run_module, "why_no_graphs", lambda config, accelerator: None)
+    monkeypatch.setattr(run_module, "why_no_graphs", lambda *_: None)
     return "cpu"
 
 
@@ -93,6 +97,63 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
 
 
+def test_a_run_that_is_stopped_inside_an_epoch_goes_on_with_the_same_bits(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's own step, without a graph, is the first after a resume."""
+    overrides = [*CASES["both, two layers, dropout"], *CASES["long"], "checkpoint.every_n_steps=2"]
+    config = compose([*SMALL, f"trainer.accelerator={device}", *GRAPHS, *overrides])
+    train(config, tmp_path / "whole")
+    steps, original = [], GraphedSteps.__call__
+
+    def crash(self: GraphedSteps, batch: PaddedBatch) -> Tensor:
+        steps.append(len(batch.y))
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphedSteps, "__call__", crash)
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            train(config, tmp_path / "stopped")
+    assert load(tmp_path / "stopped" / "checkpoints" / "last.ckpt")[KEY]["batches"] > 0
+    resume(tmp_path / "stopped")
+    assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+
+
+def test_warming_up_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_rng_state", torch.get_rng_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", torch.set_rng_state)
+    torch.manual_seed(0)
+    module = SequenceClassifier(5, 4, 2, 3, dropout=0.5, sequences="padded").train()
+    optimizer = make_optimizer(module.parameters(), "adam", 0.1, 0.0, fused=True)
+    graphs = GraphedSteps(module, optimizer, batch_size=2, longest=3)
+    x = torch.randn(2, 3, 5)
+
+    def everything() -> list[Tensor]:
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        sums = [*module.train_metrics.sums().values()]
+        return [value.detach().clone() for value in (*module.parameters(), *sums, *states, torch.get_rng_state())]
+
+    # Before the first step, when Adam has no state, and after it.
+    for _ in range(2):
+        before = everything()
+        graphs._warm_up(lambda: graphs._step(x))
+        after = everything()
+        assert len(after) >= len(before)
+        assert all(map(torch.equal, before[:-1] if len(after) > len(before) else before, after))
+        if len(after) > len(before):
+            states = after[len(before) - 1 : -1]
+            assert not any(value.any() for value in states)
+            assert torch.equal(before[-1], after[-1])
+        graphs._step(x)
+
+
 def test_a_checkpoint_tells_nothing_of_graphs(device: str, tmp_path: Path) -> None:
     train(compose([*SMALL, f"trainer.accelerator={device}", *GRAPHS]), tmp_path / "run")
     (group,) = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
@@ -128,16 +189,21 @@ def test_there_are_few_lengths_and_none_is_much_longer(steps: int) -> None:
         ("cuda", [], "model.sequences=auto; it needs padded"),
         ("cuda", ["model.sequences=padded", "trainer.precision=bf16-mixed"], "trainer.precision=bf16-mixed"),
         ("cuda", ["model.sequences=padded", "trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1"),
-        ("cuda", ["model.sequences=padded", "trainer.loop=lightning"], "trainer.loop=lightning; it needs fast"),
+        ("cuda", ["model.sequences=padded", "trainer.loop=lightning"], "the loop lightning; it needs fast"),
+        ("cuda", ["model.sequences=padded", "data.train_size=31"], "data.batch_size=32, for there is no full batch"),
     ],
 )
-def test_where_there_are_no_graphs_a_note_says_so(
-    accelerator: str, overrides: list[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+def test_what_keeps_steps_from_being_graphs_has_a_name(
+    accelerator: str, overrides: list[str], expected: str | None
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     config = compose(["trainer.cuda_graphs=true", *overrides])
-    found = why_no_graphs(config, accelerator)
+    found = why_no_graphs(config, accelerator, config.trainer.loop)
     assert (found or "").startswith(expected or "")
     assert (found is None) == (expected is None)
-    notes = list(device_notes(config, accelerator))
-    assert notes == ([f"trainer.cuda_graphs=true has no effect with {found}"] if found else [])
+
+
+def test_a_run_says_that_there_are_no_graphs(tmp_path: Path) -> None:
+    train(compose([*SMALL, "trainer.accelerator=cpu", *GRAPHS]), tmp_path / "run")
+    process = grulab(tmp_path, "train", *SMALL, "trainer.accelerator=cpu", *GRAPHS, "hydra.run.dir=other")
+    assert "trainer.cuda_graphs=true has no effect with the cpu device" in process.stdout
+    assert differences(tmp_path / "run", tmp_path / "other") == []

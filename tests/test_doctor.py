@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import math
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +93,28 @@ def test_spoilt_gradients_are_found(
     # What default settings do not use is told, and is no reason to fail.
     assert code == (path == "kernels")
     assert ("wrong   cpu, kernels: is wrong" in output) == (path == "kernels")
-    assert ("Use trainer=cpu model.backend=torch (8 units" in output) == (path == "kernels")
+    assert ("Use trainer=cpu model.backend=torch model.sequences=packed (8 units" in output) == (path == "kernels")
 
 
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ends the process that uses it (SIGSEGV)"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            "ends the process that uses it (Segmentation fault)",
+        ),
         ("raise RuntimeError('no driver')", "cannot be used: RuntimeError: no driver"),
+        ("print('[]')", "cannot be used: its process ended with 0"),
+        ("print('{}')", "cannot be used: its process ended with 0"),
+        ("print('{\"device\": 3}'); raise SystemExit(3)", "cannot be used: its process ended with 3"),
+        ("import time; time.sleep(60)", "takes over 1 seconds to check"),
     ],
 )
 def test_a_device_that_crashes_is_named(
     program: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stand_in(monkeypatch, program)
+    monkeypatch.setattr(diagnosis, "_SECONDS", 1 if "sleep" in program else 60)
     assert main(["doctor"]) == 1
     output = capsys.readouterr().out
     assert f"wrong   cpu, packed: {message}" in output
@@ -189,6 +199,13 @@ def test_the_fastest_of_the_right_ones_is_advised() -> None:
     assert path_of_auto(wrong) == "packed"
     assert device_of_auto([cpu, wrong]) is wrong
     assert advice([]) == ""
+    # Two that are alike: the first, however close the second.
+    twin = reported("cuda:1", "", packed=(2100, 990))
+    assert "trainer.devices" not in advice([cpu, reported("cuda:0", "", packed=(2000, 900)), twin])
+    far = reported("cuda:1", "", packed=(9000, 9000))
+    assert advice([cpu, gpu, far]).startswith("Use trainer=gpu trainer.devices=[1] model=gru (8 units")
+    graphs = reported("cuda:0", "", packed=(300, 300), graphs=(9000, 3000))
+    assert advice([cpu, graphs]).startswith("Use trainer=gpu model.sequences=padded trainer.cuda_graphs=true (8")
 
 
 def test_auto_takes_mps_only_if_it_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +217,10 @@ def test_auto_takes_mps_only_if_it_is_right(monkeypatch: pytest.MonkeyPatch) -> 
     for is_right, expected in ((True, "mps"), (False, "cpu")):
         monkeypatch.setattr(device, "is_right_on_mps", lambda is_right=is_right: is_right)
         assert find_accelerator(compose(["trainer.accelerator=auto"])) == expected
+    # What was not checked there is not taken there.
+    monkeypatch.setattr(device, "is_right_on_mps", lambda: True)
+    for other in ("trainer.precision=64-true", "trainer.precision=bf16-mixed", "model.sequences=packed"):
+        assert find_accelerator(compose(["trainer.accelerator=auto", other])) == "cpu"
 
 
 def test_the_check_of_mps_is_that_of_the_padded_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +244,15 @@ def test_the_check_of_mps_is_that_of_the_padded_path(monkeypatch: pytest.MonkeyP
     device_check.is_right_on_mps.cache_clear()
 
 
-def test_errors_that_are_no_numbers_are_wrong() -> None:
-    nan = float("nan")
-    assert not device_check.Errors(0.0, nan, 0.0).within(device_check.LIMITS["32-true"])
+@pytest.mark.parametrize("place", [0, 3, 11])
+def test_errors_that_are_no_numbers_are_wrong(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = device_check._errors, iter(range(100))
+
+    def spoilt(*results: Any) -> device_check.Errors:
+        errors = original(*results)
+        return replace(errors, gradients=float("nan")) if next(calls) == place else errors
+
+    monkeypatch.setattr(device_check, "_errors", spoilt)
+    found = device_check.errors_on("cpu", "32-true", "torch", "padded")
+    assert math.isnan(found.gradients)
+    assert not found.within(device_check.LIMITS["32-true"])

@@ -1,5 +1,6 @@
 """How many jobs share an accelerator."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -51,8 +52,9 @@ def test_the_largest_model_is_measured_in_a_process_of_its_own(monkeypatch: pyte
 
     small, large = compose(["model.hidden_size=4"]), compose(["model.hidden_size=64"])
     monkeypatch.setattr(jobs_per_device, "_measure_on", fake)
-    monkeypatch.setattr(jobs_per_device, "available_cores", lambda: 8)
-    assert jobs_on("3", [small, large, small])[0] == 2
+    assert jobs_on("3", [small, large, small], cores=8)[0] == 2
+    slow = compose(["model.hidden_size=4", "trainer.threads=8"])
+    assert jobs_on("3", [small, large, slow], cores=8)[0] == 1
 
 
 def test_a_device_that_cannot_be_measured_takes_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,21 +63,39 @@ def test_a_device_that_cannot_be_measured_takes_one_job(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(jobs_per_device, "_measure_on", broken)
     expected = (1, "it could not be measured (RuntimeError: CUDA error: out of memory)")
-    assert jobs_on("0", [compose()]) == expected
+    assert jobs_on("0", [compose()], cores=8) == expected
+    monkeypatch.setattr(jobs_per_device, "_measure_on", lambda *_: time.sleep(60))
+    monkeypatch.setattr(jobs_per_device, "_SECONDS", 0.5)
+    assert jobs_on("0", [compose()], cores=8) == (1, "it could not be measured (it took over 0.5 seconds)")
 
 
 def test_each_device_gets_that_many(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def counted(device: str, configs: Sequence[object]) -> tuple[int, str]:
+    asked = []
+
+    def counted(device: str, configs: Sequence[object], cores: int) -> tuple[int, str]:
+        asked.append(cores)
         return 3, f"measured on {device}"
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(slots, "jobs_on", counted)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(slots, "available_cores", lambda: 16)
+    monkeypatch.setattr(slots, "_MEASURED", {})
     configs = [compose(["trainer.accelerator=cuda"])]
     assert find_slots(configs, parse_settings(LAUNCHER)) == ["4", "7"] * 3
     assert "jobs_per_device=auto: 3 at once on a device: measured on 4" in capsys.readouterr().out
+    # Once in a command, though a race launches several times; and the cores are those of all devices together.
+    assert find_slots(configs, parse_settings(LAUNCHER)) == ["4", "7"] * 3
+    assert find_slots(configs, parse_settings(LAUNCHER | {"devices": [1], "cores": 6})) == ["7"] * 3
+    assert asked == [8, 6]
     assert find_slots(configs, parse_settings(LAUNCHER | {"devices": [1], "jobs_per_device": 2})) == ["7", "7"]
+
+
+def test_mps_takes_one_job_at_a_time_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "find_accelerator", lambda config: "mps")
+    assert find_slots([compose()], parse_settings(LAUNCHER)) == [""]
+    assert len(find_slots([compose()], parse_settings(LAUNCHER | {"jobs_per_device": 3}))) == 3
 
 
 @pytest.mark.parametrize(
@@ -91,11 +111,12 @@ def test_odd_numbers_are_refused(value: object, message: str) -> None:
         parse_settings(LAUNCHER | {"jobs_per_device": value})
 
 
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_steps_are_measured(device: str) -> None:
+def test_steps_are_measured(device: str, precision: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs CUDA")
-    found = measure(compose(["data=temporal_order", "data.level=normal"]), device)
+    found = measure(compose([f"trainer.precision={precision}"]), device)
     assert found.step > 0
     assert found.busy > 0
-    assert (found.memory > 0) == (device == "cuda")
+    assert found.memory >= GIBIBYTE

@@ -1,5 +1,6 @@
 """The padded path equals the packed one, and its padding changes nothing."""
 
+from contextlib import nullcontext
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grulab import GRUClassifier
+from grulab.internals.torch import flatten_for_cudnn
 from grulab.models.padded import PaddedStates
 from tests.test_gru import pad
 
@@ -121,6 +123,34 @@ def test_second_derivatives_are_those_of_the_packed_path() -> None:
         d_x.square().sum().backward()
         found.append(each.gru.weight_hh_l0.grad)
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("sequences", "dropout"), [("padded", 0.0), ("packed", 0.5), ("packed", 0.0)])
+def test_weights_lie_in_memory_as_cudnn_wants_them(
+    sequences: str, dropout: float, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN would copy them in each call, and warn; here, the calls that lay them out are recorded."""
+    groups: list[tuple[list[Tensor], int, bool]] = []
+
+    def record(weights: list[Tensor], stride: int, features: int, mode: int, *_: int, **others: bool) -> None:
+        assert stride == 4
+        assert all(weights[place].shape[1] == features for place in range(0, len(weights), 4))
+        groups.append((weights, features, others["bidirectional"]))
+
+    model = GRUClassifier(FEATURES, 4, 2, CLASSES, bidirectional, dropout, "torch", sequences)
+    monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", record)
+    monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda _: True)
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "get_cudnn_mode", lambda _: 3)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    flatten_for_cudnn(model.gru, by_direction=sequences == "padded")
+    directions = 2 if bidirectional else 1
+    size = 4 if sequences == "padded" else 4 * directions
+    assert [len(weights) for weights, *_ in groups] == [size] * (8 * directions // size)
+    flat = [weight for weights, *_ in groups for weight in weights]
+    assert all(one is other for one, other in zip(flat, model.gru.parameters(), strict=True))
+    assert {is_both for *_, is_both in groups} == {bidirectional and sequences == "packed"}
 
 
 def test_nothing_depends_on_the_lengths_but_values() -> None:

@@ -2,7 +2,7 @@
 
     python -m experiments.accelerators.measure --accelerator cuda [PART ...]
 
-The parts are doctor, leaderboard, speed, jobs, resume and suite; without any, all are measured, one after the other.
+The parts are doctor, speed, graphs, jobs, leaderboard, resume and suite; without any, all are measured in this order.
 Each part that ends is written at once, so a machine that is lent for a short time loses nothing.
 """
 
@@ -32,7 +32,7 @@ from grulab.data.batch import PaddedBatch
 from grulab.doctor.device_report import steps_per_second
 from grulab.report.sections import Section, to_markdown
 from grulab.system.cores import available_cores
-from grulab.training.device_check import random_batch
+from grulab.training.device_check import CLASSES, FEATURES, random_batch
 
 HERE = Path(__file__).parent
 GRULAB = [sys.executable, "-c", "import sys; from grulab.cli import main; sys.exit(main())"]
@@ -100,7 +100,7 @@ def speed(accelerator: str, folder: Path) -> Section:
 
 
 def _bare(device: str, steps: int, hidden_size: int, batch: int) -> float:
-    gru = nn.GRU(5, hidden_size, batch_first=True).to(device)
+    gru = nn.GRU(FEATURES, hidden_size, batch_first=True).to(device)
     x, _, _ = random_batch(batch, steps)
     x = x.to(device)
 
@@ -132,7 +132,7 @@ class _Ordinary(L.LightningModule):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.gru, self.head = nn.GRU(5, hidden_size, batch_first=True), nn.Linear(hidden_size, 3)
+        self.gru, self.head = nn.GRU(FEATURES, hidden_size, batch_first=True), nn.Linear(hidden_size, CLASSES)
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> STEP_OUTPUT:
         """Return the loss."""
@@ -173,8 +173,8 @@ class _Clock(L.Callback):
 
 def jobs(accelerator: str, folder: Path) -> Section:
     """Return the seconds of the default sweep with several jobs on a device, and with jobs_per_device=auto."""
-    if accelerator == "cpu":
-        return Section("Jobs on one device", "The jobs of a sweep on the CPU are as many as cores.")
+    if accelerator != "cuda":
+        return Section("Jobs on one device", "Only CUDA devices are shared by jobs.")
     rows = []
     for number in (*JOBS, "auto"):
         words = [f"trainer.accelerator={accelerator}", f"hydra.launcher.jobs_per_device={number}"]
@@ -259,6 +259,7 @@ def main() -> None:
     if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     path = HERE / f"results-{options.accelerator}.md"

@@ -1,4 +1,4 @@
-"""Does a search find what a default does not, and does it go on as if it had never been killed? Some 25 minutes.
+"""Does a search find what a default does not, and does it go on as if it had never been killed? A quarter of an hour.
 
     python -m experiments.search.measure
 

@@ -52,8 +52,8 @@ class PaddedBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "PaddedBatch":
         """Return the batch with x and y on the device; the lengths stay on the CPU."""
-        # A CUDA stream orders the copy before its use; on other devices the values might be read too early.
-        non_blocking = torch.device(device).type == "cuda"
+        # A CUDA stream orders the copy before its use; on MPS the values might be read too early.
+        non_blocking = torch.device(device).type not in ("cpu", "mps")
         return PaddedBatch(
             self.x.to(device, non_blocking=non_blocking),
             self.lengths,

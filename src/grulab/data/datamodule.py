@@ -123,7 +123,7 @@ class SequenceDataModule(L.LightningDataModule):
     def test_order(self) -> NDArray[np.int64]:
         """Return the indices of the test sequences in the order of the test batches: (sequences,) int64."""
         split = self.split("test")
-        return np.concatenate(list(evaluation_batches(split.lengths_of, len(split), self._evaluation_batch_size())))
+        return np.concatenate(list(evaluation_batches(split.lengths_of, len(split), self.evaluation_batch_size())))
 
     def padding(self) -> float:
         """Return the fraction of padding in the batches of the first training epoch, from 0 to 1.
@@ -142,7 +142,7 @@ class SequenceDataModule(L.LightningDataModule):
         return training_batches(split.lengths_of, len(split), self.config.batch_size, self.seed, epoch, done)
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
-        split, batch_size = self.split(name), self._evaluation_batch_size()
+        split, batch_size = self.split(name), self.evaluation_batch_size()
         # Evaluation is never resumed: it starts from the beginning.
         sampler = ResumableBatchSampler(
             lambda epoch, done: evaluation_batches(split.lengths_of, len(split), batch_size),
@@ -151,7 +151,8 @@ class SequenceDataModule(L.LightningDataModule):
         )
         return self._loader(name, sampler)
 
-    def _evaluation_batch_size(self) -> int:
+    def evaluation_batch_size(self) -> int:
+        """Return the number of sequences in a batch of a validation or a test."""
         return max(_EVALUATION_FACTOR * self.config.batch_size, _EVALUATION_STEPS // self.task.length_range[1])
 
     def _loader(self, name: Split, sampler: ResumableBatchSampler) -> DataLoader[PaddedBatch]:
@@ -175,7 +176,7 @@ class SequenceDataModule(L.LightningDataModule):
 
     def _fetched_together(self, name: Split) -> int:
         """Return the number of batches to fetch together: more than one if they are small."""
-        size = self.config.batch_size if name == "train" else self._evaluation_batch_size()
+        size = self.config.batch_size if name == "train" else self.evaluation_batch_size()
         values = size * self.task.length_range[1] * self.task.num_features
         return max(1, min(_FETCHED_TOGETHER, _FETCHED_VALUES // values))
 

@@ -1,6 +1,7 @@
 """Check and time one device, in a process of its own: a device may crash it, or make it useless for a fork.
 
 python -m grulab.doctor.device_report DEVICE
+python -m grulab.doctor.device_report all       (the names of all devices)
 """
 
 import json
@@ -8,9 +9,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from grulab.data.batch import PaddedBatch
@@ -24,7 +28,9 @@ from grulab.training.optimizer import make_optimizer
 # (steps, units, batch): the default run's, and larger ones.
 SIZES = ((10, 8, 32), (100, 64, 32), (100, 256, 64))
 _SECONDS = 0.5
-_FEWEST_STEPS, _STEPS_BETWEEN_LOOKS, _STEPS_OF_GRAPHS = 2, 10, 5
+_FEWEST_STEPS, _STEPS_BETWEEN_LOOKS = 2, 10
+# The last is shorter than the one before, so that its graph finds old values behind its end.
+_ROWS_OF_GRAPHS, _LENGTHS_OF_GRAPHS = 16, (20, 33, 20, 33, 19)
 
 
 def report(device: str) -> dict[str, Any]:
@@ -32,26 +38,17 @@ def report(device: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     kind = device.partition(":")[0]
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    checks = [_check(device, *case) for case in _cases(kind)]
     if kind == "cuda":
+        # Streams, graphs, random states and what waits for the device are those of the current one.
+        torch.cuda.set_device(device)
+    checks = [_check(device, *case) for case in _cases(kind)]
+    waits = _waits(device, kind)
+    speeds = [speed for check in checks for speed in _speeds(device, check)]
+    if kind == "cuda":
+        # Last: a capture that fails may spoil the process.
         checks.append(_check_graphs(device))
-    speeds = [
-        {
-            "size": list(size),
-            "path": check["path"],
-            "steps_per_second": steps_per_second(device, check["path"], *size),
-        }
-        for check in checks
-        if check["precision"] == "32-true" and not check["problem"]
-        for size in SIZES
-    ]
-    return {
-        "device": device,
-        **_about(device, kind),
-        "checks": checks,
-        "speeds": speeds,
-        "waits": _waits(device, kind),
-    }
+        speeds += _speeds(device, checks[-1])
+    return {"device": device, **_about(device, kind), "checks": checks, "speeds": speeds, "waits": waits}
 
 
 def devices() -> list[str]:
@@ -78,21 +75,31 @@ def _check(device: str, precision: str, path: str) -> dict[str, Any]:
         errors = errors_on(device, precision, *parts_of(path))
     except RuntimeError as error:
         # An operator that the device does not have, or not for this type.
-        return found | {"problem": f"does not run: {str(error).splitlines()[0][:200]}"}
-    limits = LIMITS[precision]
-    problem = "" if errors.within(limits) else "is wrong: an error is over its limit"
-    names = ("logits", "gradients", "weight")
-    return found | {
-        "problem": problem,
-        "errors": {name: getattr(errors, name) for name in names},
-        "limits": {name: getattr(limits, name) for name in names},
-    }
+        return found | {"problem": f"does not run: {_first_line(error)}"}
+    problem = "" if errors.within(LIMITS[precision]) else "is wrong: an error is over its limit"
+    return found | {"problem": problem, "errors": asdict(errors), "limits": asdict(LIMITS[precision])}
+
+
+def _speeds(device: str, check: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the speed at each size of what has passed a check in 32 bits; a size that does not fit is left out."""
+    if check["precision"] != "32-true" or check["problem"]:
+        return []
+    found = []
+    for size in SIZES:
+        with suppress(RuntimeError):
+            rate = steps_per_second(device, check["path"], *size)
+            found.append({"size": list(size), "path": check["path"], "steps_per_second": rate})
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def steps_per_second(device: str, path: str, steps: int, hidden_size: int, batch: int) -> float:
     """Return how many times a second forward, backward and optimizer run, over half a second."""
     if path == "graphs":
-        _, step = _graphed(device, hidden_size, 1, batch, steps)
+        step = _graphed(device, hidden_size, batch, steps)
     else:
         step = _eager(device, path, steps, hidden_size, batch)
     step()
@@ -125,40 +132,42 @@ def _eager(device: str, path: str, steps: int, hidden_size: int, batch: int) -> 
     return step
 
 
-def _graphed(
-    device: str, hidden_size: int, layers: int, batch: int, steps: int, with_graphs: bool = True
-) -> tuple[SequenceClassifier, Callable[[], object]]:
-    """Return a module, and a step that trains it on a batch, as a CUDA graph or without one."""
+def _graphed(device: str, hidden_size: int, batch: int, steps: int) -> Callable[[], object]:
     torch.manual_seed(0)
-    module = SequenceClassifier(FEATURES, hidden_size, layers, CLASSES, layers > 1, sequences="padded").to(device)
-    optimizer = make_optimizer(module.parameters(), "adam", 1e-3, 0.0, fused=True)
-    graphs = GraphedSteps(module, optimizer, batch, steps)
+    module = SequenceClassifier(FEATURES, hidden_size, 1, CLASSES, sequences="padded").to(device)
+    graphs = GraphedSteps(module, make_optimizer(module.parameters(), "adam", 1e-3, 0.0, fused=True), batch, steps)
     on_cpu = PaddedBatch(*random_batch(batch, steps)).pin_memory()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        module.training_step(on_cpu.lengthened().to(device), 0).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return module, (lambda: graphs(on_cpu)) if with_graphs else step
+    return lambda: graphs(on_cpu)
 
 
 def _check_graphs(device: str) -> dict[str, Any]:
-    """Compare the weights after some steps as CUDA graphs with those of the same steps without: bit for bit."""
+    """Compare training with CUDA graphs with the same without: bit for bit, also of dropout."""
     found: dict[str, Any] = {"precision": "32-true", "path": "graphs", "problem": ""}
     try:
-        for layers in (1, 2):
-            weights = []
-            for with_graphs in (True, False):
-                module, step = _graphed(device, 8, layers, 16, 33, with_graphs)
-                for _ in range(_STEPS_OF_GRAPHS):
-                    step()
-                weights.append(torch.cat([weight.detach().reshape(-1) for weight in module.parameters()]))
-            if not torch.equal(*weights):
-                return found | {"problem": "is wrong: has other bits than the same steps without graphs"}
+        if torch.equal(*(_trained_weights(device, with_graphs) for with_graphs in (True, False))):
+            return found
     except RuntimeError as error:
-        return found | {"problem": f"does not run: {str(error).splitlines()[0][:200]}"}
-    return found
+        return found | {"problem": f"does not run: {_first_line(error)}"}
+    return found | {"problem": "is wrong: has other bits than the same steps without graphs"}
+
+
+def _trained_weights(device: str, with_graphs: bool) -> Tensor:
+    """Train on batches of several lengths, some of them too small for a graph; return all weights in one tensor."""
+    torch.manual_seed(0)
+    module = SequenceClassifier(FEATURES, 8, 2, CLASSES, bidirectional=True, dropout=0.3, sequences="padded")
+    module = module.to(device).train()
+    optimizer = make_optimizer(module.parameters(), "adam", 1e-2, 0.0, fused=True)
+    graphs = GraphedSteps(module, optimizer, _ROWS_OF_GRAPHS, max(_LENGTHS_OF_GRAPHS))
+    for steps in _LENGTHS_OF_GRAPHS:
+        for rows in (_ROWS_OF_GRAPHS, _ROWS_OF_GRAPHS, _ROWS_OF_GRAPHS - 1):
+            batch = PaddedBatch(*random_batch(rows, steps)).pin_memory()
+            if with_graphs and rows == _ROWS_OF_GRAPHS:
+                graphs(batch)
+                continue
+            optimizer.zero_grad()
+            module.training_step(batch.lengthened().to(device), 0).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return torch.cat([weight.detach().reshape(-1) for weight in module.parameters()])
 
 
 def _synchronize(device: str) -> None:
@@ -180,13 +189,13 @@ def _waits(device: str, kind: str) -> str | None:
         functional.cross_entropy(logits, y.to(device, non_blocking=True)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    # cuDNN initializes at the first call.
-    step()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        # cuDNN initializes at the first call.
+        step()
+        torch.cuda.set_sync_debug_mode("error")
         step()
     except RuntimeError as error:
-        return str(error).splitlines()[0][:200]
+        return _first_line(error)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return ""
@@ -211,13 +220,10 @@ def _about(device: str, kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the report of the device as JSON; of the CPU, the names of all devices too."""
+    """Print the report of the device, or the names of all devices, as JSON in the last line."""
     warnings.simplefilter("ignore")
     (device,) = sys.argv[1:]
-    found = report(device)
-    if device == "cpu":
-        found["devices"] = devices()
-    print(json.dumps(found))
+    print(json.dumps(devices() if device == "all" else report(device)))
 
 
 if __name__ == "__main__":

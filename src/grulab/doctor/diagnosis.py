@@ -13,11 +13,17 @@ from grulab.doctor.machine import Finding, examine
 from grulab.kernels.backend import layout_on
 
 # A device of the slowest kind takes ten seconds, and the import of torch as long on some disks.
-_SECONDS_AT_MOST = 300
+_SECONDS = 300
 # A device that is this much faster is worth another trainer=.
 _FASTER = 1.2
 # Without -P, Python would import json.py or torch.py from the folder in which it is started.
 _COMMAND = (sys.executable, "-P", "-m", "grulab.doctor.device_report")
+_MODELS = {
+    "kernels": "model.backend=fused model.sequences=packed",
+    "packed": "model.backend=torch model.sequences=packed",
+    "padded": "model.sequences=padded",
+    "graphs": "model.sequences=padded trainer.cuda_graphs=true",
+}
 _TRAINERS = {"cpu": "trainer=cpu", "cuda": "trainer=gpu", "mps": "trainer.accelerator=mps"}
 
 
@@ -45,8 +51,8 @@ def diagnose(folder: Path) -> Diagnosis:
         folder: where the outputs will be.
     """
     machine = list(examine(folder))
-    cpu = _device_report("cpu")
-    devices = [cpu, *map(_device_report, cpu.pop("devices", ["cpu"])[1:])]
+    names, _ = _child("all")
+    devices = [_device_report(str(name)) for name in (names if isinstance(names, list) and names else ["cpu"])]
     wrong = [f"{finding.part}: {finding.problem}" for finding in machine if finding.problem and finding.is_needed]
     device = device_of_auto(devices)
     path = path_of_auto(device)
@@ -84,54 +90,56 @@ def kind_of(device: dict[str, Any]) -> str:
 
 
 def advice(devices: Sequence[dict[str, Any]]) -> str:
-    """Return which ``trainer=`` and ``model=`` are the fastest of those that are right, at each size."""
+    """Return which ``trainer=`` and ``model=`` to use at each size: the default ones, or others that are faster."""
     speeds = [
-        (tuple(speed["size"]), speed["steps_per_second"], device, speed["path"])
+        (tuple(speed["size"]), speed["steps_per_second"], _setting(device, speed["path"]))
         for device in devices
         for speed in device.get("speeds", [])
     ]
     words: list[str] = []
-    chosen = ""
+    chosen = _setting(usual, path_of_auto(usual)) if (usual := device_of_auto(devices) if devices else None) else ""
     for size in dict.fromkeys(speed[0] for speed in speeds):
-        own = [speed for speed in speeds if speed[0] == size]
-        best = max(own, key=lambda speed: speed[1])
-        usual = [speed for speed in own if _setting(*speed[2:]) == chosen]
-        if usual and best[1] < _FASTER * usual[0][1]:
-            best = usual[0]
-        setting, steps = _setting(*best[2:]), f"{best[1]:,.0f} steps a second" if best[1] >= 10 else f"{best[1]:.1f}"
-        if setting != chosen:
-            where = f"{size[1]} units over {size[0]} steps"
-            words.append(f"{setting} ({where}: {steps})" if not chosen else f"from {where} on {setting} ({steps})")
-            chosen = setting
+        own = {setting: rate for of, rate, setting in speeds if of == size}
+        fastest = max(own, key=lambda setting: own[setting])
+        if chosen in own and own[fastest] < _FASTER * own[chosen]:
+            fastest = chosen
+        if fastest == chosen and words:
+            continue
+        chosen, rate = fastest, own[fastest]
+        where = f"{size[1]} units over {size[0]} steps"
+        speed = f"{rate:,.0f} steps a second" if rate >= 10 else f"{rate:.1f} steps a second"
+        words.append(f"from {where} on {chosen} ({speed})" if words else f"{chosen} ({where}: {speed})")
     return f"Use {'; '.join(words)}." if words else ""
 
 
 def _setting(device: dict[str, Any], path: str) -> str:
-    kind, usual = kind_of(device), path_of_auto(device)
-    trainer = _TRAINERS[kind] + (f" trainer.devices=[{device['device'].partition(':')[2]}]" if kind == "cuda" else "")
-    trainer = trainer.removesuffix(" trainer.devices=[0]")
-    if path == usual:
+    """Return the overrides that select a device and what computes on it."""
+    kind, _, index = str(device["device"]).partition(":")
+    trainer = _TRAINERS[kind] + (f" trainer.devices=[{index}]" if index not in ("", "0") else "")
+    if path == path_of_auto(device):
         return f"{trainer} model=gru"
-    if path == "graphs":
-        return f"{trainer} trainer.cuda_graphs=true model.sequences=padded"
-    return f"{trainer} model.sequences={path}" if path == "padded" else f"{trainer} model.backend=torch"
+    return f"{trainer} {_MODELS[path]}"
 
 
 def _device_report(device: str) -> dict[str, Any]:
+    found, problem = _child(device)
+    if isinstance(found, dict) and found.get("device") == device:
+        return found
+    return {"device": device, "problem": problem}
+
+
+def _child(device: str) -> tuple[Any, str]:
+    """Return what the process of a device prints, or None; and what is wrong if it is not as expected."""
     try:
-        process = subprocess.run(
-            [*_COMMAND, device], capture_output=True, text=True, timeout=_SECONDS_AT_MOST, check=False
-        )
+        process = subprocess.run([*_COMMAND, device], capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return {"device": device, "problem": f"takes over {_SECONDS_AT_MOST} seconds to check"}
+        return None, f"takes over {_SECONDS} seconds to check"
     if process.returncode < 0:
-        return {
-            "device": device,
-            "problem": f"ends the process that uses it ({signal.Signals(-process.returncode).name})",
-        }
+        name = signal.strsignal(-process.returncode) or f"signal {-process.returncode}"
+        return None, f"ends the process that uses it ({name})"
+    lines = [*process.stderr.strip().splitlines(), f"its process ended with {process.returncode}"]
+    problem = f"cannot be used: {lines[-2 if len(lines) > 1 else -1][:200]}"
     try:
-        found: dict[str, Any] = json.loads(process.stdout)
+        return json.loads((process.stdout.strip().splitlines() or [""])[-1]), problem
     except ValueError:
-        lines = process.stderr.strip().splitlines()
-        return {"device": device, "problem": f"cannot be used: {lines[-1][:200] if lines else 'no reason given'}"}
-    return found
+        return None, problem

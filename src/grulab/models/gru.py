@@ -117,9 +117,9 @@ class GRUClassifier(nn.Module):
         return layout_on(x.device.type, self.sequences, is_mixed) == "padded"
 
     def _padded(self, x: Tensor, lengths: Tensor) -> PaddedStates:
-        # Of page-locked lengths, the CPU does not wait for the copy.
-        # MPS might read them too early.
-        return PaddedStates(self.gru, x, lengths.to(x.device, non_blocking=x.device.type != "mps"))
+        # As in PaddedBatch.to.
+        non_blocking = x.device.type not in ("cpu", "mps")
+        return PaddedStates(self.gru, x, lengths.to(x.device, non_blocking=non_blocking))
 
     def _packed(self, x: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
         # Unless the longest come first, pack_padded_sequence copies the sorting indices to the device and waits.

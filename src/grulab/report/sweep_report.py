@@ -55,12 +55,13 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     figures = sweep_dir / paths.FIGURES
     files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
     refuse_odd_kinds(files, [figures])
-    sections = [*_results(board), *_failures(board), *_lost_curves(board)]
+    verdict = None if board.ranking.empty else Verdict(board)
+    sections = [*_results(board, verdict), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
     pictures = _draw(board, figures)
     if not board.ranking.empty:
         write_mean_curves(board)
-    write_atomically(sweep_dir / TABLE, _with_recommendation(board).to_csv(index=False))
+    write_atomically(sweep_dir / TABLE, _with_recommendation(board, verdict).to_csv(index=False))
     images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
     write_atomically(sweep_dir / TEXT, to_markdown(title, sections) + images)
     write_atomically(sweep_dir / PAGE, _page(title, sections, pictures))
@@ -70,10 +71,9 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     return board
 
 
-def _results(board: Leaderboard) -> list[Section]:
-    if board.ranking.empty:
+def _results(board: Leaderboard, verdict: Verdict | None) -> list[Section]:
+    if verdict is None:
         return [Section("Leaderboard", f"{_states(board)} No job has a result yet.")]
-    verdict = Verdict(board)
     return [*_recommendation(board, verdict), _ranking(board, verdict), *_insights(board, verdict)]
 
 
@@ -87,12 +87,11 @@ def _recommendation(board: Leaderboard, verdict: Verdict) -> list[Section]:
     return [] if text is None else [Section("Recommendation", text)]
 
 
-def _with_recommendation(board: Leaderboard) -> pd.DataFrame:
+def _with_recommendation(board: Leaderboard, verdict: Verdict | None) -> pd.DataFrame:
     """Return the ranking, where the configuration to use is marked."""
-    if board.ranking.empty:
+    if verdict is None:
         return board.ranking
     # A search recommends the first, over seeds that did not choose it.
-    verdict = Verdict(board)
     place = verdict.recommended if board.seeds is None else 0
     rank = None if place is None else verdict.rows["rank"].iloc[place]
     return board.ranking.assign(recommended=board.ranking["rank"] == rank)

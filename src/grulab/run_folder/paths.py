@@ -4,6 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
+# Where runs and sweeps are, if the command does not say it.
+OUTPUTS = Path("outputs")
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"

@@ -6,15 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grulab.config.parameter_budget import parameter_count
 from grulab.config.schema import Config
 from grulab.system.child import ChildFailedError, in_child
-from grulab.system.cores import available_cores
+from grulab.tasks.registry import build_task
 
-# What is left free for other programs and for batches that are longer than the measured one.
+# What is left free for other programs and for batches that are longer than the measured ones.
 _RESERVE = 2**30
+# What a process takes on a device before its first tensor, and what its libraries take later (0.7 GiB on an H200).
+_CONTEXT = 2**30
 _WARM_UP, _TIMED = 5, 30
-_LONGEST = 1000
+# Steps of the measured sequences, and seconds that the measurement may take.
+_LONGEST, _SECONDS = 1000, 120.0
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,21 @@ class Measured:
     free: int
 
 
-def jobs_on(device: str, configs: Sequence[Config]) -> tuple[int, str]:
+def jobs_on(device: str, configs: Sequence[Config], cores: int) -> tuple[int, str]:
     """Return how many jobs to run at once on a device, and why, in words.
 
-    The largest model of the sweep is trained for some steps in a process of its own, so that this one can still fork.
+    The largest job is trained for some steps in a process of its own, so that this one can still fork.
 
     Args:
         device: its value of CUDA_VISIBLE_DEVICES.
         configs: of the jobs.
+        cores: that the jobs of this device may take.
     """
-    config = max(configs, key=parameter_count)
     try:
-        measured = in_child(_measure_on, device, config)
+        measured = in_child(_measure_on, device, max(configs, key=_size), seconds=_SECONDS)
     except ChildFailedError as error:
         return 1, f"it could not be measured ({error})"
-    return share(measured, available_cores() // config.trainer.threads)
+    return share(measured, cores // max(config.trainer.threads for config in configs))
 
 
 def share(measured: Measured, cores: int) -> tuple[int, str]:
@@ -60,9 +62,16 @@ def share(measured: Measured, cores: int) -> tuple[int, str]:
     by_memory = max(0, measured.free - _RESERVE) // max(measured.memory, 1)
     jobs = max(1, min(cores, by_time, by_memory))
     return jobs, (
-        f"{cores} cores; memory for {by_memory} of the largest model; a step of it takes {1000 * measured.step:.2g} "
-        f"ms and keeps the device busy for {measured.busy / measured.step:.0%} of that"
+        f"{cores} cores; memory for {by_memory} of the largest; a step of it takes {1000 * measured.step:.2g} ms and "
+        f"keeps the device busy for {measured.busy / measured.step:.0%} of that"
     )
+
+
+def _size(config: Config) -> int:
+    """Return what the memory of a job is about proportional to: the states of a batch."""
+    model, longest = config.model, build_task(config.data).length_range[1]
+    states = model.hidden_size * model.num_layers * (2 if model.bidirectional else 1)
+    return config.data.batch_size * longest * states
 
 
 def _measure_on(device: str, config: Config) -> Measured:
@@ -81,23 +90,31 @@ def measure(config: Config, device: str) -> Measured:
     from torch.profiler import ProfilerActivity, profile
 
     from grulab.data.batch import PaddedBatch
-    from grulab.tasks.registry import build_task
-    from grulab.training.build import build_module
+    from grulab.data.datamodule import SequenceDataModule
+    from grulab.training.build import build_module, set_tf32
+    from grulab.training.cuda_graphs import GraphedSteps
+    from grulab.training.device import why_no_graphs
+    from grulab.training.optimizer import make_optimizer
 
-    task = build_task(config.data)
-    is_cuda = device == "cuda"
+    torch.set_num_threads(config.trainer.threads)
+    set_tf32(config)
+    task, is_cuda = build_task(config.data), device == "cuda"
+    if is_cuda:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     free = torch.cuda.mem_get_info()[0] if is_cuda else 0
     module = build_module(config, task).to(device)
-    optimizer = torch.optim.Adam(module.parameters(), fused=True)
+    optimizer = make_optimizer(module.parameters(), "adam", config.optimizer.lr, 0.0, fused=True)
     rows, steps = config.data.batch_size, min(task.length_range[1], _LONGEST)
-    lengths = torch.full((rows,), steps)
-    batch = PaddedBatch(torch.randn(rows, steps, task.num_features), lengths, torch.zeros(rows, dtype=torch.int64))
-    batch = batch.to(device)
     dtype = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(config.trainer.precision)
+    with_graphs = config.trainer.cuda_graphs and why_no_graphs(config, device, config.trainer.loop) is None
+    graphs = GraphedSteps(module, optimizer, rows, steps) if with_graphs else None
 
     def train(times: int) -> float:
         began = time.perf_counter()
         for _ in range(times):
+            if graphs is not None:
+                graphs(on_cpu)
+                continue
             optimizer.zero_grad()
             with torch.autocast(device, dtype, enabled=dtype is not None):
                 loss = module.training_step(batch, 0)
@@ -107,11 +124,21 @@ def measure(config: Config, device: str) -> Measured:
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / times
 
+    def random_batch(rows: int) -> PaddedBatch:
+        x = torch.randn(rows, steps, task.num_features, dtype=module.model.head.weight.dtype)
+        return PaddedBatch(x, torch.full((rows,), steps), torch.zeros(rows, dtype=torch.int64))
+
+    with torch.inference_mode():
+        # A larger batch, which may need more memory than training does.
+        module.validation_step(random_batch(SequenceDataModule(config.data, 0).evaluation_batch_size()).to(device), 0)
+    on_cpu = random_batch(rows)
+    batch = on_cpu.to(device)
     train(_WARM_UP)
     step = train(_TIMED)
     with profile(activities=[ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]) as recorded:
         train(_TIMED)
     name = "self_device_time_total" if is_cuda else "self_cpu_time_total"
     busy = sum(getattr(event, name) for event in recorded.key_averages()) / 1e6 / _TIMED
-    memory = free - torch.cuda.mem_get_info()[0] if is_cuda else 0
-    return Measured(step, busy, memory, free)
+    held = free - torch.cuda.mem_get_info()[0] if is_cuda else 0
+    memory = _CONTEXT + held * task.length_range[1] // steps
+    return Measured(step, busy, memory, free + _CONTEXT)

@@ -7,27 +7,35 @@ from grulab.config.notes import notes_on_data
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
+from grulab.sweep.growth import of_any_seed
 from grulab.sweep.jobs_per_device import jobs_on
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
 from grulab.training.device import find_accelerator
+
+# (device, configurations, cores) -> jobs at once.
+_MEASURED: dict[tuple[str, tuple[str, ...], int], int] = {}
 
 
 def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:
     """Return one slot for each job that runs at the same time: its value of CUDA_VISIBLE_DEVICES, or None on the CPU.
 
     On accelerators there are ``jobs_per_device`` slots for each device. On the CPU each job takes
-    ``trainer.threads`` of the cores.
+    ``trainer.threads`` of the cores. On MPS there is one slot, if nothing else is said.
 
     Raises:
         ConfigError: if this machine lacks an accelerator that a job or the settings require.
     """
     # Most jobs have the same accelerator and precision, so each pair is checked once.
     asked = {(c.trainer.accelerator, c.trainer.precision): c for c in configs}
-    if "cuda" in {find_accelerator(config) for config in asked.values()}:
+    accelerators = {find_accelerator(config) for config in asked.values()}
+    if "cuda" in accelerators:
         return list(_device_slots(configs, settings))
     if settings.devices is not None:
         raise ConfigError(f"hydra.launcher.devices={settings.devices}: the jobs run on the processor; leave it out")
+    if "mps" in accelerators:
+        # The value of CUDA_VISIBLE_DEVICES changes nothing there.
+        return [""] * (settings.jobs_per_device or 1)
     cores = settings.cores or available_cores()
     return [None] * max(1, cores // max(config.trainer.threads for config in configs))
 
@@ -46,9 +54,18 @@ def _device_slots(configs: Sequence[Config], settings: LocalSettings) -> Sequenc
     jobs = settings.jobs_per_device
     if jobs is None:
         # Devices of one machine are mostly alike; the first stands for all.
-        jobs, why = jobs_on(names[chosen[0]], configs)
-        print(f"note: hydra.launcher.jobs_per_device=auto: {jobs} at once on a device: {why}")
+        cores = (settings.cores or available_cores()) // len(chosen)
+        jobs = _measured_jobs(names[chosen[0]], configs, cores)
     return [names[index] for index in chosen] * jobs
+
+
+def _measured_jobs(device: str, configs: Sequence[Config], cores: int) -> int:
+    """Measure once in a command: a race or rungs launch several times."""
+    key = (device, tuple(sorted({of_any_seed(config, is_of_rungs=True) for config in configs})), cores)
+    if key not in _MEASURED:
+        _MEASURED[key], why = jobs_on(device, configs, cores)
+        print(f"note: hydra.launcher.jobs_per_device=auto: {_MEASURED[key]} at once on a device: {why}")
+    return _MEASURED[key]
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
@@ -63,6 +80,6 @@ def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[st
             f"hydra.launcher.jobs_per_device={settings.jobs_per_device} has no effect: the jobs run on the "
             "processor, as many as hydra.launcher.cores and trainer.threads allow"
         )
-    if not on_processor and settings.cores is not None:
+    if not on_processor and settings.cores is not None and settings.jobs_per_device is not None:
         lines.append(f"hydra.launcher.cores={settings.cores} has no effect: the jobs run on accelerators")
     return lines

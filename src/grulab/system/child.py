@@ -13,14 +13,19 @@ class ChildFailedError(RuntimeError):
     """The function has raised an exception, or its process has died."""
 
 
-def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_child(function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
     """Return what a function returns in a forked process.
+
+    Args:
+        function: what to call.
+        arguments: its arguments.
+        seconds: the longest time that it may take; None waits for ever.
 
     A process that is forked later would not have the threads that a library starts for the function, and could wait
     for them for ever.
 
     Raises:
-        ChildFailedError: with the last line of the exception.
+        ChildFailedError: with the last line of the exception, or if it takes too long.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -42,6 +47,10 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     process.start()
     sender.close()
     try:
+        if not receiver.poll(seconds):
+            process.kill()
+            process.join()
+            raise ChildFailedError(f"it took over {seconds:g} seconds")
         is_done, result = receiver.recv()
     except EOFError:
         process.join()

@@ -70,8 +70,7 @@ def build_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    # It is on by default in cuDNN's GRU, and read at each call, the backward pass included.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32
+    set_tf32(config)
     trainer = L.Trainer(
         max_epochs=config.trainer.max_epochs,
         accelerator=accelerator,
@@ -93,3 +92,8 @@ def build_trainer(
     # pass over each new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trainer
+
+
+def set_tf32(config: Config) -> None:
+    """Turn TF32 on or off in this process: it is on by default in cuDNN's GRU, and read at each call of it."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32

@@ -101,7 +101,8 @@ class GraphedSteps:
         """Return a function that runs the step as a graph; capturing it runs nothing."""
         graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph, pool=self._pool):
+        # The default would forbid the thread that pins the batches of loader processes to work meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             loss = step()
 
         def replay() -> Tensor:

@@ -7,7 +7,8 @@ import torch
 
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
-from grulab.kernels.backend import refuse_missing_kernels
+from grulab.kernels.backend import layout_on, refuse_missing_kernels
+from grulab.tasks.registry import build_task
 from grulab.training.device_check import is_right_on_mps
 
 
@@ -24,8 +25,7 @@ def find_accelerator(config: Config) -> str:
     trainer = config.trainer
     found = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     if found == "auto":
-        # Some versions of torch compute wrong gradients on MPS, so it is taken if a check passes.
-        found = "cuda" if torch.cuda.is_available() else "mps" if is_right_on_mps() else "cpu"
+        found = "cuda" if torch.cuda.is_available() else "mps" if _suits_mps(config) else "cpu"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(found, 1)
     if count == 0:
         raise ConfigError(
@@ -44,11 +44,23 @@ def find_accelerator(config: Config) -> str:
     return found
 
 
+def _suits_mps(config: Config) -> bool:
+    """Return whether ``trainer.accelerator=auto`` takes MPS: some versions of torch compute wrong gradients there.
+
+    The check is of 32 bits over padded sequences, so nothing else is taken there without being asked for.
+    """
+    is_checked = config.trainer.precision == "32-true" and config.model.backend != "fused"
+    return is_checked and layout_on("mps", config.model.sequences, False) == "padded" and is_right_on_mps()
+
+
 def device_notes(config: Config, accelerator: str) -> Iterator[str]:
     """Yield a line for each option that has no effect on this accelerator, or a cost that its name does not tell."""
     precision = config.trainer.precision
-    if config.trainer.cuda_graphs and (why := why_no_graphs(config, accelerator)):
-        yield f"trainer.cuda_graphs=true has no effect with {why}"
+    if accelerator == "mps" and config.model.dropout > 0 and config.model.num_layers > 1:
+        yield (
+            f"model.dropout={config.model.dropout}: a run that is resumed on mps drops other units than one that was "
+            "never interrupted, for checkpoints do not hold the state of its generator"
+        )
     if config.trainer.tf32 and (accelerator != "cuda" or precision != "32-true"):
         where = f"trainer.precision={precision}" if accelerator == "cuda" else f"the {accelerator} device"
         yield f"trainer.tf32=true has no effect with {where}: it rounds products of 32-true on cuda"
@@ -66,14 +78,22 @@ def device_notes(config: Config, accelerator: str) -> Iterator[str]:
         )
 
 
-def why_no_graphs(config: Config, accelerator: str) -> str | None:
-    """Return what keeps the steps of a run from being CUDA graphs; None if nothing does."""
+def why_no_graphs(config: Config, accelerator: str, loop: str) -> str | None:
+    """Return what keeps the steps of a run from being CUDA graphs; None if nothing does.
+
+    Args:
+        config: of the run.
+        accelerator: "cpu", "cuda" or "mps".
+        loop: the training loop that runs, "fast" or "lightning".
+    """
     trainer = config.trainer
+    size = build_task(config.data).size("train")
     reasons = (
         (accelerator != "cuda", f"the {accelerator} device"),
         (config.model.sequences != "padded", f"model.sequences={config.model.sequences}; it needs padded"),
         (trainer.precision != "32-true", f"trainer.precision={trainer.precision}; it needs 32-true"),
         (trainer.gradient_clip_val is not None, f"trainer.gradient_clip_val={trainer.gradient_clip_val}"),
-        (trainer.loop != "fast", f"trainer.loop={trainer.loop}; it needs fast"),
+        (loop != "fast", f"the loop {loop}; it needs fast"),
+        (size < config.data.batch_size, f"data.batch_size={config.data.batch_size}, for there is no full batch"),
     )
     return next((reason for is_so, reason in reasons if is_so), None)

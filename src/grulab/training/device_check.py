@@ -5,15 +5,18 @@ gradients of some batches that were off by 5 %, three times the error of the oth
 """
 
 import itertools
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import starmap
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from grulab.models.gru import GRUClassifier
+from grulab.system.child import ChildFailedError, in_child
 
 FEATURES, CLASSES = 5, 3
 # (units, steps): few of both, as in the default run, and many.
@@ -21,6 +24,7 @@ _SIZES = ((8, 10), (64, 50))
 _LAYERS, _DIRECTIONS = (1, 2, 3), (False, True)
 _BATCH = 16
 _SCALE_OF_16_BITS = 1024.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,19 +76,26 @@ def errors_on(device: str, precision: str, backend: str, sequences: str) -> Erro
         model = model.to(device, torch.float64 if precision == "64-true" else torch.float32)
         actual = _logits_and_gradients(model, x.to(next(model.parameters())), lengths, y.to(device), precision)
         found.append(_errors(expected, actual))
-    return Errors(*(max(getattr(each, name) for each in found) for name in ("logits", "gradients", "weight")))
+    return Errors(*(_largest(getattr(each, name) for each in found) for name in ("logits", "gradients", "weight")))
 
 
 @cache
 def is_right_on_mps() -> bool:
-    """Return whether the padded path passes on this machine's MPS device; a second at most."""
+    """Return whether the padded path passes in 32 bits on this machine's MPS device.
+
+    The check runs in a process of its own: one that has used MPS cannot be forked any more.
+    """
     if not torch.backends.mps.is_available():
         return False
     try:
-        return errors_on("mps", "32-true", "torch", "padded").within(LIMITS["32-true"])
-    except RuntimeError:
-        # An operator that is missing or broken there.
+        return bool(in_child(_passes, "mps", seconds=_SECONDS))
+    except ChildFailedError:
+        # An operator that is missing or broken there, or a device that does not answer.
         return False
+
+
+def _passes(device: str) -> bool:
+    return errors_on(device, "32-true", "torch", "padded").within(LIMITS["32-true"])
 
 
 def random_batch(batch: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +121,12 @@ def _logits_and_gradients(
 def _errors(expected: tuple[Tensor, list[Tensor]], found: tuple[Tensor, list[Tensor]]) -> Errors:
     pairs = list(zip(found[1], expected[1], strict=True))
     one, other = (torch.cat([pair[side].reshape(-1) for pair in pairs]) for side in (0, 1))
-    return Errors(_relative(found[0], expected[0]), _relative(one, other), max(_relative(*pair) for pair in pairs))
+    return Errors(_relative(found[0], expected[0]), _relative(one, other), _largest(starmap(_relative, pairs)))
+
+
+def _largest(errors: Iterable[float]) -> float:
+    """Return the largest error; NaN if one is NaN, which ``max`` may skip."""
+    return float(torch.tensor(list(errors), dtype=torch.float64).max())
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

@@ -68,7 +68,8 @@ class FastEpochLoop(TrainingEpochLoop):
 
     Args:
         trainer: the trainer.
-        with_graphs: whether a step of a full batch is a CUDA graph. Callbacks see the loss after the step then.
+        with_graphs: whether a step of a full batch is a CUDA graph. Callbacks see the loss after the step then, and
+            hooks between the forward pass and the end of the step are not called.
     """
 
     def __init__(self, trainer: L.Trainer, with_graphs: bool) -> None:

@@ -138,6 +138,9 @@ def execute(
         if loop == "fast" and (note := why_not_fast()):
             log.warning(note)
             loop = "lightning"
+        without_graphs = why_no_graphs(config, accelerator, loop)
+        if config.trainer.cuda_graphs and without_graphs:
+            log.warning("trainer.cuda_graphs=true has no effect with %s", without_graphs)
         summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
 
         compared = baselines(task)
@@ -166,8 +169,7 @@ def execute(
                 # A version of Lightning that was not tested may lack what this imports.
                 from grulab.training.fast_loop import use_fast_loop
 
-                with_graphs = config.trainer.cuda_graphs and why_no_graphs(config, accelerator) is None
-                use_fast_loop(trainer, module, with_graphs)
+                use_fast_loop(trainer, module, with_graphs=config.trainer.cuda_graphs and without_graphs is None)
             if not is_trained(config, epochs, checkpointer.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
