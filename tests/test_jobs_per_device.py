@@ -1,12 +1,13 @@
 """How many jobs share an accelerator."""
 
+import os
 import time
-from collections.abc import Sequence
 
 import pytest
 import torch
 
 from grulab.config.compose import compose
+from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.sweep import jobs_per_device, slots
 from grulab.sweep.jobs_per_device import Measured, jobs_on, measure, share
@@ -44,17 +45,17 @@ def test_the_scarcest_part_decides(measured: Measured, cores: int, expected: int
     assert f"{cores} cores; memory for" in why
 
 
-def test_the_largest_model_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = os.getpid()
+
     def fake(device: str, config: object) -> Measured:
         assert device == "3"
-        assert config is large
+        assert os.getpid() != process
         return Measured(1.0, 0.5, 1, 100 * GIBIBYTE)
 
-    small, large = compose(["model.hidden_size=4"]), compose(["model.hidden_size=64"])
     monkeypatch.setattr(jobs_per_device, "_measure_on", fake)
-    assert jobs_on("3", [small, large, small], cores=8)[0] == 2
-    slow = compose(["model.hidden_size=4", "trainer.threads=8"])
-    assert jobs_on("3", [small, large, slow], cores=8)[0] == 1
+    assert jobs_on("3", compose(), cores=8)[0] == 2
+    assert jobs_on("3", compose(), cores=1)[0] == 1
 
 
 def test_a_device_that_cannot_be_measured_takes_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,17 +64,17 @@ def test_a_device_that_cannot_be_measured_takes_one_job(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(jobs_per_device, "_measure_on", broken)
     expected = (1, "it could not be measured (RuntimeError: CUDA error: out of memory)")
-    assert jobs_on("0", [compose()], cores=8) == expected
+    assert jobs_on("0", compose(), cores=8) == expected
     monkeypatch.setattr(jobs_per_device, "_measure_on", lambda *_: time.sleep(60))
     monkeypatch.setattr(jobs_per_device, "_SECONDS", 0.5)
-    assert jobs_on("0", [compose()], cores=8) == (1, "it could not be measured (it took over 0.5 seconds)")
+    assert jobs_on("0", compose(), cores=8) == (1, "it could not be measured (it took over 0.5 seconds)")
 
 
 def test_each_device_gets_that_many(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def counted(device: str, configs: Sequence[object], cores: int) -> tuple[int, str]:
-        asked.append(cores)
+    def counted(device: str, config: Config, cores: int) -> tuple[int, str]:
+        asked.append((config.model.hidden_size, cores))
         return 3, f"measured on {device}"
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -82,13 +83,19 @@ def test_each_device_gets_that_many(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(slots, "available_cores", lambda: 16)
     monkeypatch.setattr(slots, "_MEASURED", {})
-    configs = [compose(["trainer.accelerator=cuda"])]
+    small, large, slow = (
+        compose(["trainer.accelerator=cuda", line])
+        for line in ("model.hidden_size=4", "model.hidden_size=64", "trainer.threads=2")
+    )
+    configs = [small, large]
     assert find_slots(configs, parse_settings(LAUNCHER)) == ["4", "7"] * 3
     assert "jobs_per_device=auto: 3 at once on a device: measured on 4" in capsys.readouterr().out
     # Once in a command, though a race launches several times; and the cores are those of all devices together.
     assert find_slots(configs, parse_settings(LAUNCHER)) == ["4", "7"] * 3
     assert find_slots(configs, parse_settings(LAUNCHER | {"devices": [1], "cores": 6})) == ["7"] * 3
-    assert asked == [8, 6]
+    assert asked == [(64, 8), (64, 6)]
+    assert find_slots([slow, large], parse_settings(LAUNCHER | {"devices": [1]})) == ["7"] * 3
+    assert asked[-1] == (64, 8)
     assert find_slots(configs, parse_settings(LAUNCHER | {"devices": [1], "jobs_per_device": 2})) == ["7", "7"]
 
 

@@ -3,7 +3,6 @@
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grulab.config.schema import Config
@@ -36,21 +35,21 @@ class Measured:
     free: int
 
 
-def jobs_on(device: str, configs: Sequence[Config], cores: int) -> tuple[int, str]:
+def jobs_on(device: str, config: Config, cores: int) -> tuple[int, str]:
     """Return how many jobs to run at once on a device, and why, in words.
 
-    The largest job is trained for some steps in a process of its own, so that this one can still fork.
+    The job is trained for some steps in a process of its own, so that this one can still fork.
 
     Args:
         device: its value of CUDA_VISIBLE_DEVICES.
-        configs: of the jobs.
-        cores: that the jobs of this device may take.
+        config: of the largest job.
+        cores: as many jobs may run at once by the cores.
     """
     try:
-        measured = in_child(_measure_on, device, max(configs, key=_size), seconds=_SECONDS)
+        measured = in_child(_measure_on, device, config, seconds=_SECONDS)
     except ChildFailedError as error:
         return 1, f"it could not be measured ({error})"
-    return share(measured, cores // max(config.trainer.threads for config in configs))
+    return share(measured, cores)
 
 
 def share(measured: Measured, cores: int) -> tuple[int, str]:
@@ -67,8 +66,8 @@ def share(measured: Measured, cores: int) -> tuple[int, str]:
     )
 
 
-def _size(config: Config) -> int:
-    """Return what the memory of a job is about proportional to: the states of a batch."""
+def size_of(config: Config) -> int:
+    """Return what the memory of a job on a device is about proportional to: the number of states of a batch."""
     model, longest = config.model, build_task(config.data).length_range[1]
     states = model.hidden_size * model.num_layers * (2 if model.bidirectional else 1)
     return config.data.batch_size * longest * states

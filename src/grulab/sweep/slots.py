@@ -8,13 +8,13 @@ from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.kernels.backend import note_of_missing_kernels
 from grulab.sweep.growth import of_any_seed
-from grulab.sweep.jobs_per_device import jobs_on
+from grulab.sweep.jobs_per_device import jobs_on, size_of
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
 from grulab.training.device import find_accelerator
 
-# (device, configurations, cores) -> jobs at once.
-_MEASURED: dict[tuple[str, tuple[str, ...], int], int] = {}
+# (device, configuration, jobs that the cores allow) -> jobs at once.
+_MEASURED: dict[tuple[str, str, int], int] = {}
 
 
 def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:
@@ -26,8 +26,8 @@ def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str |
     Raises:
         ConfigError: if this machine lacks an accelerator that a job or the settings require.
     """
-    # Most jobs have the same accelerator and precision, so each pair is checked once.
-    asked = {(c.trainer.accelerator, c.trainer.precision): c for c in configs}
+    # Most jobs have the same values of what decides, so each set of them is checked once.
+    asked = {(c.trainer.accelerator, c.trainer.precision, c.model.sequences, c.model.backend): c for c in configs}
     accelerators = {find_accelerator(config) for config in asked.values()}
     if "cuda" in accelerators:
         return list(_device_slots(configs, settings))
@@ -60,10 +60,12 @@ def _device_slots(configs: Sequence[Config], settings: LocalSettings) -> Sequenc
 
 
 def _measured_jobs(device: str, configs: Sequence[Config], cores: int) -> int:
-    """Measure once in a command: a race or rungs launch several times."""
-    key = (device, tuple(sorted({of_any_seed(config, is_of_rungs=True) for config in configs})), cores)
+    """Measure the largest job, once in a command: a race or rungs launch several times."""
+    largest = max(configs, key=size_of)
+    at_most = cores // max(config.trainer.threads for config in configs)
+    key = (device, of_any_seed(largest, is_of_rungs=True), at_most)
     if key not in _MEASURED:
-        _MEASURED[key], why = jobs_on(device, configs, cores)
+        _MEASURED[key], why = jobs_on(device, largest, at_most)
         print(f"note: hydra.launcher.jobs_per_device=auto: {_MEASURED[key]} at once on a device: {why}")
     return _MEASURED[key]
 
