@@ -27,7 +27,7 @@ SIZES = ([10, 8, 32], [100, 64, 32])
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Replace the program that reports on a device."""
-    monkeypatch.setattr(diagnosis, "_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(diagnosis, "_REPORT", (sys.executable, "-c", program))
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Check and time one device, in a process of its own: a device may crash it, or make it useless for a fork.
 
 python -m grulab.doctor.device_report DEVICE
-python -m grulab.doctor.device_report all       (the names of all devices)
 """
 
 import json
@@ -49,12 +48,6 @@ def report(device: str) -> dict[str, Any]:
         checks.append(_check_graphs(device))
         speeds += _speeds(device, checks[-1])
     return {"device": device, **_about(device, kind), "checks": checks, "speeds": speeds, "waits": waits}
-
-
-def devices() -> list[str]:
-    """Return all devices of this machine: "cpu", "cuda:0", ..., "mps"."""
-    mps = ["mps"] if torch.backends.mps.is_available() else []
-    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *mps]
 
 
 def parts_of(path: str) -> tuple[str, str]:
@@ -220,10 +213,10 @@ def _about(device: str, kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the report of the device, or the names of all devices, as JSON in the last line."""
+    """Print the report of the device as JSON in the last line."""
     warnings.simplefilter("ignore")
     (device,) = sys.argv[1:]
-    print(json.dumps(devices() if device == "all" else report(device)))
+    print(json.dumps(report(device)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ _SECONDS = 300
 # A device that is this much faster is worth another trainer=.
 _FASTER = 1.2
 # Without -P, Python would import json.py or torch.py from the folder in which it is started.
-_COMMAND = (sys.executable, "-P", "-m", "grulab.doctor.device_report")
+_NAMES = (sys.executable, "-P", "-m", "grulab.doctor.device_names")
+_REPORT = (sys.executable, "-P", "-m", "grulab.doctor.device_report")
 _MODELS = {
     "kernels": "model.backend=fused model.sequences=packed",
     "packed": "model.backend=torch model.sequences=packed",
@@ -51,7 +52,7 @@ def diagnose(folder: Path) -> Diagnosis:
         folder: where the outputs will be.
     """
     machine = list(examine(folder))
-    names, _ = _child("all")
+    names, _ = _child(_NAMES)
     devices = [_device_report(str(name)) for name in (names if isinstance(names, list) and names else ["cpu"])]
     wrong = [f"{finding.part}: {finding.problem}" for finding in machine if finding.problem and finding.is_needed]
     device = device_of_auto(devices)
@@ -122,16 +123,16 @@ def _setting(device: dict[str, Any], path: str) -> str:
 
 
 def _device_report(device: str) -> dict[str, Any]:
-    found, problem = _child(device)
+    found, problem = _child([*_REPORT, device])
     if isinstance(found, dict) and found.get("device") == device:
         return found
     return {"device": device, "problem": problem}
 
 
-def _child(device: str) -> tuple[Any, str]:
-    """Return what the process of a device prints, or None; and what is wrong if it is not as expected."""
+def _child(command: Sequence[str]) -> tuple[Any, str]:
+    """Return what a process prints in its last line, or None; and what is wrong if it is not as expected."""
     try:
-        process = subprocess.run([*_COMMAND, device], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return None, f"takes over {_SECONDS} seconds to check"
     if process.returncode < 0:
