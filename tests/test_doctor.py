@@ -163,7 +163,10 @@ def test_bad_versions_are_named(
     assert f"wrong   versions: {message}" in capsys.readouterr().out
 
 
-def test_locks_without_effect_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_locks_without_effect_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     quick(monkeypatch)
     monkeypatch.setattr(fcntl, "lockf", lambda *_: None)
     assert main(["doctor"]) == 1

@@ -57,6 +57,14 @@ def test_a_run_tells_what_it_is_worth(trained: Path, table: Path) -> None:
         assert summary["metrics"]["test/accuracy"] - baseline["test"] == pytest.approx(difference)
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_a_run_in_any_precision_ends_with_predictions(precision: str, table: Path, tmp_path: Path) -> None:
+    train(compose([*BRIEF, f"data.path={table}", f"trainer.precision={precision}"]), tmp_path / "run")
+    found = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert len(found)
+    assert found.notna().all().all()
+
+
 def test_the_same_sequences_in_another_form_train_to_the_same_bits(tmp_path: Path) -> None:
     data = make(count=40, split=True)
     order = list(np.random.default_rng(0).permutation(40))

@@ -10,6 +10,7 @@ from experiments.exact_resume.harness import differences
 from experiments.sweeps.harness import done_jobs, kill_until_done, leaderboard
 
 from grulab.config.compose import compose
+from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.rungs import at_first_rung, configurations, note_on_agreement, notes_on_rungs, promoted
@@ -333,3 +334,36 @@ def test_odd_designs_are_refused(tmp_path: Path, arguments: list[str], message: 
     told = refused(tmp_path, "train", "-m", *OF_ANY_LENGTH, *sizes, *seeds, *arguments)
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_job_that_is_done_says_how_it_was_computed(tmp_path: Path) -> None:
+    run(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+    run(tmp_path, "resume", "sweep", "model.sequences=padded")
+    known = manifest.read(tmp_path / "sweep")
+    assert known is not None
+    assert {job.config.model.sequences for job in known.jobs} == {"auto"}
+    assert "leaves out 2 of them" in refused(tmp_path, "resume", "sweep", "model.sequences=packed,padded")
+    told = run(tmp_path, "resume", str(tmp_path / "sweep" / known.jobs[0].folder), "model.sequences=padded")
+    assert "the overrides have no effect: the run is done" in told
+    summary = read_summary(tmp_path / "sweep" / known.jobs[0].folder)
+    assert summary is not None
+    assert summary["config"]["model"]["sequences"] == "auto"
+
+
+def test_a_sweep_over_a_key_that_may_change_trains_for_longer(tmp_path: Path) -> None:
+    run(tmp_path, "train", "-m", *SMALL, "model.sequences=packed,padded", "hydra.sweep.dir=sweep")
+    run(tmp_path, "resume", "sweep", "trainer.max_epochs=9")
+    known = manifest.read(tmp_path / "sweep")
+    assert known is not None
+    assert [job.config.model.sequences for job in known.jobs] == ["packed", "padded"]
+    assert {job.config.trainer.max_epochs for job in known.jobs} == {9}
+
+
+def test_a_sweep_prints_the_notes_of_its_jobs_once(tmp_path: Path) -> None:
+    words = ["trainer.tf32=true", "model.dropout=0,0.5", "seed=0,1", "trainer.accelerator=cpu"]
+    told = run(tmp_path, "train", "-m", *SMALL, *words, "hydra.sweep.dir=sweep")
+    assert told.count("trainer.tf32=true has no effect with the cpu device") == 1
+    assert (
+        "model.dropout=0.5 has no effect with model.num_layers=1: dropout acts between layers (in 2 of 4 jobs)"
+        in told
+    )

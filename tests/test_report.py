@@ -1,5 +1,6 @@
 """The leaderboard agrees with the jobs' folders, and its intervals have the stated coverage."""
 
+import io
 import itertools
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 
 from grulab.config.compose import compose
@@ -390,3 +392,16 @@ def test_a_race_is_told_without_those_that_did_not_finish(tmp_path: Path) -> Non
     text = winner(read_sweep(tmp_path))
     assert text.startswith("hidden_size 16 is better than all 1 that it raced against")
     assert "1 that did not get to the end are not compared." in text
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_report_fits_a_terminal_of_any_width(columns: int, tmp_path: Path) -> None:
+    """With one seed there is no column that says how often each is first."""
+    write_sweep(tmp_path / "three", plain)
+    for number, hidden_size in enumerate((8, 16)):
+        job = tmp_path / "one" / f"{number:03d}_job"
+        write_job(job, [f"model.hidden_size={hidden_size}", "seed=0"], plain(hidden_size, False, 0))
+    for name in ("three", "one"):
+        shown = io.StringIO()
+        write_report(tmp_path / name, Console(width=columns, file=shown, force_terminal=True))
+        assert "rank" in shown.getvalue()

@@ -27,7 +27,7 @@ from grulab.run_folder.checkpoint_file import UnsafeCheckpointError, add_checksu
 from grulab.run_folder.full_disk import DiskFullError
 from grulab.run_folder.lock import lock
 from grulab.training.callbacks.epoch_log import EpochLog
-from tests.conftest import Start
+from tests.conftest import Start, grulab
 
 
 def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
@@ -368,3 +368,21 @@ def test_a_flipped_bit_in_a_finished_run_is_mended(start: Start) -> None:
             assert (run / "metrics.csv").read_bytes() == before["metrics.csv"]
             assert json.loads((run / "summary.json").read_text())["metrics"] == metrics
             (run / name).write_bytes(before[name])
+
+
+def test_processes_that_a_library_starts_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    for name in ("joblib.py", "importlib.py", "torch.py"):
+        (tmp_path / name).write_text("open('executed', 'w')")
+    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=sweep")
+    assert process.returncode == 0, process.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+def test_settings_of_matplotlib_in_the_current_folder_are_not_read(tmp_path: Path) -> None:
+    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert process.returncode == 0, process.stderr
+    # A reader of it would wait for ever.
+    os.mkfifo(tmp_path / "matplotlibrc")
+    for command in (["report", "sweep"], ["train", *SMALL, "hydra.run.dir=run"], ["trace", "run"]):
+        process = grulab(tmp_path, *command)
+        assert process.returncode == 0, process.stderr

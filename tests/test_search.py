@@ -217,3 +217,19 @@ def test_without_optuna_it_is_said_how_to_install_it(tmp_path: Path) -> None:
     process = grulab(tmp_path, "train", "-m", "hydra/sweeper=optuna", "optimizer.lr=interval(0.1,1)", program=program)
     assert process.returncode == 2
     assert process.stderr == "grulab: hydra/sweeper=optuna: needs Optuna: pip install 'grulab[search]'\n"
+
+
+def test_a_search_that_gets_another_key_knows_what_it_has_tried(tmp_path: Path) -> None:
+    """Trials from before have the key's value by default, and count as tried."""
+    few = [*SMALL, "hydra/sweeper=optuna", "hydra.sweeper.seeds=[0]", "hydra.sweeper.confirm=0"]
+    few += ["model.hidden_size=2,4", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep"]
+    first = grulab(tmp_path, "train", "-m", *few)
+    assert first.returncode == 0, first.stderr
+    more = ["model.bidirectional=false,true", "hydra.sweeper.n_trials=9"]
+    process = grulab(tmp_path, "resume", "sweep", *more)
+    assert process.returncode == 0, process.stderr
+    assert "not searched now" not in process.stdout
+    known = manifest.read(tmp_path / "sweep")
+    assert known is not None
+    tried = [(job.config.model.hidden_size, job.config.model.bidirectional) for job in known.jobs]
+    assert sorted(tried) == [(2, False), (2, True), (4, False), (4, True)]

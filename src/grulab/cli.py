@@ -42,6 +42,8 @@ VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 failed, 2 invalid input, 130 or 143 interrupted."""
+    # Processes that a library starts would import modules from the current folder, which may be somebody else's.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if odd := _odd_word([*arguments, _working_directory()]):

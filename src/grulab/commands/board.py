@@ -20,7 +20,6 @@ from grulab.sweep import manifest
 from grulab.sweep.rungs import OF_RUNGS
 from grulab.system.signals import Interrupted, handle_signals
 
-_OUTPUTS = Path("outputs")
 # TensorBoard shows these cards above all others, and no smoothing, which would invent values.
 _QUERY = (
     "?pinnedCards=%5B%7B%22plugin%22%3A%22scalars%22%2C%22tag%22%3A%22val%2Faccuracy%22%7D%2C"
@@ -63,13 +62,15 @@ def _newest() -> Path:
     Raises:
         ConfigError: if there is none.
     """
-    files = [*_OUTPUTS.glob(f"sweeps/*/*/{paths.SWEEP}"), *_OUTPUTS.glob(f"runs/*/*/{paths.SUMMARY}")]
+    files = [*paths.OUTPUTS.glob(f"sweeps/*/*/{paths.SWEEP}"), *paths.OUTPUTS.glob(f"runs/*/*/{paths.SUMMARY}")]
     times = {}
     for file in files:
         with suppress(OSError):
             times[file.parent] = file.stat().st_mtime
     if not times:
-        raise ConfigError(f"{_OUTPUTS}/: holds no sweep and no run; begin one with grulab train, or name a folder")
+        raise ConfigError(
+            f"{paths.OUTPUTS}/: holds no sweep and no run; begin one with grulab train, or name a folder"
+        )
     return max(times, key=lambda path: times[path])
 
 

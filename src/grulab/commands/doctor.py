@@ -11,6 +11,7 @@ import pandas as pd
 from grulab.commands.argument_parser import ArgumentParser
 from grulab.doctor.diagnosis import Diagnosis, diagnose, path_of_auto
 from grulab.report.sections import Section, print_sections, report_console
+from grulab.run_folder.paths import OUTPUTS
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print everything that was found as JSON")
     options = parser.parse_args(arguments)
-    found = diagnose(Path())
+    found = diagnose(OUTPUTS if OUTPUTS.is_dir() else Path())
     if options.json:
         print(json.dumps(asdict(found), indent=2))
     else:
@@ -70,8 +71,9 @@ def _check_rows(device: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def _row(device: str, path: str, precision: str, errors: dict[str, float], verdict: str) -> dict[str, str]:
-    words = {name: f"{errors[name]:.0e}" if name in errors else "" for name in ("logits", "gradients", "weight")}
+def _row(device: str, path: str, precision: str, errors: dict[str, float | None], verdict: str) -> dict[str, str]:
+    words = dict.fromkeys(("logits", "gradients", "weight"), "")
+    words |= {name: "nan" if error is None else f"{error:.0e}" for name, error in errors.items()}
     return {"device": device, "computed by": path, "precision": precision, **words, "verdict": verdict}
 
 

@@ -13,6 +13,7 @@ from grulab.config.conf_dir import config_dir
 from grulab.config.overrides import key_of, quoted, refuse_reference
 from grulab.config.same_run import MAY_CHANGE
 from grulab.config_error import ConfigError
+from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.stored_config import resumed_config
@@ -59,6 +60,7 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
         As :func:`grulab.resume`.
     """
     config = resumed_config(run_dir, overrides)
+    refuse_missing_kernels(config)
     refuse_odd_kinds([run_dir / paths.RUN_LOG], [])
     try:
         _log_to(run_dir)

@@ -23,13 +23,19 @@ def notes_on_data(config: Config) -> list[str]:
 
 def notes(config: Config) -> list[str]:
     """Return a line for every option that has no effect in this run or needs the user's attention."""
-    task = build_task(config.data)
     lines = notes_on_data(config)
     if config.model.parameter_budget is not None:
         lines.append(
             f"model.parameter_budget={config.model.parameter_budget} makes model.hidden_size="
             f"{config.model.hidden_size}: {parameter_count(config):,} parameters"
         )
+    return lines + notes_on_options(config)
+
+
+def notes_on_options(config: Config) -> list[str]:
+    """Return a line for every option that has no effect in this run, or another one than it seems to have."""
+    task = build_task(config.data)
+    lines = []
     if config.model.dropout > 0 and config.model.num_layers == 1:
         lines.append(
             f"model.dropout={config.model.dropout} has no effect with model.num_layers=1: dropout acts between layers"

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from grulab.config.schema import Config
@@ -19,6 +19,7 @@ MAY_CHANGE = frozenset(
         "trainer.devices",
         "trainer.threads",
         "trainer.loop",
+        "trainer.cuda_graphs",
         "model.backend",
         "model.sequences",
         "data.num_workers",
@@ -27,6 +28,27 @@ MAY_CHANGE = frozenset(
         "data.labels",
     }
 )
+
+# Of these, those that set how the same numbers are computed: they say nothing of a run that is done.
+_HOW = frozenset(
+    {
+        "trainer.accelerator",
+        "trainer.devices",
+        "trainer.threads",
+        "trainer.loop",
+        "trainer.cuda_graphs",
+        "model.backend",
+        "model.sequences",
+        "data.num_workers",
+    }
+)
+
+
+def differ_in_how_only(before: Config, after: Config) -> bool:
+    """Return whether two configurations differ, and only in how the same numbers are computed."""
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
+    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return bool(differing) and differing <= _HOW
 
 
 def refuse_another_run(before: Config, after: Config) -> None:
@@ -56,9 +78,14 @@ def run_hash(config: Config) -> str:
     return dataclasses.replace(config, name="any").hash()
 
 
-def identity(config: Config) -> str:
-    """Return a hash of what makes a run the run that it is: two that may go on as each other share it."""
-    values = {key: value for key, value in flatten(config.to_dict()).items() if key not in MAY_CHANGE | {"name"}}
+def identity(config: Config, free: Container[str] = MAY_CHANGE) -> str:
+    """Return a hash of what makes a run the run that it is: two that may go on as each other share it.
+
+    Args:
+        config: of the run.
+        free: the keys that may differ.
+    """
+    values = {key: value for key, value in flatten(config.to_dict()).items() if key not in free and key != "name"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

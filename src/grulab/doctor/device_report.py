@@ -4,6 +4,8 @@ python -m grulab.doctor.device_report DEVICE
 """
 
 import json
+import math
+import os
 import sys
 import time
 import warnings
@@ -19,6 +21,7 @@ from torch.nn import functional
 from grulab.data.batch import PaddedBatch
 from grulab.kernels import library
 from grulab.models.gru import GRUClassifier
+from grulab.system.parent_death import end_with_parent
 from grulab.training.cuda_graphs import GraphedSteps
 from grulab.training.device_check import CLASSES, FEATURES, LIMITS, errors_on, random_batch
 from grulab.training.module import SequenceClassifier
@@ -70,7 +73,9 @@ def _check(device: str, precision: str, path: str) -> dict[str, Any]:
         # An operator that the device does not have, or not for this type.
         return found | {"problem": f"does not run: {_first_line(error)}"}
     problem = "" if errors.within(LIMITS[precision]) else "is wrong: an error is over its limit"
-    return found | {"problem": problem, "errors": asdict(errors), "limits": asdict(LIMITS[precision])}
+    # JSON has no NaN.
+    numbers = {name: error if math.isfinite(error) else None for name, error in asdict(errors).items()}
+    return found | {"problem": problem, "errors": numbers, "limits": asdict(LIMITS[precision])}
 
 
 def _speeds(device: str, check: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,6 +219,7 @@ def _about(device: str, kind: str) -> dict[str, Any]:
 
 def main() -> None:
     """Print the report of the device as JSON in the last line."""
+    end_with_parent(os.getppid())
     warnings.simplefilter("ignore")
     (device,) = sys.argv[1:]
     print(json.dumps(report(device)))

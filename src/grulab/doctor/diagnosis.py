@@ -97,8 +97,11 @@ def advice(devices: Sequence[dict[str, Any]]) -> str:
         for device in devices
         for speed in device.get("speeds", [])
     ]
+    if not speeds:
+        return ""
     words: list[str] = []
-    chosen = _setting(usual, path_of_auto(usual)) if (usual := device_of_auto(devices) if devices else None) else ""
+    usual = device_of_auto(devices)
+    chosen = _setting(usual, path_of_auto(usual))
     for size in dict.fromkeys(speed[0] for speed in speeds):
         own = {setting: rate for of, rate, setting in speeds if of == size}
         fastest = max(own, key=lambda setting: own[setting])
@@ -110,7 +113,7 @@ def advice(devices: Sequence[dict[str, Any]]) -> str:
         where = f"{size[1]} units over {size[0]} steps"
         speed = f"{rate:,.0f} steps a second" if rate >= 10 else f"{rate:.1f} steps a second"
         words.append(f"from {where} on {chosen} ({speed})" if words else f"{chosen} ({where}: {speed})")
-    return f"Use {'; '.join(words)}." if words else ""
+    return f"Use {'; '.join(words)}."
 
 
 def _setting(device: dict[str, Any], path: str) -> str:

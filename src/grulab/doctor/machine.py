@@ -14,7 +14,7 @@ from grulab.data.workers import why_no_workers
 from grulab.kernels import library
 from grulab.system.cores import available_cores
 
-_PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tensorboard", "numpy")
+_PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "tensorboard", "numpy", "pandas")
 _SHARED_MEMORY = Path("/dev/shm")
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _MEBIBYTE = 2**20
@@ -59,13 +59,14 @@ def examine(folder: Path) -> Iterator[Finding]:
 def _versions() -> Iterator[Finding]:
     found = {name: _version(name) for name in _PACKAGES}
     missing = [name for name, version in found.items() if not version]
-    problem = f"{', '.join(missing)} missing: pip install grulab" if missing else ""
+    problems = [f"{', '.join(missing)} missing: pip install grulab"] if missing else []
     if found["lightning"] in ("2.6.2", "2.6.3"):
-        problem = (
+        problems.append(
             f"lightning {found['lightning']} was malware (pytorch-lightning#21691): remove it, change your secrets"
         )
-    elif (found["omegaconf"] or "").startswith("2.4") and (found["hydra-core"] or "").startswith("1.3"):
-        problem = "omegaconf 2.4 does not work with hydra-core 1.3: pip install 'omegaconf<2.4'"
+    if (found["omegaconf"] or "").startswith("2.4") and (found["hydra-core"] or "").startswith("1.3"):
+        problems.append("omegaconf 2.4 does not work with hydra-core 1.3: pip install 'omegaconf<2.4'")
+    problem = "; ".join(problems)
     words = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     yield Finding("versions", f"Python {platform.python_version()}, {words}", problem, is_needed=True)
 
@@ -93,7 +94,7 @@ _BUILD = "python -m grulab.kernels.library"
 def _shared_memory() -> Finding:
     part = str(_SHARED_MEMORY)
     if problem := why_no_workers(1):
-        return Finding(part, "not usable", problem)
+        return Finding(part, "not usable", f"only data.num_workers above 0 needs it; {problem}")
     if not _SHARED_MEMORY.is_dir():
         return Finding(part, "none, and none is needed on this system")
     return Finding(part, f"{shutil.disk_usage(_SHARED_MEMORY).free / _MEBIBYTE:,.0f} MiB free")

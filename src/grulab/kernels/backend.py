@@ -116,7 +116,7 @@ def backend_notes(config: Config, accelerator: str, backend: str, before: str | 
     missing = note_of_missing_kernels()
     if config.model.backend == "auto" and accelerator == "cpu" and missing and backend != "padded":
         yield missing
-    if backend == "padded" and accelerator == "cpu":
+    if backend == "padded" and accelerator == "cpu" and library.is_built():
         yield (
             "model.sequences=padded: nn.GRU computes every step up to the longest of a batch, which takes several "
             "times as long on a cpu as the fused kernels of model.sequences=packed"

@@ -43,7 +43,8 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
             console.print(paragraph, highlight=False, markup=False, soft_wrap=not paragraph.endswith("."))
         if section.table is None:
             continue
-        shown, dispensable = section.table, list(section.dispensable)
+        shown = section.table
+        dispensable = [column for column in section.dispensable if column in shown]
         while dispensable and Measurement.get(_MEASURE, _MEASURE.options, _rich_table(shown)).maximum > console.width:
             shown = shown.drop(columns=dispensable.pop())
         console.print(_rich_table(shown), highlight=False, markup=False)

@@ -30,7 +30,7 @@ from grulab.config.overrides import (
     sets_value,
     structure_of,
 )
-from grulab.config.same_run import run_hash
+from grulab.config.same_run import differ_in_how_only, run_hash
 from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
@@ -55,6 +55,7 @@ from grulab.sweep.manifest import Design, Manifest
 from grulab.sweep.race import with_seeds
 from grulab.sweep.rungs import at_first_rung, at_rung_of
 from grulab.sweep.search_space import parse_space
+from grulab.sweep.status import result_of
 from grulab.system.printable import printable
 
 # Hydra's setting for the keys that a job's folder name leaves out.
@@ -245,7 +246,15 @@ def _numbered(
             name = name_of(following, job.overrides)
             numbered[following] = replace(job, number=following, folder=name, config=config)
             following += 1
+    for job in before.jobs:
+        if _is_done_otherwise(folder / job.folder, job.config, numbered[job.number].config):
+            # The folder would claim that it was computed in a way in which it was not.
+            numbered[job.number] = job
     return [numbered[number] for number in sorted(numbered)]
+
+
+def _is_done_otherwise(folder: Path, before: Config, after: Config) -> bool:
+    return differ_in_how_only(before, after) and result_of(folder, after) is not None
 
 
 def _refuse_unknown_plugin(section: str, values: Mapping[str, Any], kind: type[Plugin]) -> None:

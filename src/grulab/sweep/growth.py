@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grulab.config.same_run import flatten, identity, run_hash
+from grulab.config.same_run import MAY_CHANGE, flatten, identity, run_hash
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
@@ -32,7 +32,7 @@ def known_jobs(
     """
     found = {
         place: before[old]
-        for place, old in _matches([job.config for job in before], [job.config for job in after]).items()
+        for place, old in _matches([job.config for job in before], [job.config for job in after], asked).items()
     }
     matched = {job.number for job in found.values()}
     missing = [job for job in before if job.number not in matched]
@@ -89,13 +89,17 @@ def siblings(configs: Iterable[Config]) -> Callable[[Config], Config | None]:
     return find
 
 
-def _matches(before: Sequence[Config], after: Sequence[Config]) -> dict[int, int]:
+def _matches(before: Sequence[Config], after: Sequence[Config], asked: Container[str]) -> dict[int, int]:
     """Return the positions of the same runs: position in ``after`` -> position in ``before``.
 
-    First those that are equal, and then those that may go on as each other, if there is one candidate only.
+    First those that are equal, then those that are but for the keys that the command changes, and then those that may
+    go on as each other, if there is one candidate only.
     """
+    # A key with several values tells the jobs apart.
+    values = [flatten(config.to_dict()) for config in after]
+    changed = {key for key in MAY_CHANGE if key in asked and len({repr(own.get(key)) for own in values}) == 1}
     found: dict[int, int] = {}
-    for key_of in (run_hash, identity):
+    for key_of in (run_hash, lambda config: identity(config, changed), identity):
         old = _unique(key_of, before, set(found.values()))
         new = _unique(key_of, after, set(found))
         found |= {place: old[key] for key, place in new.items() if key in old}

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from grulab.config.overrides import key_of, split_override
+from grulab.config.same_run import flatten
 from grulab.config.schema import is_higher_better
 from grulab.config_error import ConfigError
 from grulab.run_folder.full_disk import is_full_disk
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
+from grulab.sweep.growth import of_any_seed
 from grulab.sweep.job import Job
 from grulab.sweep.job_scores import has_diverged, score_at
 from grulab.sweep.rungs import configurations, in_first_share, until
@@ -141,6 +143,7 @@ class Search:
     def _proposed(self, jobs: Sequence[Job], trials: Sequence[Trial]) -> list[Job]:
         """Return the jobs of a new trial; if all values have been tried, those that confirm the best."""
         tried = [trial.values for trial in trials]
+        made = {of_any_seed(job.config, is_of_rungs=True) for job in jobs}
         for attempt in range(_ATTEMPTS):
             proposed = self._ask(trials, attempt)
             lines = [axis.written(proposed[axis.key]) for axis in self._axes]
@@ -149,12 +152,17 @@ class Search:
             if values in tried or values in self._impossible:
                 continue
             try:
-                return [
+                proposed_jobs = [
                     self._compose(len(jobs) + place, [*self._fixed, *lines, f"seed={seed}"])
                     for place, seed in enumerate(self._settings.seeds)
                 ]
             except ConfigError:
                 self._impossible.append(values)
+                continue
+            if of_any_seed(proposed_jobs[0].config, is_of_rungs=True) not in made:
+                return proposed_jobs
+            # Written in another way, it is a configuration that was tried.
+            self._impossible.append(values)
         if any(trial.state == "running" for trial in trials):
             return []
         if not self._is_exhausted:
@@ -222,8 +230,7 @@ def read_trials(sweep_dir: Path, jobs: Sequence[Job], axes: Sequence[Axis], sett
     last = settings.rungs[-1] if settings.rungs else None
     for group in configurations(jobs, is_of_rungs=bool(settings.rungs)).values():
         members = [job for job in group if job.config.seed in settings.seeds]
-        texts = dict(map(split_override, members[0].overrides))
-        values = {axis.key: axis.read(texts.get(axis.key, "")) for axis in axes}
+        values = {axis.key: _value_of(axis, members[0]) for axis in axes}
         epochs = members[0].config.trainer.max_epochs
         scores = {}
         for rung in settings.rungs or [epochs]:
@@ -237,6 +244,12 @@ def read_trials(sweep_dir: Path, jobs: Sequence[Job], axes: Sequence[Axis], sett
             state = "failed" if any(has_diverged(sweep_dir / job.folder) for job in members) else "running"
         trials.append(Trial(members, values if None not in values.values() else None, scores, state))
     return trials
+
+
+def _value_of(axis: Axis, job: Job) -> Any:
+    """Return a job's value on an axis, also if the key was not searched when the job was made; None if outside."""
+    text = dict(map(split_override, job.overrides)).get(axis.key)
+    return axis.read(str(flatten(job.config.to_dict()).get(axis.key)) if text is None else text)
 
 
 def best_trial(trials: Sequence[Trial], higher: bool) -> Trial | None:

@@ -46,7 +46,8 @@ class Axis:
     def read(self, text: str) -> Any:
         """Return the value in the text of an override; None if it is none of this axis."""
         if self.choices:
-            return text if text in self.choices else None
+            # true and True are the same value.
+            return next((choice for choice in self.choices if choice.lower() == text.lower()), None)
         try:
             value = int(text) if self.is_whole else float(text)
         except ValueError:

@@ -1,17 +1,18 @@
 """The slots of a sweep: the number of jobs that run at the same time, and the accelerator that each job sees."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from grulab.config.notes import notes_on_data
+from grulab.config.notes import notes_on_data, notes_on_options
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
-from grulab.kernels.backend import note_of_missing_kernels
+from grulab.kernels.backend import backend_notes, find_backend
 from grulab.sweep.growth import of_any_seed
 from grulab.sweep.jobs_per_device import jobs_on, size_of
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.system.cores import available_cores
-from grulab.training.device import find_accelerator
+from grulab.training.device import device_notes, find_accelerator
 
 # (device, configuration, jobs that the cores allow) -> jobs at once.
 _MEASURED: dict[tuple[str, str, int], int] = {}
@@ -70,13 +71,23 @@ def _measured_jobs(device: str, configs: Sequence[Config], cores: int) -> int:
     return _MEASURED[key]
 
 
+def _notes_on(config: Config, accelerator: str) -> Iterator[str]:
+    """Yield what a run of its own would note."""
+    yield from notes_on_data(config)
+    yield from notes_on_options(config)
+    yield from backend_notes(config, accelerator, find_backend(config, accelerator), None)
+    yield from device_notes(config, accelerator)
+
+
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:
-    """Return one line for each setting that has no effect or thing to note in the sequences, or kernels missing."""
+    """Return one line for each thing that runs of their own would note, and each setting that has no effect."""
     on_processor = slots[0] is None
-    lines = list(dict.fromkeys(line for config in configs for line in notes_on_data(config)))
-    missing = note_of_missing_kernels()
-    if on_processor and missing and any(config.model.backend == "auto" for config in configs):
-        lines.append(missing)
+    accelerator = "cpu" if on_processor else "cuda" if slots[0] else "mps"
+    counts = Counter(line for config in configs for line in dict.fromkeys(_notes_on(config, accelerator)))
+    lines = [
+        line if count == len(configs) else f"{line} (in {count} of {len(configs)} jobs)"
+        for line, count in counts.items()
+    ]
     if on_processor and settings.jobs_per_device is not None:
         lines.append(
             f"hydra.launcher.jobs_per_device={settings.jobs_per_device} has no effect: the jobs run on the "

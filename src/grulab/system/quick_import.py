@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from grulab.internals.matplotlib import import_without_local_settings
 from grulab.internals.torchmetrics import without_scipy_signal
 from grulab.system.signals import delayed_signals
 
@@ -24,6 +25,7 @@ def quick_import() -> Iterator[None]:
     with delayed_signals():
         gc.disable()
         try:
+            import_without_local_settings()
             with without_scipy_signal():
                 yield
         finally:

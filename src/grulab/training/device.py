@@ -56,6 +56,8 @@ def _suits_mps(config: Config) -> bool:
 def device_notes(config: Config, accelerator: str) -> Iterator[str]:
     """Yield a line for each option that has no effect on this accelerator, or a cost that its name does not tell."""
     precision = config.trainer.precision
+    if config.trainer.cuda_graphs and (why := why_no_graphs(config, accelerator, config.trainer.loop)):
+        yield f"trainer.cuda_graphs=true has no effect with {why}"
     if accelerator == "mps" and config.model.dropout > 0 and config.model.num_layers > 1:
         yield (
             f"model.dropout={config.model.dropout}: a run that is resumed on mps drops other units than one that was "

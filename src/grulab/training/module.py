@@ -177,7 +177,7 @@ class SequenceClassifier(L.LightningModule):
         logits = self._evaluate(batch, self.test_metrics)
         self.test_outcomes.append((batch.lengths, logits.argmax(dim=1) == batch.y))
         if self.keeps_logits:
-            self.test_logits.append(logits.cpu())
+            self.test_logits.append(_exact(logits).cpu())
 
     def _evaluate(self, batch: PaddedBatch, metrics: EvaluationMetrics) -> Tensor:
         """Add a batch to the sums; return its logits, (batch, classes)."""

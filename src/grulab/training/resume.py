@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grulab.config.same_run import refuse_another_run
+from grulab.config.same_run import differ_in_how_only, refuse_another_run
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.workers import refuse_missing_workers
@@ -83,6 +83,9 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
         if summary and is_reported and is_trained(config, epochs, best_epoch):
+            if differ_in_how_only(parse_stored(summary["config"], run_dir / paths.SUMMARY), config):
+                log.warning("the overrides have no effect: the run is done, and was computed in another way")
+                config = parse_stored(summary["config"], run_dir / paths.SUMMARY)
             if summary["config"] != config.to_dict():
                 # The run is finished under the new max_epochs or patience as well: only the configuration changes.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}

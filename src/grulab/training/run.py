@@ -139,7 +139,7 @@ def execute(
             log.warning(note)
             loop = "lightning"
         without_graphs = why_no_graphs(config, accelerator, loop)
-        if config.trainer.cuda_graphs and without_graphs:
+        if config.trainer.cuda_graphs and loop != config.trainer.loop:
             log.warning("trainer.cuda_graphs=true has no effect with %s", without_graphs)
         summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
 
