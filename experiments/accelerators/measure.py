@@ -3,7 +3,7 @@
     python -m experiments.accelerators.measure --accelerator cuda [PART ...]
 
 The parts are doctor, speed, graphs, jobs, leaderboard, resume and suite; without any, all are measured in this order.
-Each part that ends is written at once, so a machine that is lent for a short time loses nothing.
+Each part that ends is written at once, so a machine that is rented by the minute loses nothing.
 """
 
 import argparse
