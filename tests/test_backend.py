@@ -132,7 +132,7 @@ def test_notes_on_a_device(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old card")
-    notes = list(device_notes(compose(overrides), accelerator))
+    notes = list(device_notes(compose(overrides), accelerator, "fast"))
     assert len(notes) == bool(expected)
     assert expected in "".join(notes)
 

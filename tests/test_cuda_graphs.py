@@ -46,7 +46,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
     monkeypatch.setattr(GraphedSteps, "_captured", captured)
     monkeypatch.setattr(GraphedSteps, "_warm_up", lambda self, step: setattr(self, "_pool", 0))
-    monkeypatch.setattr(run_module, "why_no_graphs", lambda *_: None)
+    monkeypatch.setattr(run_module, "has_graphs", lambda config, *_: config.trainer.cuda_graphs)
     return "cpu"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from grulab.commands.argument_parser import ArgumentParser
-from grulab.doctor.diagnosis import Diagnosis, diagnose, path_of_auto
+from grulab.doctor.diagnosis import Diagnosis, diagnose, path_of_auto, shown_rate
 from grulab.report.sections import Section, print_sections, report_console
 from grulab.run_folder.paths import OUTPUTS
 
@@ -82,6 +82,5 @@ def _speed_rows(device: dict[str, Any]) -> list[dict[str, str]]:
     for speed in device.get("speeds", []):
         steps, hidden_size, batch = speed["size"]
         row = rows.setdefault(speed["path"], {"device": device["device"], "computed by": speed["path"]})
-        rate = speed["steps_per_second"]
-        row[f"{steps} x {hidden_size}, {batch}"] = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        row[f"{steps} x {hidden_size}, {batch}"] = shown_rate(speed["steps_per_second"])
     return list(rows.values())

@@ -10,26 +10,8 @@ from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 
-# These keys set how long and where a run trains; they change its numbers in the last bits at most.
-MAY_CHANGE = frozenset(
-    {
-        "trainer.max_epochs",
-        "trainer.early_stopping_patience",
-        "trainer.accelerator",
-        "trainer.devices",
-        "trainer.threads",
-        "trainer.loop",
-        "trainer.cuda_graphs",
-        "model.backend",
-        "model.sequences",
-        "data.num_workers",
-        # Where the sequences are; which they are is in data.content.
-        "data.path",
-        "data.labels",
-    }
-)
-
-# Of these, those that set how the same numbers are computed: they say nothing of a run that is done.
+# These keys set how the same numbers are computed: they change the last bits at most, and nothing in a run that is
+# done.
 _HOW = frozenset(
     {
         "trainer.accelerator",
@@ -42,12 +24,13 @@ _HOW = frozenset(
         "data.num_workers",
     }
 )
+# The others set how long a run trains, and where the sequences are; which they are is in data.content.
+MAY_CHANGE = _HOW | {"trainer.max_epochs", "trainer.early_stopping_patience", "data.path", "data.labels"}
 
 
 def differ_in_how_only(before: Config, after: Config) -> bool:
     """Return whether two configurations differ, and only in how the same numbers are computed."""
-    old, new = flatten(before.to_dict()), flatten(after.to_dict())
-    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    differing = _differing(before.to_dict(), after.to_dict())
     return bool(differing) and differing <= _HOW
 
 
@@ -69,8 +52,12 @@ def refuse_another_run(before: Config, after: Config) -> None:
 
 def what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys whose values make two configurations (nested plain values) different runs."""
+    return sorted(_differing(before, after) - MAY_CHANGE)
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     old, new = flatten(before), flatten(after)
-    return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in MAY_CHANGE]
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 def run_hash(config: Config) -> str:

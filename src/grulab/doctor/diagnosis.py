@@ -111,9 +111,14 @@ def advice(devices: Sequence[dict[str, Any]]) -> str:
             continue
         chosen, rate = fastest, own[fastest]
         where = f"{size[1]} units over {size[0]} steps"
-        speed = f"{rate:,.0f} steps a second" if rate >= 10 else f"{rate:.1f} steps a second"
+        speed = f"{shown_rate(rate)} steps a second"
         words.append(f"from {where} on {chosen} ({speed})" if words else f"{chosen} ({where}: {speed})")
     return f"Use {'; '.join(words)}."
+
+
+def shown_rate(rate: float) -> str:
+    """Return a number of steps a second, with a digit after the point if it is small."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def _setting(device: dict[str, Any], path: str) -> str:

@@ -92,7 +92,8 @@ def measure(config: Config, device: str) -> Measured:
     from grulab.data.datamodule import SequenceDataModule
     from grulab.training.build import build_module, set_tf32
     from grulab.training.cuda_graphs import GraphedSteps
-    from grulab.training.device import why_no_graphs
+    from grulab.training.device import has_graphs
+    from grulab.training.device_check import AUTOCAST
     from grulab.training.optimizer import make_optimizer
 
     torch.set_num_threads(config.trainer.threads)
@@ -104,8 +105,8 @@ def measure(config: Config, device: str) -> Measured:
     module = build_module(config, task).to(device)
     optimizer = make_optimizer(module.parameters(), "adam", config.optimizer.lr, 0.0, fused=True)
     rows, steps = config.data.batch_size, min(task.length_range[1], _LONGEST)
-    dtype = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(config.trainer.precision)
-    with_graphs = config.trainer.cuda_graphs and why_no_graphs(config, device, config.trainer.loop) is None
+    dtype = AUTOCAST.get(config.trainer.precision)
+    with_graphs = has_graphs(config, device, config.trainer.loop)
     graphs = GraphedSteps(module, optimizer, rows, steps) if with_graphs else None
 
     def train(times: int) -> float:

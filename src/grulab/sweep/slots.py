@@ -76,7 +76,7 @@ def _notes_on(config: Config, accelerator: str) -> Iterator[str]:
     yield from notes_on_data(config)
     yield from notes_on_options(config)
     yield from backend_notes(config, accelerator, find_backend(config, accelerator), None)
-    yield from device_notes(config, accelerator)
+    yield from device_notes(config, accelerator, config.trainer.loop)
 
 
 def notes(configs: Sequence[Config], settings: LocalSettings, slots: Sequence[str | None]) -> list[str]:

@@ -16,13 +16,13 @@ class ChildFailedError(RuntimeError):
 def in_child(function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
     """Return what a function returns in a forked process.
 
+    A process that is forked later would not have the threads that a library starts for the function, and could wait
+    for them for ever.
+
     Args:
         function: what to call.
         arguments: its arguments.
         seconds: the longest time that it may take; None waits for ever.
-
-    A process that is forked later would not have the threads that a library starts for the function, and could wait
-    for them for ever.
 
     Raises:
         ChildFailedError: with the last line of the exception, or if it takes too long.

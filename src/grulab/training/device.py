@@ -53,10 +53,16 @@ def _suits_mps(config: Config) -> bool:
     return is_checked and layout_on("mps", config.model.sequences, False) == "padded" and is_right_on_mps()
 
 
-def device_notes(config: Config, accelerator: str) -> Iterator[str]:
-    """Yield a line for each option that has no effect on this accelerator, or a cost that its name does not tell."""
+def device_notes(config: Config, accelerator: str, loop: str) -> Iterator[str]:
+    """Yield a line for each option that has no effect on this accelerator, or a cost that its name does not tell.
+
+    Args:
+        config: of the run.
+        accelerator: "cpu", "cuda" or "mps".
+        loop: the training loop that runs, "fast" or "lightning".
+    """
     precision = config.trainer.precision
-    if config.trainer.cuda_graphs and (why := why_no_graphs(config, accelerator, config.trainer.loop)):
+    if config.trainer.cuda_graphs and (why := why_no_graphs(config, accelerator, loop)):
         yield f"trainer.cuda_graphs=true has no effect with {why}"
     if accelerator == "mps" and config.model.dropout > 0 and config.model.num_layers > 1:
         yield (
@@ -78,6 +84,11 @@ def device_notes(config: Config, accelerator: str) -> Iterator[str]:
             f"trainer.precision=bf16-mixed: {torch.cuda.get_device_name()} has no such floats and emulates them, "
             "which is slower than 32-true; use 16-mixed"
         )
+
+
+def has_graphs(config: Config, accelerator: str, loop: str) -> bool:
+    """Return whether the steps of a run are CUDA graphs; the arguments are those of :func:`why_no_graphs`."""
+    return config.trainer.cuda_graphs and why_no_graphs(config, accelerator, loop) is None
 
 
 def why_no_graphs(config: Config, accelerator: str, loop: str) -> str | None:

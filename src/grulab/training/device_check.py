@@ -53,7 +53,8 @@ LIMITS = {
     "16-mixed": Errors(1e-2, 1e-2, 3e-2),
     "bf16-mixed": Errors(2e-2, 3e-2, 9e-2),
 }
-_AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+# The type of 16 bits of each mixed precision.
+AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def errors_on(device: str, precision: str, backend: str, sequences: str) -> Errors:
@@ -108,7 +109,7 @@ def random_batch(batch: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
 def _logits_and_gradients(
     model: GRUClassifier, x: Tensor, lengths: Tensor, y: Tensor, precision: str
 ) -> tuple[Tensor, list[Tensor]]:
-    dtype = _AUTOCAST.get(precision)
+    dtype = AUTOCAST.get(precision)
     with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
         logits = model(x, lengths)
     logits = logits if precision == "64-true" else logits.float()

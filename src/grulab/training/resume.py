@@ -83,9 +83,10 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
         if summary and is_reported and is_trained(config, epochs, best_epoch):
-            if differ_in_how_only(parse_stored(summary["config"], run_dir / paths.SUMMARY), config):
+            stored = parse_stored(summary["config"], run_dir / paths.SUMMARY)
+            if differ_in_how_only(stored, config):
                 log.warning("the overrides have no effect: the run is done, and was computed in another way")
-                config = parse_stored(summary["config"], run_dir / paths.SUMMARY)
+                config = stored
             if summary["config"] != config.to_dict():
                 # The run is finished under the new max_epochs or patience as well: only the configuration changes.
                 summary |= {"config": config.to_dict(), "config_hash": config.hash()}

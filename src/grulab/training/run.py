@@ -39,7 +39,7 @@ from grulab.training.callbacks.progress_bar import ProgressBar
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.callbacks.terminate_on_nan import TerminateOnNaN
 from grulab.training.confusion_figure import draw_confusion
-from grulab.training.device import device_notes, find_accelerator, why_no_graphs
+from grulab.training.device import device_notes, find_accelerator, has_graphs
 from grulab.training.early_stopping import is_trained
 from grulab.training.module import SequenceClassifier
 from grulab.training.test_results import class_results, compare, in_order, write_predictions
@@ -131,16 +131,13 @@ def execute(
         parameters = sum(parameter.numel() for parameter in module.parameters())
         ceiling = checked_ceiling(task)
         backend = find_backend(config, accelerator)
-        before = summary.content["backend"] if resumed else None
-        for line in [*backend_notes(config, accelerator, backend, before), *device_notes(config, accelerator)]:
-            log.warning(line)
         loop = config.trainer.loop
         if loop == "fast" and (note := why_not_fast()):
             log.warning(note)
             loop = "lightning"
-        without_graphs = why_no_graphs(config, accelerator, loop)
-        if config.trainer.cuda_graphs and loop != config.trainer.loop:
-            log.warning("trainer.cuda_graphs=true has no effect with %s", without_graphs)
+        before = summary.content["backend"] if resumed else None
+        for line in [*backend_notes(config, accelerator, backend, before), *device_notes(config, accelerator, loop)]:
+            log.warning(line)
         summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
 
         compared = baselines(task)
@@ -169,7 +166,7 @@ def execute(
                 # A version of Lightning that was not tested may lack what this imports.
                 from grulab.training.fast_loop import use_fast_loop
 
-                use_fast_loop(trainer, module, with_graphs=config.trainer.cuda_graphs and without_graphs is None)
+                use_fast_loop(trainer, module, with_graphs=has_graphs(config, accelerator, loop))
             if not is_trained(config, epochs, checkpointer.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
