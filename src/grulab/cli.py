@@ -23,6 +23,7 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   grulab train -m [OVERRIDES]     sweep over comma-separated values
   grulab resume DIR [OVERRIDES]   go on with a run where it stopped
   grulab report DIR               leaderboard and figures of a sweep
+  grulab work SWEEP --slice I/N   a slice of a sweep, for clusters; see docs/clusters.md
   grulab board [DIR]              TensorBoard on the newest sweep, or on the one in a folder
   grulab trace DIR_OR_CKPT        show what a trained GRU does with a sequence
 
@@ -37,7 +38,7 @@ grulab: what do hidden size, depth and direction buy a GRU on variable-length se
   Tab completion: eval "$(grulab -sc install=bash)"
 """
 # The subcommands; each is a module of grulab.commands.
-VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "predict", "export", "doctor")
+VERBS = ("train", "resume", "report", "board", "trace", "inspect", "evaluate", "predict", "export", "doctor", "work")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-
-from grulab.internals.hydra import value_or_error
 
 if TYPE_CHECKING:
     from grulab.sweep.hydra_jobs import HydraParts
@@ -48,23 +46,14 @@ class GridSweeper(Sweeper):
         Raises:
             SweepFailedError: after the last launch, if a job failed.
         """
-        from grulab.run_folder.full_disk import is_full_disk
-        from grulab.sweep import manifest
-        from grulab.sweep.failures import JobNotRunError, SweepFailedError
+        from grulab.sweep.hydra_jobs import refuse_failed
 
         assert self.config is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
         returned = self._run(sweep_dir, arguments)
-        failed = [job for job in returned if job.status == JobStatus.FAILED]
-        if failed:
-            known = manifest.read(sweep_dir)
-            jobs = len(known.jobs) if known else len(returned)
-            skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
-            not_run = skipped + jobs - len(returned)
-            is_disk_full = any(is_full_disk(value_or_error(job)) for job in failed)
-            raise SweepFailedError(len(failed) - skipped, not_run, jobs, sweep_dir, is_disk_full)
+        refuse_failed(returned, sweep_dir)
         return [returned]
 
     def _run(self, sweep_dir: Path, arguments: list[str]) -> list[JobReturn]:
@@ -106,6 +95,27 @@ class OptunaSweeper(GridSweeper):
         return run_search(self.launcher, self._parts(), sweep_dir, parse_search_settings(self._plain()), arguments)
 
 
+class SliceSweeper(GridSweeper):
+    """Runs a slice of a sweep on this machine, without Hydra's launcher; ``grulab work`` puts it in place."""
+
+    target = "hydra_plugins.grulab.SliceSweeper"
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the arguments of Hydra that a job needs."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs of the slice that are not done.
+
+        Raises:
+            SweepFailedError: if a job failed.
+        """
+        from grulab.sweep.work import run_slice
+
+        settings = self.settings
+        return [run_slice(self._parts(), str(settings["slice"]), settings["slots"], list(settings["skip"]))]
+
+
 class LocalLauncher(Launcher):
     """Runs the jobs in parallel on this machine, each in a fresh process; see conf/hydra/launcher/local.yaml."""
 
@@ -120,10 +130,33 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, and those that the sweeper adds through ``more``; return the result of each job."""
-        from grulab.sweep.hydra_jobs import HydraParts
+        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
         from grulab.sweep.launcher import launch
         from grulab.sweep.launcher_settings import parse_settings
 
         parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        overrides = [list(job) for job in job_overrides]
-        return launch(parts, parse_settings(self.settings), overrides, initial_job_idx, self.more, self.given_up)
+        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        return launch(parts, parse_settings(self.settings), jobs, self.more, self.given_up)
+
+
+class SlurmLauncher(Launcher):
+    """Runs the jobs as an array of SLURM; see conf/hydra/launcher/slurm.yaml."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.given_up: set[int] = set()
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the arguments of Hydra that a job needs."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit the jobs that are not done, and follow them; return the result of each job."""
+        from grulab.cluster.slurm import launch
+        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
+        from grulab.sweep.slurm_settings import parse_settings
+
+        parts = HydraParts(self.hydra_context, self.task_function, self.config)
+        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
+        return launch(Path(self.config.hydra.sweep.dir), parse_settings(plain), jobs, self.given_up)

@@ -17,22 +17,16 @@ from hydra.plugins.sweeper import Sweeper
 from grulab.config.conf_dir import config_dir
 from grulab.config.hydra_errors import explain
 from grulab.config.overrides import key_of, quoted, refuse_reference
-from grulab.config.schema import Config
 from grulab.config.yaml_files import refuse_odd_yaml
 from grulab.config_error import ConfigError
-from grulab.data.workers import refuse_missing_workers
 from grulab.internals.hydra import get_args_parser, raise_errors_silently
-from grulab.kernels.backend import refuse_missing_kernels
 from grulab.run_folder import paths
 from grulab.run_folder.full_disk import DiskFullError, explained_full_disk
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
-from grulab.tasks.registry import build_task
 
 _COMPLETIONS = (["install"], ["uninstall"], ["query"])
-# The precisions that every device supports.
-_ANYWHERE = ("32-true", "bf16-mixed")
 # What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
 _WRITTEN_BEFORE_A_RUN = {paths.LOCK, paths.SWEEP, paths.MULTIRUN, paths.RUN_LOG, ".hydra"}
 
@@ -124,23 +118,6 @@ def _has_begun(error: Exception) -> bool:
     return any(
         frame.f_code is run_job.__code__ or isinstance(frame.f_locals.get("self"), Sweeper) for frame in frames
     )
-
-
-def check_machine(config: Config) -> None:
-    """Check that this machine, which executes the run, has its data, workers, device, precision and kernels.
-
-    Raises:
-        ConfigError: if one of them is missing.
-    """
-    build_task(config.data)
-    refuse_missing_kernels(config)
-    refuse_missing_workers(config.data.num_workers)
-    trainer = config.trainer
-    # Only these settings need torch for the check.
-    if trainer.accelerator not in ("auto", "cpu") or trainer.devices != 1 or trainer.precision not in _ANYWHERE:
-        from grulab.training.device import find_accelerator
-
-        find_accelerator(config)
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 import signal
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from grulab.commands.hydra_app import call_hydra, check_machine, claimed_folder, with_config_dir, with_folder
+from grulab.commands.hydra_app import call_hydra, claimed_folder, with_config_dir, with_folder
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
@@ -17,8 +16,10 @@ from grulab.run_folder.lock import lock
 from grulab.run_folder.metrics_csv import count_rows
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
+from grulab.sweep.check_machine import check_machine_of_jobs
 from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
-from grulab.sweep.failures import SweepFailedError
+from grulab.sweep.failures import Submitted, SweepFailedError
+from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.plan_table import print_plan
 from grulab.sweep.status import obstacle_in, result_of
 from grulab.system.quick_import import quick_import
@@ -27,19 +28,21 @@ from grulab.system.signals import Interrupted
 _DIR = "hydra.sweep.dir"
 
 
-def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
+def run_sweep(args: Namespace, words: list[str], plan: bool, only_write: bool) -> None:
     """Run or resume a sweep, with its folder locked.
 
     Args:
         args: the parsed command line.
         words: the words of the command line.
         plan: whether to show the jobs and stop.
+        only_write: whether to write sweep.json and stop.
 
     Raises:
         As :func:`grulab.commands.train.main`.
     """
     sweep = compose_sweep(with_config_dir(args), args.config_name or "config")
-    _check_machine_of_jobs(sweep)
+    if isinstance(sweep.settings, LocalSettings) and not only_write:
+        check_machine_of_jobs(sweep.configs, sweep.settings)
     asked = {key_of(line) for line in args.overrides}
     before = sweep.before
     if before is not None:
@@ -56,15 +59,21 @@ def run_sweep(args: Namespace, words: list[str], plan: bool) -> None:
         with explained_full_disk(sweep.folder), lock(sweep.folder):
             for line in manifest.what_changed(before):
                 print(f"warning: {line}")
-            _run_jobs(args, words, sweep, sweep.folder, before)
+            _run_jobs(args, words, sweep, sweep.folder, before, only_write)
         return
     with claimed_folder(_DIR, sweep.folder, args.overrides) as folder:
-        _run_jobs(args, words, sweep, folder, manifest.new_manifest(_arguments(args), sweep.jobs, sweep.design))
+        before = manifest.new_manifest(_arguments(args), sweep.jobs, sweep.design)
+        _run_jobs(args, words, sweep, folder, before, only_write)
 
 
-def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, before: manifest.Manifest) -> None:
-    """Run the jobs of a sweep that are not done, in a locked folder, and report."""
+def _run_jobs(
+    args: Namespace, words: list[str], sweep: Sweep, folder: Path, before: manifest.Manifest, only_write: bool
+) -> None:
+    """Write sweep.json in a locked folder, run the jobs of the sweep that are not done, and report."""
     manifest.write(folder, manifest.grown(before, _arguments(args), sweep.jobs, sweep.design))
+    if only_write:
+        _tell_how_to_work(sweep, folder)
+        return
     words = with_folder(words, _DIR, folder)
     if sweep.constant and EXCLUDE not in map(key_of, args.overrides):
         words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
@@ -77,6 +86,9 @@ def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, bef
         raise
     except ConfigError:
         raise
+    except Submitted as told:
+        print(told)
+        return
     except Exception as error:
         # Jobs may have results although the sweep failed.
         with suppress(ConfigError):
@@ -85,6 +97,15 @@ def _run_jobs(args: Namespace, words: list[str], sweep: Sweep, folder: Path, bef
             error.command = _resume_command(args, folder)
         raise
     _report_on(folder)
+
+
+def _tell_how_to_work(sweep: Sweep, folder: Path) -> None:
+    where = display_path(folder)
+    print(f"written  {len(sweep.jobs)} jobs in {display_path(folder / paths.SWEEP)}; none was started")
+    if sweep.outlook:
+        print(f"note: {sweep.outlook} What follows from results starts with  grulab resume {where}")
+    print(f"a slice of them, such as the first of four:  grulab work {where} --slice 0/4")
+    print(f"the rest, and the report:  grulab resume {where}")
 
 
 def _refuse_earlier_end(sweep: Sweep, before: manifest.Manifest) -> None:
@@ -114,31 +135,6 @@ def _resume_command(args: Namespace, folder: Path) -> str:
     # A stored --config-dir is not followed, since its files can run code: whoever resumes has to name it.
     flag = [f"--config-dir={display_path(Path(args.config_dir))}"] if args.config_dir else []
     return " ".join(["grulab resume", display_path(folder), *flag])
-
-
-def _check_machine_of_jobs(sweep: Sweep) -> None:
-    """Check that this machine has what the jobs need, if grulab's launcher runs them.
-
-    Another launcher may run the jobs on other machines, so there each job checks its own machine.
-
-    Raises:
-        ConfigError: if something is missing, or a job's ``trainer.devices`` is not 1.
-    """
-    if sweep.settings is None:
-        return
-    for config in sweep.configs:
-        if config.trainer.devices != 1:
-            raise ConfigError(
-                f"trainer.devices={config.trainer.devices}: in a sweep each job sees one device; "
-                f"hydra.launcher.devices={config.trainer.devices} says which there are"
-            )
-        check_machine(config)
-    if sweep.settings.devices is not None:
-        with quick_import():
-            from grulab.sweep.slots import find_slots
-
-        # How many jobs share a device is measured when the sweep starts.
-        find_slots(sweep.configs, replace(sweep.settings, jobs_per_device=1))
 
 
 def _arguments(args: Namespace) -> list[str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from grulab.commands.hydra_app import (
     call_hydra,
-    check_machine,
     claimed_folder,
     parse_arguments,
     refuse_flags,
@@ -15,8 +14,9 @@ from grulab.commands.hydra_app import (
 from grulab.config.compose import compose_run
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
+from grulab.sweep.check_machine import check_machine
 
-PLAN = "--plan"
+PLAN, ONLY_WRITE = "--plan", "--only-write"
 _OF_A_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep")
 
 
@@ -29,18 +29,23 @@ def main(arguments: Sequence[str]) -> None:
         Interrupted: if a signal stopped the run; its progress is saved.
         Exception: the error that stopped a run.
     """
-    words, plan = [word for word in arguments if word != PLAN], PLAN in arguments
+    words = [word for word in arguments if word not in (PLAN, ONLY_WRITE)]
+    plan, only_write = PLAN in arguments, ONLY_WRITE in arguments
     args = parse_arguments(words)
     refuse_flags(args)
     if plan and not args.multirun:
         raise ConfigError(f"{PLAN}: shows the jobs of a sweep, which takes -m; --cfg job shows a run")
+    if only_write and not args.multirun:
+        raise ConfigError(f"{ONLY_WRITE}: writes the jobs of a sweep, which takes -m")
+    if only_write and plan:
+        raise ConfigError(f"{ONLY_WRITE}: does not go with {PLAN}, which writes nothing; leave out one of them")
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         call_hydra(args, words)
         return
     if args.multirun:
         from grulab.commands.sweep import run_sweep
 
-        run_sweep(args, words, plan)
+        run_sweep(args, words, plan, only_write)
         return
     config, hydra_config = compose_run(with_config_dir(args), args.config_name or "config")
     check_machine(config)

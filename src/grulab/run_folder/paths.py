@@ -24,11 +24,13 @@ LOCK = ".owner"
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"
 FIGURES, MEANS = "figures", "means"
+# Of a sweep on SLURM: its arrays, the batch script, and the logs of the tasks.
+SLURM, SLURM_SCRIPT, SLURM_LOGS = "slurm.json", "slurm.sh", "slurm"
 
 
 def written_files(folder: Path) -> list[Path]:
     """Return the files that grulab and Hydra write in the folder of a run or a sweep, whether they exist or not."""
-    names = (SUMMARY, METRICS, PREDICTIONS, RUN_LOG, LOCK, SWEEP, MULTIRUN)
+    names = (SUMMARY, METRICS, PREDICTIONS, RUN_LOG, LOCK, SWEEP, MULTIRUN, SLURM, SLURM_SCRIPT)
     of_hydra = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")]
     checkpoints = [folder / CHECKPOINTS / name for name in (BEST, LAST, PREVIOUS)]
     events = (folder / TENSORBOARD).glob("events.out.tfevents.*")
@@ -37,7 +39,7 @@ def written_files(folder: Path) -> list[Path]:
 
 def written_folders(folder: Path) -> list[Path]:
     """Return the folders that grulab and Hydra make in the folder of a run, whether they exist or not."""
-    return [folder / name for name in (CHECKPOINTS, TENSORBOARD, ".hydra")]
+    return [folder / name for name in (CHECKPOINTS, TENSORBOARD, ".hydra", SLURM_LOGS)]
 
 
 def make_unused(folder: Path) -> Path:

@@ -35,7 +35,7 @@ from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
-from grulab.sweep import manifest, sweeper_settings
+from grulab.sweep import launcher_settings, manifest, slurm_settings, sweeper_settings
 from grulab.sweep.design import (
     outlook,
     outlook_of_search,
@@ -48,8 +48,7 @@ from grulab.sweep.expand import expand, values_of_keys
 from grulab.sweep.growth import known_jobs, siblings
 from grulab.sweep.job import Job
 from grulab.sweep.job_folders import is_inside, job_folder
-from grulab.sweep.launcher_settings import TARGET, LocalSettings
-from grulab.sweep.launcher_settings import parse_settings as parse_launcher_settings
+from grulab.sweep.launcher_settings import SliceSettings
 from grulab.sweep.manifest import GRID as GRID_DESIGN
 from grulab.sweep.manifest import Design, Manifest
 from grulab.sweep.race import with_seeds
@@ -60,6 +59,10 @@ from grulab.system.printable import printable
 
 # Hydra's setting for the keys that a job's folder name leaves out.
 EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
+_LAUNCHERS: dict[str, Callable[[Mapping[str, Any]], SliceSettings]] = {
+    launcher_settings.TARGET: launcher_settings.parse_settings,
+    slurm_settings.TARGET: slurm_settings.parse_settings,
+}
 # An error message lists at most this many jobs with the same mistake.
 _JOBS_LISTED = 40
 
@@ -73,7 +76,7 @@ class Sweep:
         jobs: all jobs; empty if the sweeper chooses them while it runs.
         base: the configuration of the first job, or the part that all jobs share if ``jobs`` is empty.
         constant: keys that have the same value in every job.
-        settings: the settings of grulab's launcher; None for another launcher.
+        settings: the settings of one of grulab's launchers; None for another launcher.
         before: what the folder of a sweep that goes on has in sweep.json; None for a new sweep.
         design: how the jobs are chosen and compared.
         outlook: what follows from the results of the jobs, in words; empty if nothing does.
@@ -83,7 +86,7 @@ class Sweep:
     jobs: list[Job]
     base: Config
     constant: list[str]
-    settings: LocalSettings | None
+    settings: SliceSettings | None
     before: Manifest | None
     design: Design
     outlook: str = ""
@@ -117,7 +120,8 @@ def compose_sweep(overrides: Sequence[str], config_name: str = "config") -> Swee
         folder = Path(hydra.sweep_dir)
         _refuse_unknown_plugin("hydra.launcher", hydra.launcher, Launcher)
         _refuse_unknown_plugin("hydra.sweeper", hydra.sweeper, Sweeper)
-        settings = parse_launcher_settings(hydra.launcher) if hydra.launcher["_target_"] == TARGET else None
+        parse = _LAUNCHERS.get(hydra.launcher["_target_"])
+        settings = parse(hydra.launcher) if parse else None
         before = manifest.read(folder) if "hydra.sweep.dir" in asked else None
         target = hydra.sweeper["_target_"]
         if target == sweeper_settings.SEARCH:

@@ -28,6 +28,10 @@ class SweepFailedError(RuntimeError):
         return f"{self.args[0]}{self.command} goes on with all that are left"
 
 
+class Submitted(Exception):
+    """A scheduler has the jobs of a sweep, and the command does not wait for them; the text says how to come back."""
+
+
 class JobFailedError(RuntimeError):
     """A job of the sweep failed; its summary.json has the traceback."""
 

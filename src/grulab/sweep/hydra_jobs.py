@@ -1,16 +1,22 @@
 """Compose the configurations of a sweep's jobs with Hydra, in the process of the launcher."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from grulab.config.compose import checked, plain_values
-from grulab.config.overrides import parse_overrides, structure_of
+from grulab.config.overrides import key_of, parse_overrides, structure_of
 from grulab.config.same_run import flatten
-from grulab.internals.hydra import get_overrides_dirname
+from grulab.config_error import ConfigError
+from grulab.internals.hydra import get_overrides_dirname, value_or_error
+from grulab.run_folder.full_disk import is_full_disk
+from grulab.sweep import manifest
+from grulab.sweep.failures import JobNotRunError, SweepFailedError
 from grulab.sweep.job import Job
 
 # Composed configurations, by the overrides that do more than set a value; see structure_of().
@@ -58,6 +64,9 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
         for key, value in flatten(job.config.to_dict()).items():
             if OmegaConf.select(config, key) != value:
                 OmegaConf.update(config, key, value)
+        if not any(key_of(line) == "hydra.output_subdir" for line in hydra.overrides.hydra):
+            # Four names in each job's folder, for what sweep.json, multirun.yaml and summary.json have already.
+            hydra.output_subdir = None
         handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
             # Standard output of the job goes to run.log, so the console handler would repeat each line there.
@@ -77,3 +86,54 @@ def compose_job(parts: HydraParts, overrides: list[str], number: int) -> Job:
     HydraConfig.instance().set_config(config)
     folder = str(config.hydra.sweep.subdir)
     return Job(number, folder, overrides, checked(plain_values(config)))
+
+
+def launched_jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) -> list[Job]:
+    """Return the jobs as stored in sweep.json; add jobs that the sweeper has chosen while it runs.
+
+    Raises:
+        ConfigError: if an added job has the number of another job, or its folder.
+    """
+    sweep_dir = Path(parts.config.hydra.sweep.dir)
+    known = manifest.read(sweep_dir)
+    jobs = {job.number: job for job in known.jobs} if known else {}
+    new = []
+    for number, overrides in enumerate(job_overrides, start=first_number):
+        if number in jobs and jobs[number].overrides == overrides:
+            continue
+        job = compose_job(parts, overrides, number)
+        if number in jobs:
+            manifest.refuse_another_sweep(sweep_dir, [jobs[number]], [job])
+        elif other := next((other for other in jobs.values() if other.folder == job.folder), None):
+            raise ConfigError(
+                f"hydra.sweep.subdir: jobs {other.number} and {number} would share the folder {job.folder}; "
+                "name what differs, or ${hydra.job.num}"
+            )
+        jobs[number] = job
+        new.append(job)
+    if known and new:
+        manifest.write(sweep_dir, replace(known, jobs=[jobs[number] for number in sorted(jobs)]))
+    return [jobs[number] for number in range(first_number, first_number + len(job_overrides))]
+
+
+def refuse_failed(returned: Sequence[JobReturn], sweep_dir: Path, jobs: int | None = None) -> None:
+    """Check that all jobs of a sweep are done.
+
+    Args:
+        returned: the result of each job that was launched.
+        sweep_dir: the sweep's folder.
+        jobs: the number of jobs; None takes that of sweep.json.
+
+    Raises:
+        SweepFailedError: if a job failed, with the numbers of failed jobs and of those that were not started.
+    """
+    failed = [job for job in returned if job.status == JobStatus.FAILED]
+    if not failed:
+        return
+    if jobs is None:
+        known = manifest.read(sweep_dir)
+        jobs = len(known.jobs) if known else len(returned)
+    skipped = sum(isinstance(value_or_error(job), JobNotRunError) for job in failed)
+    not_run = skipped + jobs - len(returned)
+    is_disk_full = any(is_full_disk(value_or_error(job)) for job in failed)
+    raise SweepFailedError(len(failed) - skipped, not_run, jobs, sweep_dir, is_disk_full)

@@ -6,26 +6,23 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 
 from grulab.config.overrides import structure_of
-from grulab.config_error import ConfigError
-from grulab.run_folder.full_disk import DiskFullError
-from grulab.sweep import manifest
-from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT, JobFailedError, JobNotRunError
-from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases, compose_job
+from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT
+from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.live_table import LiveTable
-from grulab.sweep.status import cause_of, obstacle_in, record_failure, result_of
+from grulab.sweep.status import cause_of, record_failure, result_of
 from grulab.system.active_time import active_time, time_stands_still
 from grulab.system.signals import (
     PAUSES,
@@ -61,20 +58,20 @@ More = Callable[[], Sequence[Job]]
 def launch(
     parts: HydraParts,
     settings: LocalSettings,
-    job_overrides: list[list[str]],
-    first_number: int,
+    jobs: Sequence[Job],
     more: More = lambda: [],
     given_up: set[int] | None = None,
+    at_once: int | None = None,
 ) -> list[JobReturn]:
     """Run the jobs that are not done yet, each in its own process, one job per slot at a time.
 
     Args:
         parts: the arguments that Hydra passes to the launcher.
         settings: the launcher's settings.
-        job_overrides: the overrides of each job.
-        first_number: the number of the first job.
+        jobs: of sweep.json.
         more: asked for further jobs whenever there is room for one.
         given_up: numbers of the jobs that have diverged in this command, which are not run again; it is extended.
+        at_once: the number of jobs that run at the same time; None takes what the machine allows.
 
     Returns:
         The result of each job, further ones included: the monitored metric, or an exception.
@@ -90,13 +87,15 @@ def launch(
     def add(jobs: Iterable[Job]) -> None:
         for job in jobs:
             everything.append(JobProgress(job, sweep_dir / job.folder))
-            _enlist(everything[-1], sweep_dir, todo, hopeless)
+            everything[-1].look_before(sweep_dir, hopeless)
+            if everything[-1].state == "pending":
+                todo.append(everything[-1])
 
     def ask() -> None:
         add(more())
 
     hopeless = set() if given_up is None else given_up
-    add(_jobs(parts, job_overrides, first_number))
+    add(jobs)
     if not todo:
         ask()
     if todo:
@@ -106,7 +105,7 @@ def launch(
         prepare_to_fork(configs)
         from grulab.sweep.slots import find_slots, notes
 
-        slots = find_slots(configs, settings)
+        slots = find_slots(configs, settings, at_once)
         bases = compose_bases(parts, [progress.job for progress in todo])
         for note in notes(configs, settings, slots):
             print(f"note: {note}")
@@ -115,20 +114,7 @@ def launch(
     hopeless |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
     # One that went on to its next rung is there twice.
     last = {progress.job.number: progress for progress in everything}
-    return [_returned(last[number]) for number in sorted(last)]
-
-
-def _enlist(progress: JobProgress, sweep_dir: Path, todo: deque[JobProgress], given_up: set[int]) -> None:
-    """Append a job to those to do, unless it is done or cannot be."""
-    progress.score = result_of(progress.folder, progress.job.config)
-    progress.state = "pending" if progress.score is None else "done before"
-    if progress.score is None and (obstacle := obstacle_in(progress.folder, sweep_dir)):
-        progress.state, progress.cause = "failed", obstacle
-        print(f"failed  {progress.job.folder}  {obstacle}")
-    elif progress.score is None and progress.job.number in given_up:
-        progress.state, progress.cause = "failed", cause_of(progress.folder, progress.job.config)
-    if progress.state == "pending":
-        todo.append(progress)
+    return [last[number].returned() for number in sorted(last)]
 
 
 class _Launcher:
@@ -291,34 +277,6 @@ class _Launcher:
             self.signals.append(signum)
 
 
-def _jobs(parts: HydraParts, job_overrides: list[list[str]], first_number: int) -> list[Job]:
-    """Return the jobs as stored in sweep.json; add jobs that the sweeper has chosen while it runs.
-
-    Raises:
-        ConfigError: if an added job has the number of another job, or its folder.
-    """
-    sweep_dir = Path(parts.config.hydra.sweep.dir)
-    known = manifest.read(sweep_dir)
-    jobs = {job.number: job for job in known.jobs} if known else {}
-    new = []
-    for number, overrides in enumerate(job_overrides, start=first_number):
-        if number in jobs and jobs[number].overrides == overrides:
-            continue
-        job = compose_job(parts, overrides, number)
-        if number in jobs:
-            manifest.refuse_another_sweep(sweep_dir, [jobs[number]], [job])
-        elif other := next((other for other in jobs.values() if other.folder == job.folder), None):
-            raise ConfigError(
-                f"hydra.sweep.subdir: jobs {other.number} and {number} would share the folder {job.folder}; "
-                "name what differs, or ${hydra.job.num}"
-            )
-        jobs[number] = job
-        new.append(job)
-    if known and new:
-        manifest.write(sweep_dir, replace(known, jobs=[jobs[number] for number in sorted(jobs)]))
-    return [jobs[number] for number in range(first_number, first_number + len(job_overrides))]
-
-
 def _kill(process: ForkProcess) -> None:
     """Kill a job and the processes that it has started."""
     _signal_group(process, signal.SIGKILL)
@@ -356,19 +314,3 @@ def _out_of_memory_kills() -> int:
     except OSError:
         pass
     return 0
-
-
-def _returned(progress: JobProgress) -> JobReturn:
-    returned = JobReturn(overrides=progress.job.overrides, working_dir=str(progress.folder), task_name="grulab")
-    done = progress.state in ("done", "done before")
-    returned.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    returned.return_value = progress.score if done else _error(progress)
-    return returned
-
-
-def _error(progress: JobProgress) -> Exception:
-    if progress.state == "pending":
-        return JobNotRunError(progress.state)
-    if progress.cause == DISK_FULL_CAUSE:
-        return DiskFullError(progress.cause)
-    return JobFailedError(progress.cause or progress.state)

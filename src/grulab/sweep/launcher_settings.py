@@ -20,11 +20,9 @@ def _number_or_auto(value: Any) -> Any:
 
 
 @dataclass(frozen=True, config=STRICT)
-class LocalSettings:
-    """How the jobs of a sweep run on this machine; conf/hydra/launcher/local.yaml explains each field."""
+class SliceSettings:
+    """How jobs run on a machine, whichever launcher the sweep has; conf/hydra/launcher/ explains each field."""
 
-    cores: Count | None
-    devices: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1)] | None
     # None: as many as the device can take.
     jobs_per_device: Annotated[Annotated[Count, Field(le=1000)] | None, BeforeValidator(_number_or_auto)]
     on_failure: Literal["continue", "stop"]
@@ -32,7 +30,20 @@ class LocalSettings:
     time_limit: Annotated[Number, Field(gt=0)] | None
 
 
+@dataclass(frozen=True, config=STRICT)
+class LocalSettings(SliceSettings):
+    """How the jobs of a sweep run on this machine; conf/hydra/launcher/local.yaml explains each field."""
+
+    cores: Count | None
+    devices: Annotated[list[Annotated[Integer, Field(ge=0)]], Field(min_length=1)] | None
+
+
 _SCHEMA: TypeAdapter[LocalSettings] = TypeAdapter(LocalSettings)
+# As in conf/hydra/launcher/local.yaml, for the launchers that do not have them.
+_DEFAULTS: dict[str, Any] = {
+    "cores": None, "devices": None, "jobs_per_device": "auto", "on_failure": "continue", "retries": 0,
+    "time_limit": None,
+}  # fmt: skip
 
 
 def parse_settings(values: Mapping[str, Any]) -> LocalSettings:
@@ -42,3 +53,12 @@ def parse_settings(values: Mapping[str, Any]) -> LocalSettings:
         ConfigError: with one line for each mistake, naming the key, the value and the remedy.
     """
     return parse_section(_SCHEMA, values, "hydra.launcher")
+
+
+def settings_of_slice(values: Mapping[str, Any]) -> LocalSettings:
+    """Return how a slice of a sweep runs its jobs on one machine, whichever launcher the sweep has.
+
+    Raises:
+        ConfigError: as :func:`parse_settings`.
+    """
+    return parse_settings(_DEFAULTS | {key: value for key, value in values.items() if key in _DEFAULTS})

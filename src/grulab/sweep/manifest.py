@@ -154,8 +154,12 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
     write_atomically(sweep_dir / paths.SWEEP, f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n')
 
 
-def read(sweep_dir: Path) -> Manifest | None:
+def read(sweep_dir: Path, numbers: Container[int] | None = None) -> Manifest | None:
     """Return the content of sweep.json, or None if the file does not exist.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        numbers: of the jobs to read; None reads all.
 
     Raises:
         ConfigError: if it cannot be read, or holds what no sweep writes.
@@ -164,7 +168,7 @@ def read(sweep_dir: Path) -> Manifest | None:
     if content is None:
         return None
     path = sweep_dir / paths.SWEEP
-    jobs = [_job(content, row, path) for row in content["jobs"]]
+    jobs = [_job(content, row, path) for row in content["jobs"] if numbers is None or row["number"] in numbers]
     return Manifest(
         content["arguments"],
         jobs,
@@ -249,7 +253,10 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
     folders = {job.folder.split("/")[0] for job in jobs}
     if not sweep_dir.is_dir() or not any((sweep_dir / job.folder).is_dir() for job in jobs):
         return False
-    if any(path.is_dir() and path.name not in folders | {paths.FIGURES, paths.MEANS} for path in sweep_dir.iterdir()):
+    if any(
+        path.is_dir() and path.name not in folders | {paths.FIGURES, paths.MEANS, paths.SLURM_LOGS}
+        for path in sweep_dir.iterdir()
+    ):
         return False
     for job in jobs:
         summary = read_summary(sweep_dir / job.folder)

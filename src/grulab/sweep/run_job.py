@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from grulab.config.compose import checked, plain_values
+from grulab.config.schema import Config
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.run_folder.summary import read_summary
@@ -40,7 +41,12 @@ def run_job(values: DictConfig) -> float:
         # The command line has locked the folder, before Hydra wrote to it.
         return _score(begin(config, run_dir))
     job = manifest.find(Path(settings.runtime.cwd, settings.sweep.dir), settings.job.num)
-    config = job.config if job else checked(plain_values(values))
+    return run_known(job.config if job else checked(plain_values(values)))
+
+
+def run_known(config: Config) -> float:
+    """Run, or go on with, a job of a sweep, in the folder that Hydra made for it; see :func:`run_job`."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     score = result_of(run_dir, config)
     if score is not None:
         log.info("done before")

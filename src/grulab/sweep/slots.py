@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from grulab.config.notes import notes_on_data, notes_on_options
 from grulab.config.schema import Config
@@ -18,11 +19,12 @@ from grulab.training.device import device_notes, find_accelerator
 _MEASURED: dict[tuple[str, str, int], int] = {}
 
 
-def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str | None]:
+def find_slots(configs: Sequence[Config], settings: LocalSettings, at_once: int | None = None) -> list[str | None]:
     """Return one slot for each job that runs at the same time: its value of CUDA_VISIBLE_DEVICES, or None on the CPU.
 
     On accelerators there are ``jobs_per_device`` slots for each device. On the CPU each job takes
-    ``trainer.threads`` of the cores. On MPS there is one slot, if nothing else is said.
+    ``trainer.threads`` of the cores. On MPS there is one slot, if nothing else is said. If ``at_once`` is given,
+    there are so many slots, on the devices in turn.
 
     Raises:
         ConfigError: if this machine lacks an accelerator that a job or the settings require.
@@ -31,12 +33,17 @@ def find_slots(configs: Sequence[Config], settings: LocalSettings) -> list[str |
     asked = {(c.trainer.accelerator, c.trainer.precision, c.model.sequences, c.model.backend): c for c in configs}
     accelerators = {find_accelerator(config) for config in asked.values()}
     if "cuda" in accelerators:
+        if at_once is not None:
+            devices = _device_slots(configs, replace(settings, jobs_per_device=1))
+            return [devices[place % len(devices)] for place in range(at_once)]
         return list(_device_slots(configs, settings))
     if settings.devices is not None:
         raise ConfigError(f"hydra.launcher.devices={settings.devices}: the jobs run on the processor; leave it out")
     if "mps" in accelerators:
         # The value of CUDA_VISIBLE_DEVICES changes nothing there.
-        return [""] * (settings.jobs_per_device or 1)
+        return [""] * (at_once or settings.jobs_per_device or 1)
+    if at_once is not None:
+        return [None] * at_once
     cores = settings.cores or available_cores()
     return [None] * max(1, cores // max(config.trainer.threads for config in configs))
 

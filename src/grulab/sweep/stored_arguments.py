@@ -20,21 +20,23 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
+from grulab.sweep.slurm_settings import OF_SUBMISSION, SlurmSettings
 from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings, SearchSettings
 from grulab.system.printable import printable
 
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
 # Of Hydra's groups, the choices that write where grulab has looked first, and nothing else.
 _HYDRA_CHOICES = {
-    *(f"hydra/launcher={name}" for name in ("local", "basic", "joblib")),
+    *(f"hydra/launcher={name}" for name in ("local", "slurm", "ray", "basic", "joblib")),
     *(f"hydra/sweeper={name}" for name in ("grid", "race", "optuna", "basic")),
     "hydra/job_logging=grulab",
 }
 _SWEEPER_KEYS = {field.name for settings in (RaceSettings, SearchSettings) for field in fields(settings)}
+_LAUNCHER_KEYS = {field.name for settings in (LocalSettings, SlurmSettings) for field in fields(settings)}
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {
-    *(f"hydra.launcher.{name}" for name in LocalSettings.__annotations__),
+    *(f"hydra.launcher.{name}" for name in _LAUNCHER_KEYS.difference(OF_SUBMISSION)),
     *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
@@ -51,24 +53,32 @@ _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 MAX_CHARACTERS = 10_000
 
 
-def refuse_foreign(arguments: Sequence[str], sweep_dir: Path, asked: Sequence[str] = ()) -> None:
+def refuse_foreign(
+    arguments: Sequence[str], sweep_dir: Path, asked: Sequence[str] = (), verb: str = "resume"
+) -> None:
     """Check that the stored arguments of a sweep can do nothing but set keys of its runs and of a sweep.
 
     Args:
         arguments: of sweep.json, without those that the command line gives itself.
         sweep_dir: the sweep's folder.
-        asked: the overrides of the command line, for the command that is offered.
+        asked: the words of the command line after the folder, for the command that is offered.
+        verb: of that command.
 
     Raises:
         ConfigError: naming all that could do more.
     """
-    refused = [argument for argument in arguments if not _is_harmless(argument)]
+    refused = foreign(arguments)
     if refused:
         shown = " ".join(shlex.quote(printable(argument)) for argument in refused)
         raise ConfigError(
             f"{sweep_dir / paths.SWEEP}: {shown} is not taken from a file, since it could run code; if you trust it, "
-            f"say it yourself: grulab resume {display_path(sweep_dir)} {' '.join([shown, *map(shlex.quote, asked)])}"
+            f"say it yourself: grulab {verb} {display_path(sweep_dir)} {' '.join([shown, *map(shlex.quote, asked)])}"
         )
+
+
+def foreign(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that could do more than set keys of a sweep's runs and of a sweep."""
+    return [argument for argument in arguments if not _is_harmless(argument)]
 
 
 def _is_harmless(argument: str) -> bool:

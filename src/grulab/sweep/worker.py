@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.utils import JobStatus, run_job
+from hydra.core.utils import JobStatus
+from hydra.core.utils import run_job as run_in_hydra
 
 from grulab.config.schema import Config
 from grulab.internals.hydra import value_or_error
@@ -19,6 +20,7 @@ from grulab.run_folder.paths import RUN_LOG
 from grulab.sweep.failures import DISK_FULL_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
+from grulab.sweep.run_job import run_known
 from grulab.system.parent_death import end_with_parent
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted, install_handler, restore_default_pauses, unblock_signals
@@ -43,8 +45,9 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
         with _output_to(folder):
             # Write the traceback of a crash in a native library to run.log.
             faulthandler.enable()
-            returned = run_job(
-                task_function=parts.task_function,
+            returned = run_in_hydra(
+                # The function that Hydra was given would find the job in sweep.json, which may have thousands.
+                task_function=lambda _: run_known(job.config),
                 config=job_config(job, bases),
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",

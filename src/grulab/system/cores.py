@@ -2,15 +2,35 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+# What SLURM has granted, also where it does not bind a task to its cores: for each task, or else on this node.
+_OF_SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 
 
 def available_cores() -> int:
-    """Return the number of cores that the CPU affinity and the container's quota allow this process."""
+    """Return the number of cores that the CPU affinity, the container's quota and SLURM allow this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = next((os.environ[name] for name in _OF_SLURM if name in os.environ), "")
+    limits = [int(granted)] if granted.isdigit() and int(granted) > 0 else []
+    return min([cores, *limits, *_quotas()])
+
+
+def _quotas() -> Iterator[int]:
+    """Yield the limit of each control group, version 2, that this process is in."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        # The file is missing or holds "max": there is no quota.
-        return cores
+        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    except OSError:
+        own = ""
+    folder = _CGROUPS / own
+    for place in (folder, *folder.parents):
+        if place != _CGROUPS and _CGROUPS not in place.parents:
+            return
+        try:
+            quota, period = (place / "cpu.max").read_text().split()
+            yield math.ceil(int(quota) / int(period))
+        except (OSError, ValueError):
+            # The file is missing or holds "max": there is no quota.
+            continue

@@ -28,11 +28,13 @@ class Interrupted(BaseException):
     """A signal asked the run to stop. Not an ``Exception``, so that ``except Exception`` does not catch it.
 
     Attributes:
+        signum: the signal.
         exit_code: the exit code of the process: 130 for Ctrl-C, 143 for a termination.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
+        self.signum = signum
         self.exit_code = 128 + SIGNALS[signal.Signals(signum)]
 
 

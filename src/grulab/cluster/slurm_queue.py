@@ -1,0 +1,93 @@
+"""What SLURM is asked and told: sbatch, squeue and scontrol."""
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from grulab.config_error import ConfigError
+from grulab.system.printable import printable
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """A task of an array that is not over.
+
+    Attributes:
+        array: the number of its array.
+        state: such as PENDING or RUNNING.
+        reason: why it waits, such as Priority.
+    """
+
+    array: str
+    state: str
+    reason: str
+
+
+class QueueError(RuntimeError):
+    """A command of SLURM has failed; the message is its reason, in one line."""
+
+
+def submit(script: Path) -> str:
+    """Submit a batch script; return the number of its array.
+
+    Raises:
+        QueueError: with sbatch's reason.
+    """
+    # "17", or "17;cluster" where there are several.
+    return _run("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+
+
+def tasks_of(job_name: str) -> list[QueuedTask]:
+    """Return the tasks of this user's jobs with a name that are queued, running or about to end.
+
+    Raises:
+        QueueError: if squeue cannot tell now.
+    """
+    # %r may hold blanks.
+    lines = _run("squeue", "--me", "--noheader", "--array", f"--name={job_name}", "--format=%F %T %r").splitlines()
+    rows = [printable(line).split(maxsplit=2) for line in lines if line.strip()]
+    return [QueuedTask(*[*row, "", ""][:3]) for row in rows]
+
+
+def in_words(tasks: list[QueuedTask]) -> str:
+    """Return how many tasks are in which state, and why those wait that do."""
+    names = [f"{task.state.lower()}" + f" ({task.reason})" * (task.state == "PENDING") for task in tasks]
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
+
+
+def requeue_after(signum: int) -> None:
+    """Ask SLURM to queue this task again after SIGUSR1, which SLURM sends before the time of a task is over.
+
+    After SIGTERM nothing is asked: SLURM requeues what it preempts itself, and what was cancelled stays so.
+    """
+    if signum != signal.SIGUSR1:
+        return
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    # The number of an array's last task is that of the array, and would name all of its tasks.
+    name = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    print(f"asks SLURM to start {name} again", flush=True)
+    try:
+        _run("scontrol", "requeue", name)
+    except QueueError as error:
+        print(f"scontrol requeue: {error}", flush=True)
+
+
+def _run(*command: str) -> str:
+    # What grulab and the job around it have set is not for the tasks.
+    foreign = {"HYDRA_FULL_ERROR"} | {name for name in os.environ if name.startswith("SLURM_")} - {"SLURM_CONF"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_SECONDS, check=False)
+    except FileNotFoundError:
+        raise ConfigError(f"hydra/launcher=slurm: this machine has no {command[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise QueueError(f"{command[0]} has said nothing for {_SECONDS} s") from None
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise QueueError(printable(lines[-1].removeprefix(f"{command[0]}: error: ")))
+    return done.stdout

@@ -1,0 +1,175 @@
+"""The batch script of a sweep on SLURM, and what the sweep's folder says of its arrays."""
+
+import json
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from grulab.config_error import ConfigError
+from grulab.run_folder import paths
+from grulab.run_folder.paths import display_path
+from grulab.sweep.slurm_settings import SlurmSettings
+from grulab.system.atomic import write_atomically
+from grulab.system.printable import printable
+from grulab.system.regular_file import MAX_JSON_BYTES, read_regular, refuse_odd_kinds
+
+# What sbatch would read as a quote, an escape or a pattern in the path of the log.
+_ODD_CHARACTERS = '"\\%'
+_LAST_LINE_BYTES = 4096
+
+
+class _Array(TypedDict):
+    id: Annotated[str, Field(pattern=r"^\d{1,20}$")]
+    tasks: Annotated[int, Field(ge=1)]
+    submitted: str
+
+
+class Submissions(TypedDict):
+    """The content of slurm.json.
+
+    Attributes:
+        job_name: under which SLURM has the arrays of this sweep; it stands here before the first is submitted, so
+            that an array is found also if the command that submitted it was killed at once.
+        arrays: those that were submitted.
+    """
+
+    job_name: Annotated[str, Field(pattern=r"^grulab-[A-Za-z0-9_.-]{1,150}$")]
+    arrays: list[_Array]
+
+
+_SCHEMA: TypeAdapter[Submissions] = TypeAdapter(Submissions)
+
+
+def read_submissions(sweep_dir: Path, name: str) -> Submissions:
+    """Return what slurm.json says; if there is none, write one with a new job name.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        name: of the sweep.
+
+    Raises:
+        ConfigError: if the file is odd.
+    """
+    path = sweep_dir / paths.SLURM
+    try:
+        return _SCHEMA.validate_python(json.loads(read_regular(path, MAX_JSON_BYTES)), strict=True)
+    except FileNotFoundError:
+        new: Submissions = {"job_name": f"grulab-{name}-{secrets.token_hex(3)}", "arrays": []}
+        write_submissions(sweep_dir, new)
+        return new
+    except (OSError, ValueError, RecursionError) as error:
+        cause = f"{error.error_count()} entries are odd" if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(
+            f"{path}: cannot be read ({printable(cause.splitlines()[0])}); see with squeue --me that nothing of this "
+            "sweep is queued, and remove the file"
+        ) from None
+
+
+def write_submissions(sweep_dir: Path, submissions: Submissions) -> None:
+    """Write slurm.json."""
+    write_atomically(sweep_dir / paths.SLURM, json.dumps(submissions, indent=2) + "\n")
+
+
+def add_array(sweep_dir: Path, submissions: Submissions, number: str, tasks: int) -> None:
+    """Note the number of an array that was submitted."""
+    submissions["arrays"].append({"id": number, "tasks": tasks, "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    write_submissions(sweep_dir, submissions)
+
+
+def refuse_odd_path(sweep_dir: Path) -> None:
+    """Check that sbatch can write the logs of the tasks in a sweep's folder.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    folder = str(sweep_dir.absolute())
+    if odd := next((character for character in _ODD_CHARACTERS if character in folder), None):
+        raise ConfigError(f"hydra.sweep.dir={folder}: sbatch has a use of its own for {odd}; name another folder")
+
+
+def write_script(
+    sweep_dir: Path, job_name: str, settings: SlurmSettings, slices: Sequence[int], count: int, words: Sequence[str]
+) -> Path:
+    """Write the batch script of an array, one task for each slice; return its path.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        job_name: under which SLURM has it.
+        settings: of the launcher.
+        slices: those that have something to do.
+        count: the number of slices of the whole sweep.
+        words: further arguments of ``grulab work``.
+    """
+    folder = sweep_dir.absolute()
+    at_once = f"%{settings.at_once}" if settings.at_once else ""
+    options = {
+        "job-name": job_name,
+        "array": ranges(slices) + at_once,
+        "partition": settings.partition,
+        "account": settings.account,
+        "time": settings.time,
+        "ntasks": 1,
+        "cpus-per-task": settings.cpus_per_task,
+        "gpus-per-task": settings.gpus_per_task,
+        "mem": settings.mem,
+        "constraint": settings.constraint,
+        "chdir": f'"{Path.cwd()}"',
+        "output": f'"{folder / paths.SLURM_LOGS}/%A_%a.log"',
+        "open-mode": "append",
+        "signal": f"B:USR1@{settings.seconds_of_warning()}",
+    }
+    work = [sys.executable, "-P", "-m", "grulab", "work", str(folder)]
+    lines = [
+        "#!/bin/bash",
+        f"# Task I of this array runs the jobs I, I+{count}, I+{2 * count} ... of the sweep in this folder that are "
+        "not done.",
+        "# Written by grulab's SLURM launcher, and anew for each array.",
+        *(f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None),
+        "#SBATCH --requeue",
+        *(f"#SBATCH {option}" for option in settings.sbatch),
+        *settings.setup,
+        # Python in the place of the shell, so that signals to the batch process reach it.
+        f'exec {shlex.join(work)} --slice "$SLURM_ARRAY_TASK_ID/{count}" --requeue {shlex.join(words)}'.rstrip(),
+    ]
+    (sweep_dir / paths.SLURM_LOGS).mkdir(exist_ok=True)
+    path = sweep_dir / paths.SLURM_SCRIPT
+    write_atomically(path, "\n".join(lines) + "\n")
+    return path
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as SLURM writes them: ``0-3,7``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def last_words(sweep_dir: Path, array: str, slices: Sequence[int]) -> list[str]:
+    """Return the last line of the log of each task of an array; tasks with the same one share a line."""
+    said: dict[str, list[int]] = {}
+    for index in slices:
+        said.setdefault(_last_line(sweep_dir / paths.SLURM_LOGS / f"{array}_{index}.log"), []).append(index)
+    return [f"task {ranges(tasks)} of array {array}: {line}" for line, tasks in said.items()]
+
+
+def _last_line(path: Path) -> str:
+    try:
+        refuse_odd_kinds([path], [path.parent])
+        text = read_regular(path, 2**30)[-_LAST_LINE_BYTES:].decode(errors="replace")
+    except FileNotFoundError:
+        return f"has left no {display_path(path)}; does its node see this folder?"
+    except (OSError, ConfigError) as error:
+        return printable(str(error))
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(lines[-1][:300]) if lines else f"{display_path(path)} is empty"

@@ -1,0 +1,110 @@
+"""Follow the jobs of a sweep that run on other machines, by what their folders say."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from grulab.run_folder import paths
+from grulab.run_folder.summary import read_summary
+from grulab.sweep.job_progress import JobProgress
+from grulab.sweep.live_table import LiveTable
+from grulab.sweep.status import cause_of, result_of
+from grulab.system.active_time import active_time
+from grulab.system.signals import Interrupted, handle_signals
+
+# Folders on a network are looked at for a tenth of the time at most.
+_SECONDS_BETWEEN_LOOKS, _SHARE_OF_LOOKS = 0.3, 0.1
+# Schedulers are asked less and less often.
+_SECONDS_BETWEEN_QUESTIONS, _AT_MOST = 1.0, 15.0
+
+
+@dataclass
+class _Watched:
+    progress: JobProgress
+    stamp: tuple[int, int, int] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What an attempt before this launch has left does not count.
+        self.stamp = _stamp(self.progress.folder)
+
+
+def watch(
+    jobs: Sequence[JobProgress], display: LiveTable, is_over: Callable[[bool], bool], leave: Callable[[], str]
+) -> None:
+    """Show the progress of jobs until nothing works on them any more.
+
+    Args:
+        jobs: those to follow; their state is set.
+        display: shows every change.
+        is_over: asked whether the scheduler has nothing left that works on them; True tells it that all are over.
+        leave: returns what is printed when a signal ends the command: the jobs go on without it.
+
+    Raises:
+        Interrupted: after a signal.
+    """
+    came: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        came.append(signum)
+
+    watched = [_Watched(progress) for progress in jobs]
+    pause, question = _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_QUESTIONS
+    asked = time.monotonic()
+    with handle_signals(note):
+        while True:
+            began = time.monotonic()
+            for one in watched:
+                _look(one, display)
+            open_ = [one for one in watched if one.progress.state not in ("done", "failed")]
+            display.slots = max(1, sum(one.progress.state == "running" for one in open_))
+            display.refresh()
+            pause = max(_SECONDS_BETWEEN_LOOKS, (time.monotonic() - began) / _SHARE_OF_LOOKS)
+            if not open_ or time.monotonic() - asked > question:
+                if is_over(not open_):
+                    break
+                asked, question = time.monotonic(), min(question * 1.2, _AT_MOST)
+            until = time.monotonic() + pause
+            while not came and time.monotonic() < until:
+                # A signal ends the sleep of its handler only.
+                time.sleep(min(0.1, pause))
+            if came:
+                print(leave(), flush=True)
+                raise Interrupted(came[0])
+    for one in watched:
+        _look(one, display)
+        if one.progress.state in ("running", "interrupted"):
+            one.progress.state, one.progress.cause = "interrupted", "what worked on it has ended"
+            display.changed(one.progress)
+
+
+def _look(watched: _Watched, display: LiveTable) -> None:
+    progress, stamp = watched.progress, _stamp(watched.progress.folder)
+    if stamp == watched.stamp:
+        return
+    watched.stamp = stamp
+    before, config = progress.state, progress.job.config
+    summary = read_summary(progress.folder)
+    state = "running" if summary is None else str(summary["status"])
+    if state == "done" and (score := result_of(progress.folder, config)) is not None:
+        progress.score = score
+    elif state == "done":
+        # Of an earlier launch with fewer epochs.
+        state = "pending"
+    if state == "running" and before != "running":
+        progress.start()
+    elif state != "running" and before == "running":
+        progress.seconds += active_time() - progress.began
+    progress.state, progress.cause = state, cause_of(progress.folder, config) if state == "failed" else ""
+    if state != before:
+        display.changed(progress)
+
+
+def _stamp(folder: Path) -> tuple[int, int, int] | None:
+    """Return what changes when summary.json is written."""
+    try:
+        status = (folder / paths.SUMMARY).lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,124 @@
+"""The settings of the SLURM launcher: types and ranges. The values are in conf/hydra/launcher/slurm.yaml."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
+
+from grulab.config.parse import parse_section
+from grulab.config.validation_messages import shown_value
+from grulab.config_error import ConfigError
+from grulab.field_types import STRICT, Count, Flag
+from grulab.sweep.launcher_settings import SliceSettings
+from grulab.system.printable import printable
+
+TARGET = "hydra_plugins.grulab.SlurmLauncher"
+# Commands and options that a batch script takes as they are.
+OF_SUBMISSION = ("setup", "sbatch")
+_TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?")
+_DEFAULT_TASKS = 8
+
+
+def _time(value: Any) -> Any:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if value is None or (isinstance(text, str) and _TIME.fullmatch(text) and _seconds(text) > 0):
+        return text
+    raise ValueError(f"time={shown_value(value)}: write minutes, 'hours:minutes:seconds' or 'days-hours'")
+
+
+def _gpus(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
+
+
+def _word(key: str, pattern: str, expected: str) -> BeforeValidator:
+    """Check what stands on a line of the batch script that sbatch reads: it splits words and takes quotes away."""
+
+    def check(value: Any) -> Any:
+        if value is None or (isinstance(value, str) and re.fullmatch(pattern, value)):
+            return value
+        raise ValueError(f"{key}={shown_value(value)}: must be {expected}")
+
+    return BeforeValidator(check)
+
+
+def _name(key: str) -> BeforeValidator:
+    return _word(
+        key, r"[A-Za-z0-9_.,:+*@%/&|()\[\]!=][A-Za-z0-9_.,:+*@%/&|()\[\]!=-]{0,199}", "a name without blanks"
+    )
+
+
+def _lines(key: str, is_option: bool) -> AfterValidator:
+    def check(values: list[str]) -> list[str]:
+        for value in values:
+            if not value.strip() or value != printable(value):
+                raise ValueError(f"{key}={shown_value(values)}: a line is empty, or has a control character")
+            if is_option and not value.startswith("-"):
+                raise ValueError(f"{key}={shown_value(values)}: an option of sbatch begins with -")
+        return values
+
+    return AfterValidator(check)
+
+
+@dataclass(frozen=True, config=STRICT)
+class SlurmSettings(SliceSettings):
+    """How a sweep becomes an array of SLURM; conf/hydra/launcher/slurm.yaml explains each field."""
+
+    partition: Annotated[str | None, _name("partition")]
+    account: Annotated[str | None, _name("account")]
+    time: Annotated[str | None, BeforeValidator(_time)]
+    cpus_per_task: Count
+    gpus_per_task: Annotated[str | None, _name("gpus_per_task"), BeforeValidator(_gpus)]
+    mem: Annotated[str | None, _word("mem", r"\d{1,9}[KMGT]?", "an amount such as 8G")]
+    constraint: Annotated[str | None, _name("constraint")]
+    tasks: Annotated[Count, Field(le=100_000)] | None
+    jobs_per_task: Count | None
+    at_once: Count | None
+    setup: Annotated[list[str], _lines("setup", is_option=False)]
+    sbatch: Annotated[list[str], _lines("sbatch", is_option=True)]
+    wait: Flag
+
+    @model_validator(mode="after")
+    def _tasks_or_jobs(self) -> Self:
+        if self.tasks is not None and self.jobs_per_task is not None:
+            raise ValueError(f"jobs_per_task={self.jobs_per_task}: does not go with tasks={self.tasks}; write one")
+        return self
+
+    def tasks_for(self, jobs: int) -> int:
+        """Return the number of tasks that share so many jobs."""
+        tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or _DEFAULT_TASKS
+        return min(tasks, jobs)
+
+    def seconds_of_warning(self) -> int:
+        """Return the seconds between SIGUSR1 and the end of a task: a minute, or less for a short task."""
+        return 60 if self.time is None else min(60, _seconds(self.time) // 3)
+
+
+def _seconds(text: str) -> int:
+    """Return the seconds of a time as SLURM writes it; a number alone is minutes."""
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, minutes, seconds = 0, parts[0], [*parts, 0][1]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+_SCHEMA: TypeAdapter[SlurmSettings] = TypeAdapter(SlurmSettings)
+
+
+def parse_settings(values: Mapping[str, Any]) -> SlurmSettings:
+    """Return the validated settings.
+
+    Raises:
+        ConfigError: with one line for each mistake, or if this machine has no sbatch.
+    """
+    settings = parse_section(_SCHEMA, values, "hydra.launcher")
+    if shutil.which("sbatch") is None:
+        raise ConfigError("hydra/launcher=slurm: this machine has no sbatch; give the command on a login node")
+    return settings
