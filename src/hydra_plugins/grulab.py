@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from grulab.sweep.hydra_jobs import HydraParts
+    from grulab.sweep.slurm_settings import SlurmSettings
 
 
 class GridSweeper(Sweeper):
@@ -145,18 +146,27 @@ class SlurmLauncher(Launcher):
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
         self.given_up: set[int] = set()
+        self._arrays_over: set[str] = set()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store the arguments of Hydra that a job needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
+    def jobs_at_once(self, threads: int) -> int:
+        """Return the number of jobs that run at the same time if SLURM starts all tasks, each with so many threads."""
+        return self._settings().jobs_at_once(threads)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs that are not done, and follow them; return the result of each job."""
         from grulab.cluster.slurm import launch
         from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
-        from grulab.sweep.slurm_settings import parse_settings
 
         parts = HydraParts(self.hydra_context, self.task_function, self.config)
         jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
-        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
-        return launch(Path(self.config.hydra.sweep.dir), parse_settings(plain), jobs, self.given_up)
+        sweep_dir = Path(self.config.hydra.sweep.dir)
+        return launch(sweep_dir, self._settings(), jobs, self.given_up, self._arrays_over)
+
+    def _settings(self) -> "SlurmSettings":
+        from grulab.sweep.slurm_settings import parse_settings
+
+        return parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))

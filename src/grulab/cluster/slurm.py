@@ -1,7 +1,6 @@
 """The SLURM launcher: a sweep as an array of tasks, a slice each; SLURM alone decides what runs where and when."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,14 +27,13 @@ from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.live_table import LiveTable
 from grulab.sweep.slurm_settings import SlurmSettings
 
-_SECONDS_TO_END = 0.3
-
 
 def launch(
     sweep_dir: Path,
     settings: SlurmSettings,
     jobs: Sequence[Job],
     given_up: set[int],
+    over: set[str],
 ) -> list[JobReturn]:
     """Run the jobs that are not done as an array; join one that is queued or running already.
 
@@ -44,6 +42,7 @@ def launch(
         settings: of the launcher.
         jobs: of sweep.json.
         given_up: numbers of the jobs that have diverged in this command, which are not run again; it is extended.
+        over: numbers of the arrays of this command whose jobs are done; it is extended.
 
     Returns:
         The result of each job.
@@ -58,7 +57,7 @@ def launch(
     for progress in everything:
         progress.look_before(sweep_dir, given_up)
     if any(progress.state == "pending" for progress in everything):
-        _Arrays(sweep_dir, settings, given_up).run(everything)
+        _Arrays(sweep_dir, settings, given_up, over).run(everything)
     given_up |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
     return [progress.returned() for progress in everything]
 
@@ -66,8 +65,8 @@ def launch(
 class _Arrays:
     """The arrays of one sweep; at most one of them is in SLURM's queue at a time."""
 
-    def __init__(self, sweep_dir: Path, settings: SlurmSettings, given_up: set[int]) -> None:
-        self._sweep_dir, self._settings, self._given_up = sweep_dir, settings, given_up
+    def __init__(self, sweep_dir: Path, settings: SlurmSettings, given_up: set[int], over: set[str]) -> None:
+        self._sweep_dir, self._settings, self._given_up, self._over = sweep_dir, settings, given_up, over
         # Filled in when the name is known.
         self._submissions: Submissions = {"job_name": "", "arrays": []}
 
@@ -92,6 +91,8 @@ class _Arrays:
         if any(job.state in ("pending", "interrupted") for job in jobs):
             for line in last_words(self._sweep_dir, array, slices):
                 print(f"note: {line}")
+        # Its tasks may need a moment to end.
+        self._over.add(array)
 
     def _submit(self, numbers: Sequence[int], count: int) -> tuple[str, list[int]]:
         """Submit an array for jobs with these numbers; return its number, and those of its tasks' slices of count."""
@@ -123,10 +124,7 @@ class _Arrays:
         with LiveTable(jobs, self._settings.tasks_for(len(todo))) as display:
             watch(todo, display, self._is_over, self._leave)
 
-    def _is_over(self, are_all_over: bool) -> bool:
-        if are_all_over:
-            # The tasks are about to end.
-            time.sleep(_SECONDS_TO_END)
+    def _is_over(self) -> bool:
         try:
             queued = tasks_of(self._submissions["job_name"])
         except QueueError:
@@ -136,7 +134,7 @@ class _Arrays:
 
     def _queued(self) -> list[QueuedTask]:
         try:
-            return tasks_of(self._submissions["job_name"])
+            return [task for task in tasks_of(self._submissions["job_name"]) if task.array not in self._over]
         except QueueError as error:
             raise ConfigError(
                 f"hydra/launcher=slurm: squeue: {error}; without it nobody knows what is queued already"

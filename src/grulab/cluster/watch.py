@@ -11,7 +11,6 @@ from grulab.run_folder.summary import read_summary
 from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, result_of
-from grulab.system.active_time import active_time
 from grulab.system.signals import Interrupted, handle_signals
 
 # Folders on a network are looked at for a tenth of the time at most.
@@ -31,14 +30,14 @@ class _Watched:
 
 
 def watch(
-    jobs: Sequence[JobProgress], display: LiveTable, is_over: Callable[[bool], bool], leave: Callable[[], str]
+    jobs: Sequence[JobProgress], display: LiveTable, is_over: Callable[[], bool], leave: Callable[[], str]
 ) -> None:
     """Show the progress of jobs until nothing works on them any more.
 
     Args:
         jobs: those to follow; their state is set.
         display: shows every change.
-        is_over: asked whether the scheduler has nothing left that works on them; True tells it that all are over.
+        is_over: asked whether the scheduler has nothing left that works on them.
         leave: returns what is printed when a signal ends the command: the jobs go on without it.
 
     Raises:
@@ -57,12 +56,14 @@ def watch(
             began = time.monotonic()
             for one in watched:
                 _look(one, display)
-            open_ = [one for one in watched if one.progress.state not in ("done", "failed")]
-            display.slots = max(1, sum(one.progress.state == "running" for one in open_))
+            display.slots = max(1, sum(one.progress.state == "running" for one in watched))
             display.refresh()
             pause = max(_SECONDS_BETWEEN_LOOKS, (time.monotonic() - began) / _SHARE_OF_LOOKS)
-            if not open_ or time.monotonic() - asked > question:
-                if is_over(not open_):
+            if all(one.progress.state == "done" for one in watched):
+                # The tasks are about to end.
+                break
+            if time.monotonic() - asked > question:
+                if is_over():
                     break
                 asked, question = time.monotonic(), min(question * 1.2, _AT_MOST)
             until = time.monotonic() + pause
@@ -94,8 +95,9 @@ def _look(watched: _Watched, display: LiveTable) -> None:
         state = "pending"
     if state == "running" and before != "running":
         progress.start()
-    elif state != "running" and before == "running":
-        progress.seconds += active_time() - progress.began
+    if state != "running":
+        # Its own clock is better than the moments of two looks.
+        progress.seconds = float((summary or {}).get("seconds", 0.0))
     progress.state, progress.cause = state, cause_of(progress.folder, config) if state == "failed" else ""
     if state != before:
         display.changed(progress)

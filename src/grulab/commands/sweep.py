@@ -4,6 +4,7 @@ import signal
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from rich.console import Console
 
@@ -77,6 +78,9 @@ def _run_jobs(
     words = with_folder(words, _DIR, folder)
     if sweep.constant and EXCLUDE not in map(key_of, args.overrides):
         words.append(f"{EXCLUDE}=[{','.join(sweep.constant)}]")
+    if not isinstance(sweep.settings, LocalSettings | None):
+        # The jobs run elsewhere, and this process forks none.
+        Thread(target=_import_report, daemon=True).start()
     try:
         call_hydra(args, words)
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
@@ -148,8 +152,14 @@ def _report_on(sweep_dir: Path) -> None:
     """Print the leaderboard and write the report of the results so far, also if some jobs failed."""
     known = manifest.read(sweep_dir)
     if known and known.jobs:
-        with quick_import():
-            from grulab.report.sections import report_console
-            from grulab.report.sweep_report import write_report
+        _import_report()
+        from grulab.report.sections import report_console
+        from grulab.report.sweep_report import write_report
 
         write_report(sweep_dir, report_console())
+
+
+def _import_report() -> None:
+    with quick_import():
+        import grulab.report.sections
+        import grulab.report.sweep_report  # noqa: F401

@@ -3,6 +3,7 @@
 What follows depends on the folders of the jobs alone. So a sweep that was killed goes on as if it had not been.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -66,7 +67,8 @@ def run_search(
     """Run the jobs in sweep.json, and those that a search proposes, until it is over.
 
     Args:
-        launcher: runs jobs; grulab's asks for more whenever there is room for one, another one runs trial by trial.
+        launcher: runs jobs; the local one asks for more whenever there is room for one, those for clusters run as
+            many trials as they have room for, and then as many again, and another one runs trial by trial.
         parts: what Hydra passed to the sweeper.
         sweep_dir: the sweep's folder.
         settings: of the sweeper.
@@ -86,6 +88,9 @@ def run_search(
     search = Search(sweep_dir, settings, [*settings.swept, *arguments], monitor, compose)
     if hasattr(launcher, "more"):
         launcher.more = search.more
+    at_once = 1
+    if hasattr(launcher, "jobs_at_once"):
+        at_once = math.ceil(launcher.jobs_at_once(parts.config.trainer.threads) / len(settings.seeds))
     if outside := search.outside():
         print(f"note: {outside} trials have values that are not searched now; the sampler does not learn from them")
     while True:
@@ -95,7 +100,7 @@ def run_search(
         if known.jobs:
             returned = list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0))
         is_stopped = any(job.status == JobStatus.FAILED for job in returned) and _stops_on_failure(parts)
-        if is_stopped or not search.more():
+        if is_stopped or not search.more(at_once):
             search.write_journal()
             return returned
 

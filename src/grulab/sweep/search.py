@@ -80,43 +80,55 @@ class Search:
         self._impossible: list[dict[str, Any]] = []
         self._is_exhausted = False
 
-    def more(self) -> list[Job]:
-        """Return jobs to run now, which are in sweep.json then; [] if others have to end first, or all is done."""
+    def more(self, at_once: int = 1) -> list[Job]:
+        """Return jobs to run now, which are in sweep.json then; [] if others have to end first, or all is done.
+
+        Args:
+            at_once: the number of trials, which are written together: a search that is killed has all or none.
+        """
         known = manifest.read(self._sweep_dir)
         assert known is not None
-        trials = self._trials(known)
+        jobs = known.jobs
+        found: dict[int, Job] = {}
+        for _ in range(at_once):
+            following = self._following(jobs)
+            numbers = {job.number: job for job in following}
+            # Promoted jobs replace themselves; the others are new.
+            have = len(jobs)
+            jobs = [numbers.get(job.number, job) for job in jobs]
+            jobs += [job for job in following if job.number >= have]
+            found |= numbers
+            if not following:
+                break
+        if found:
+            manifest.write(self._sweep_dir, replace(known, jobs=jobs))
+        return list(found.values())
+
+    def _following(self, jobs: list[Job]) -> list[Job]:
+        """Return the jobs of one trial that follows from the results of some jobs; [] if none does."""
+        trials = self._trials(jobs)
         if self._is_stuck(trials):
             return []
-        promoted = self._promoted(trials)
-        if promoted:
-            numbers = {job.number: job for job in promoted}
-            self._write(known, [numbers.get(job.number, job) for job in known.jobs])
+        if promoted := self._promoted(trials):
             return promoted
         if len(trials) < self._settings.n_trials:
-            added = self._proposed(known.jobs, trials)
-        elif any(trial.state == "running" for trial in trials):
+            return self._proposed(jobs, trials)
+        if any(trial.state == "running" for trial in trials):
             return []
-        else:
-            added = self._confirming(known.jobs, trials)
-        if added:
-            self._write(known, [*known.jobs, *added])
-        return added
+        return self._confirming(jobs, trials)
 
     def outside(self) -> int:
         """Return the number of trials that have values outside of the space."""
         known = manifest.read(self._sweep_dir)
-        return sum(trial.values is None for trial in self._trials(known)) if known else 0
+        return sum(trial.values is None for trial in self._trials(known.jobs)) if known else 0
 
     def _is_stuck(self, trials: Sequence[Trial]) -> bool:
         """Return whether a job has failed that may succeed when it is tried again: what follows depends on it."""
         folders = [self._sweep_dir / job.folder for trial in trials if trial.state == "running" for job in trial.jobs]
         return any((read_summary(folder) or {}).get("status") == "failed" for folder in folders)
 
-    def _trials(self, known: manifest.Manifest) -> list[Trial]:
-        return read_trials(self._sweep_dir, known.jobs, self._axes, self._settings)
-
-    def _write(self, known: manifest.Manifest, jobs: list[Job]) -> None:
-        manifest.write(self._sweep_dir, replace(known, jobs=jobs))
+    def _trials(self, jobs: Sequence[Job]) -> list[Trial]:
+        return read_trials(self._sweep_dir, jobs, self._axes, self._settings)
 
     def _promoted(self, trials: Sequence[Trial]) -> list[Job]:
         """Return the jobs of a trial that goes on to its next rung: it is among the best of those before it."""
@@ -210,7 +222,7 @@ class Search:
         from optuna.storages.journal import JournalFileBackend
 
         known = manifest.read(self._sweep_dir)
-        ended = [trial for trial in self._trials(known) if trial.state != "running"] if known else []
+        ended = [trial for trial in self._trials(known.jobs) if trial.state != "running"] if known else []
         path = self._sweep_dir / JOURNAL
         temporary = path.with_name(f".{JOURNAL}.tmp")
         try:

@@ -91,6 +91,11 @@ class SlurmSettings(SliceSettings):
         tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or _DEFAULT_TASKS
         return min(tasks, jobs)
 
+    def jobs_at_once(self, threads: int) -> int:
+        """Return the number of jobs, of so many threads, that run at the same time if all tasks do."""
+        tasks = self.tasks or _DEFAULT_TASKS
+        return min(tasks, self.at_once or tasks) * max(1, self.cpus_per_task // threads)
+
     def seconds_of_warning(self) -> int:
         """Return the seconds between SIGUSR1 and the end of a task: a minute, or less for a short task."""
         return 60 if self.time is None else min(60, _seconds(self.time) // 3)
