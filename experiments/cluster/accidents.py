@@ -170,7 +170,9 @@ def main() -> None:
     expected, expected_long = alone(root / "alone", []), alone(root / "alone-long", _LONG)
     rows = []
     with one_node(root / "cluster") as cluster:
-        plan = [(accident, []) for accident, times in ACCIDENTS for _ in range(times)]
+        plan: list[tuple[Accident, list[str]]] = [
+            (accident, []) for accident, times in ACCIDENTS for _ in range(times)
+        ]
         plan += [(nothing, [*_LONG, "hydra.launcher.time=1"])] * 2
         for number, (accident, overrides) in enumerate(plan):
             folder = root / f"sweep-{number}"

@@ -153,7 +153,7 @@ class SlurmLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def jobs_at_once(self, threads: int) -> int:
-        """Return the number of jobs that run at the same time if SLURM starts all tasks, each with so many threads."""
+        """Return the number of jobs that run at the same time if all tasks do, of so many threads."""
         return self._settings().jobs_at_once(threads)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
