@@ -17,7 +17,7 @@ fi
 R=${SLURM_ROOT:-}; L=$R/usr/lib/$(uname -m)-linux-gnu
 export PATH=$R/usr/sbin:$R/usr/bin:$PATH LD_LIBRARY_PATH=$L:$L/slurm-wlm
 D=$(realpath -m "$2"); export SLURM_CONF="$D/slurm.conf"
-node() { slurmd -c -d "$R/usr/sbin/slurmstepd"; }
+node() { slurmd "$@" -d "$R/usr/sbin/slurmstepd"; }
 stop() { for d in slurmd slurmctld munged; do [ -s "$D/$d.pid" ] && kill "$(cat "$D/$d.pid")" 2>/dev/null || true; done; }
 [ "$1" = stop ] && { stop; exit; }
 [ "$1" = node ] && { node; exit; }
@@ -59,6 +59,6 @@ PartitionName=low Nodes=$H Default=YES MaxTime=INFINITE State=UP PriorityTier=1 
 PartitionName=high Nodes=$H MaxTime=INFINITE State=UP PriorityTier=10
 CONF
 munged --force --socket="$D/munge.sock" --key-file="$D/munge.key" --pid-file="$D/munged.pid" --log-file="$D/munged.log" --seed-file="$D/munge.seed"
-slurmctld -c; node
+slurmctld -c; node -c
 for _ in $(seq 100); do [ "$(sinfo -h -o %t 2>/dev/null | sort -u)" = idle ] && exit; sleep 0.1; done
 stop; cat "$D"/slurm*.log >&2; exit 1

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 
 from grulab.config_error import ConfigError
 
@@ -79,7 +79,15 @@ def sets_value(override: Override) -> bool:
     return override.type == OverrideType.CHANGE and override.package is None and is_value
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=100_000)
 def _parse(line: str) -> Override:
     """Parse an override; cached, because parsing takes a millisecond and the jobs of a sweep share few overrides."""
-    return OverridesParser.create().parse_overrides([line])[0]
+    if number := re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(0|-?[1-9]\d{0,17})", line, re.ASCII):
+        # Such as a seed, of which there may be thousands.
+        return Override(OverrideType.CHANGE, number[1], ValueType.ELEMENT, int(number[2]), input_line=line)
+    return _parser().parse_overrides([line])[0]
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()

@@ -98,8 +98,8 @@ def _parse_data(section: Any, values: Mapping[str, Any]) -> DataConfig:
     except ValidationError as error:
         mistakes = [{**mistake, "loc": ("data", *mistake["loc"])} for mistake in error.errors()]
         raise ConfigError("\n".join(_explain(mistake, values) for mistake in mistakes)) from None
-    for key, value in dataclasses.asdict(data).items():
-        if not _is_plain(value):
+    for key in (field.name for field in dataclasses.fields(data)):
+        if not _is_plain(value := getattr(data, key)):
             raise ConfigError(
                 f"data.{key}={value!r}: its schema makes it a {type(value).__name__}, which JSON and checkpoints do "
                 "not keep; the keys of a task hold numbers, text, true, false, null, or lists of these"

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grulab.config.compose import compose
+from grulab.config.overrides import quoted, written
 from grulab.config.same_run import flatten, run_hash
-from grulab.config.schema import is_higher_better
+from grulab.config.schema import Config, is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.report.statistics import bounds, difference
@@ -21,7 +23,7 @@ from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.rungs import OF_RUNGS
-from grulab.sweep.status import cause_of, planned_status_of
+from grulab.sweep.status import cause_of, planned_status
 from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
@@ -241,16 +243,32 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
     for number, folder in enumerate(sorted(sweep_dir.iterdir())):
         summary = read_summary(folder) if folder.is_dir() else None
         if summary is not None:
-            overrides = stored_overrides(folder)
             config = parse_stored(summary["config"], folder / paths.SUMMARY)
+            overrides = stored_overrides(folder) or _overrides_of(config)
             # A second copy of a run is not an independent result.
             jobs.setdefault(run_hash(config), Job(number, folder.name, overrides, config))
     return list(jobs.values())
 
 
+def _overrides_of(config: Config) -> list[str]:
+    """Return overrides that make a configuration: what differs from that of its task."""
+    task = f"data={config.data.task}"
+    try:
+        default = flatten(compose([task]).to_dict())
+    except ConfigError:
+        # Such as a task of another package without a file in conf/.
+        default = {}
+    own = {key: value for key, value in flatten(config.to_dict()).items() if default.get(key, _ABSENT) != value}
+    return [
+        task,
+        *(f"{key}={quoted(value) if isinstance(value, str) else written(value)}" for key, value in own.items()),
+    ]
+
+
 def _record(folder: Path, job: Job, flags: list[str], rungs: list[int] | None) -> dict[str, Any]:
-    status = planned_status_of(folder, job.config)
-    summary = read_summary(folder) or {}
+    found = read_summary(folder)
+    status = planned_status(folder, job.config, found)
+    summary = found or {}
     if rungs and status == "to extend":
         # It goes on from a rung, where it has a result.
         status = "done"

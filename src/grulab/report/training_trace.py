@@ -40,7 +40,7 @@ def training_section(epochs: pd.DataFrame | None, chance: float, ceiling: float 
     epochs = epochs.iloc[shown]
     rows = pd.DataFrame(
         {
-            "epoch": epochs["epoch"],
+            "epoch": epochs["epoch"].astype(int),
             "train loss": epochs["train/loss"].map("{:.4f}".format),
             "val loss": epochs["val/loss"].map("{:.4f}".format),
             "train acc.": epochs["train/accuracy"].map("{:.3f}".format),

@@ -315,11 +315,15 @@ def _compose_job(
     structure = structure_of(job)
     if structure not in bases:
         bases[structure] = plain_values(compose_with_hydra(config_name, [*settings, *structure]))
-    values = copy.deepcopy(bases[structure])
+    values = _copied(bases[structure])
     for override in parse_overrides(job):
         if sets_value(override):
             _set_value(values, override, job)
     return checked(values)
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, dict) else copy.copy(value) for key, value in values.items()}
 
 
 def _set_value(values: dict[str, Any], override: Override, job: list[str]) -> None:

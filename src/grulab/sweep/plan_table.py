@@ -10,6 +10,8 @@ from grulab.sweep.compose_jobs import Sweep
 from grulab.sweep.job import Job
 from grulab.sweep.status import planned_status_of
 
+_MOST_IN_A_TABLE = 1000
+
 
 def print_plan(sweep: Sweep, console: Console) -> None:
     """Print each job with its overrides, number of parameters and state, and the number of jobs in each state."""
@@ -18,15 +20,26 @@ def print_plan(sweep: Sweep, console: Console) -> None:
         if sweep.outlook:
             console.print(sweep.outlook, highlight=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("job", "overrides", "parameters", "state"):
-        table.add_column(heading, justify="right" if heading == "parameters" else "left", overflow="fold")
-    statuses = []
-    for job in sweep.jobs:
-        statuses.append(_status(sweep, job))
-        overrides = [line for line in job.overrides if key_of(line) not in sweep.constant]
-        table.add_row(str(job.number), " ".join(overrides), f"{parameter_count(job.config):,}", statuses[-1])
-    console.print(table, highlight=False)
+    statuses = [_status(sweep, job) for job in sweep.jobs]
+    rows = [
+        (
+            str(job.number),
+            " ".join(line for line in job.overrides if key_of(line) not in sweep.constant),
+            f"{parameter_count(job.config):,}",
+            status,
+        )
+        for job, status in zip(sweep.jobs, statuses, strict=True)
+    ]
+    if len(rows) > _MOST_IN_A_TABLE:
+        # A table of ten thousand rows takes rich ten seconds.
+        print("\n".join("  ".join(row) for row in rows))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("job", "overrides", "parameters", "state"):
+            table.add_column(heading, justify="right" if heading == "parameters" else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table, highlight=False)
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     console.print(f"\n{len(sweep.jobs)} jobs: {counts}", highlight=False)
     if sweep.outlook:

@@ -34,7 +34,11 @@ def planned_status_of(run_dir: Path, config: Config) -> str:
 
     It is "to extend" if a finished run has to train longer, and "failed" if the folder holds another run.
     """
-    summary = read_summary(run_dir)
+    return planned_status(run_dir, config, read_summary(run_dir))
+
+
+def planned_status(run_dir: Path, config: Config, summary: dict[str, Any] | None) -> str:
+    """Return what :func:`planned_status_of` does, of a folder whose summary.json has been read."""
     state = "failed" if _another_run(summary, config) else _status(run_dir, summary)
     return "to extend" if state == "done" and _result(summary, config) is None else state
 
@@ -124,7 +128,7 @@ def _problem(folder: Path, summary: _Summary) -> str | None:
 
 def _another_run(summary: _Summary, config: Config) -> str | None:
     """Return in what the run of a summary differs from a job, or None if it does not, or there is none."""
-    if summary is None:
+    if summary is None or summary["config"] == config.to_dict():
         return None
     before, after = flatten(summary["config"]), flatten(config.to_dict())
     differing = what_differs(before, after)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from grulab.internals.torchmetrics import without_scipy_signal
 from grulab.system.signals import delayed_signals
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
+# A command that waits for other machines imports in a thread meanwhile.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def quick_import() -> Iterator[None]:
     At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them. From then
     on collections are rarer than Python's default, because a step creates many objects and hardly any cycles.
     """
-    with delayed_signals():
+    with _ONE_AT_A_TIME, delayed_signals():
         gc.disable()
         try:
             import_without_local_settings()
