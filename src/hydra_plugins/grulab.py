@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from grulab.sweep.hydra_jobs import HydraParts
+    from grulab.sweep.ray_settings import RaySettings
     from grulab.sweep.slurm_settings import SlurmSettings
 
 
@@ -168,5 +169,38 @@ class SlurmLauncher(Launcher):
 
     def _settings(self) -> "SlurmSettings":
         from grulab.sweep.slurm_settings import parse_settings
+
+        return parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))
+
+
+class RayLauncher(Launcher):
+    """Runs the jobs as tasks of Ray; see conf/hydra/launcher/ray.yaml."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.given_up: set[int] = set()
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the arguments of Hydra that a job needs."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def jobs_at_once(self, threads: int) -> int:
+        """Return the number of jobs that run at the same time if all tasks do, of so many threads."""
+        from grulab.cluster.ray_launcher import tasks_at_once
+
+        settings = self._settings()
+        return tasks_at_once(settings) * max(1, settings.num_cpus // threads)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Start tasks for the jobs that are not done, and follow them; return the result of each job."""
+        from grulab.cluster.ray_launcher import launch
+        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
+
+        parts = HydraParts(self.hydra_context, self.task_function, self.config)
+        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        return launch(Path(self.config.hydra.sweep.dir), self._settings(), jobs, self.given_up)
+
+    def _settings(self) -> "RaySettings":
+        from grulab.sweep.ray_settings import parse_settings
 
         return parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn
 
+from grulab.cluster.logs import last_words
 from grulab.cluster.slurm_queue import QueuedTask, QueueError, in_words, submit, tasks_of
 from grulab.cluster.slurm_script import (
     Submissions,
     add_array,
-    last_words,
     read_submissions,
     refuse_odd_path,
     write_script,
@@ -89,8 +89,9 @@ class _Arrays:
             raise Submitted(self._how_to_come_back())
         self._watch(jobs)
         if any(job.state in ("pending", "interrupted") for job in jobs):
-            for line in last_words(self._sweep_dir, array, slices):
-                print(f"note: {line}")
+            folder = self._sweep_dir / paths.SLURM_LOGS
+            for line in last_words({index: folder / f"{array}_{index}.log" for index in slices}):
+                print(f"note: task {line}")
         # Its tasks may need a moment to end.
         self._over.add(array)
 

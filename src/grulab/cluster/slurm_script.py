@@ -12,17 +12,16 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from grulab.cluster.logs import ranges
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
-from grulab.run_folder.paths import display_path
 from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.system.atomic import write_atomically
 from grulab.system.printable import printable
-from grulab.system.regular_file import MAX_JSON_BYTES, read_regular, refuse_odd_kinds
+from grulab.system.regular_file import MAX_JSON_BYTES, read_regular
 
 # What sbatch would read as a quote, an escape or a pattern in the path of the log.
 _ODD_CHARACTERS = '"\\%'
-_LAST_LINE_BYTES = 4096
 
 
 class _Array(TypedDict):
@@ -142,34 +141,3 @@ def write_script(
     path = sweep_dir / paths.SLURM_SCRIPT
     write_atomically(path, "\n".join(lines) + "\n")
     return path
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Return numbers as SLURM writes them: ``0-3,7``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def last_words(sweep_dir: Path, array: str, slices: Sequence[int]) -> list[str]:
-    """Return the last line of the log of each task of an array; tasks with the same one share a line."""
-    said: dict[str, list[int]] = {}
-    for index in slices:
-        said.setdefault(_last_line(sweep_dir / paths.SLURM_LOGS / f"{array}_{index}.log"), []).append(index)
-    return [f"task {ranges(tasks)} of array {array}: {line}" for line, tasks in said.items()]
-
-
-def _last_line(path: Path) -> str:
-    try:
-        refuse_odd_kinds([path], [path.parent])
-        text = read_regular(path, 2**30)[-_LAST_LINE_BYTES:].decode(errors="replace")
-    except FileNotFoundError:
-        return f"has left no {display_path(path)}; does its node see this folder?"
-    except (OSError, ConfigError) as error:
-        return printable(str(error))
-    lines = [line for line in text.splitlines() if line.strip()]
-    return printable(lines[-1][:300]) if lines else f"{display_path(path)} is empty"

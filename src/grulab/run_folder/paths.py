@@ -26,6 +26,8 @@ MULTIRUN = "multirun.yaml"
 FIGURES, MEANS = "figures", "means"
 # Of a sweep on SLURM: its arrays, the batch script, and the logs of the tasks.
 SLURM, SLURM_SCRIPT, SLURM_LOGS = "slurm.json", "slurm.sh", "slurm"
+# The logs of the tasks of a sweep on Ray.
+RAY_LOGS = "ray"
 
 
 def written_files(folder: Path) -> list[Path]:
@@ -39,7 +41,7 @@ def written_files(folder: Path) -> list[Path]:
 
 def written_folders(folder: Path) -> list[Path]:
     """Return the folders that grulab and Hydra make in the folder of a run, whether they exist or not."""
-    return [folder / name for name in (CHECKPOINTS, TENSORBOARD, ".hydra", SLURM_LOGS)]
+    return [folder / name for name in (CHECKPOINTS, TENSORBOARD, ".hydra", SLURM_LOGS, RAY_LOGS)]
 
 
 def make_unused(folder: Path) -> Path:

@@ -35,7 +35,7 @@ from grulab.config.schema import Config
 from grulab.config.suggestions import unknown_key, valid_keys
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import BASIC_SWEEPER
-from grulab.sweep import launcher_settings, manifest, slurm_settings, sweeper_settings
+from grulab.sweep import launcher_settings, manifest, ray_settings, slurm_settings, sweeper_settings
 from grulab.sweep.design import (
     outlook,
     outlook_of_search,
@@ -62,6 +62,7 @@ EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
 _LAUNCHERS: dict[str, Callable[[Mapping[str, Any]], SliceSettings]] = {
     launcher_settings.TARGET: launcher_settings.parse_settings,
     slurm_settings.TARGET: slurm_settings.parse_settings,
+    ray_settings.TARGET: ray_settings.parse_settings,
 }
 # An error message lists at most this many jobs with the same mistake.
 _JOBS_LISTED = 40

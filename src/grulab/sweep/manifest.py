@@ -254,7 +254,7 @@ def was_lost(sweep_dir: Path, jobs: Sequence[Job]) -> bool:
     if not sweep_dir.is_dir() or not any((sweep_dir / job.folder).is_dir() for job in jobs):
         return False
     if any(
-        path.is_dir() and path.name not in folders | {paths.FIGURES, paths.MEANS, paths.SLURM_LOGS}
+        path.is_dir() and path.name not in folders | {paths.FIGURES, paths.MEANS, paths.SLURM_LOGS, paths.RAY_LOGS}
         for path in sweep_dir.iterdir()
     ):
         return False

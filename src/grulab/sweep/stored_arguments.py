@@ -20,6 +20,7 @@ from grulab.config_error import ConfigError
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
+from grulab.sweep.ray_settings import RaySettings
 from grulab.sweep.slurm_settings import OF_SUBMISSION, SlurmSettings
 from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings, SearchSettings
 from grulab.system.printable import printable
@@ -32,7 +33,9 @@ _HYDRA_CHOICES = {
     "hydra/job_logging=grulab",
 }
 _SWEEPER_KEYS = {field.name for settings in (RaceSettings, SearchSettings) for field in fields(settings)}
-_LAUNCHER_KEYS = {field.name for settings in (LocalSettings, SlurmSettings) for field in fields(settings)}
+_LAUNCHER_KEYS = {
+    field.name for settings in (LocalSettings, SlurmSettings, RaySettings) for field in fields(settings)
+}
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {

@@ -1,0 +1,168 @@
+"""A connection to a Ray cluster, or a Ray of the command's own, of which no process outlives it."""
+
+import atexit
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from grulab.cluster import ray_guard, ray_task
+from grulab.config_error import ConfigError
+from grulab.sweep.ray_settings import RaySettings
+
+_SECONDS_TO_READ = 30
+_SECONDS_TO_STOP = 75
+
+
+class RayCluster:
+    """A running Ray; :func:`connect` makes one.
+
+    Args:
+        ray: the module.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def room_for(self, settings: RaySettings) -> int:
+        """Return the number of tasks that can run at the same time.
+
+        Raises:
+            ConfigError: if the cluster has no node with room for one.
+        """
+        room = 0
+        for node in self._nodes():
+            have = node["Resources"]
+            fits = [int(have.get("CPU", 0) // settings.num_cpus)]
+            if settings.num_gpus:
+                fits.append(int(have.get("GPU", 0) / settings.num_gpus))
+            room += min(fits)
+        if not room:
+            gpus = f" and hydra.launcher.num_gpus={settings.num_gpus:g}" if settings.num_gpus else ""
+            raise ConfigError(f"hydra.launcher.num_cpus={settings.num_cpus}{gpus}: no node of this Ray has so many")
+        return room
+
+    def refuse_unseen_folder(self, folder: Path) -> None:
+        """Check that each node sees a folder: a file that is written here has to be there too.
+
+        Raises:
+            ConfigError: naming a node that does not.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        token, path = secrets.token_hex(8), folder.absolute() / f".seen-by-all-{os.getpid()}"
+        path.write_text(token)
+        try:
+            read = self._ray.remote(ray_task.read)
+            nodes = self._nodes()
+            answers = [
+                read.options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(str(path))
+                for node in nodes
+            ]
+            for node, answer in zip(nodes, answers, strict=True):
+                try:
+                    seen = self._ray.get(answer, timeout=_SECONDS_TO_READ)
+                except Exception as error:
+                    raise ConfigError(
+                        f"hydra/launcher=ray: node {node['NodeManagerHostname']}: {_first_line(error)}"
+                    ) from None
+                if seen != token:
+                    raise ConfigError(
+                        f"hydra.sweep.dir={folder}: the node {node['NodeManagerHostname']} does not see this folder; "
+                        "name one on a file system that all nodes share"
+                    )
+        finally:
+            path.unlink(missing_ok=True)
+
+    def start(self, command: Sequence[str], log: Path, settings: RaySettings) -> Any:
+        """Start a task; return what stands for its result."""
+        options: dict[str, Any] = {"num_cpus": settings.num_cpus, "max_retries": settings.max_retries}
+        # Also for the error of a process that was killed.
+        options["retry_exceptions"] = [RuntimeError]
+        if settings.num_gpus:
+            options["num_gpus"] = settings.num_gpus
+        return self._ray.remote(ray_task.work).options(**options).remote(list(command), str(log))
+
+    def ended(self, tasks: Sequence[Any]) -> int:
+        """Return how many of some tasks have ended."""
+        done, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
+        return len(done)
+
+    def result(self, task: Any) -> int | str:
+        """Return the exit code of a task that has ended, or the cause if it could not run."""
+        try:
+            return int(self._ray.get(task))
+        except Exception as error:
+            return _first_line(error)
+
+    def stop(self, tasks: Sequence[Any]) -> None:
+        """Stop tasks, whose runs save themselves, and wait for them."""
+        for task in tasks:
+            self._ray.cancel(task, force=False)
+        self._ray.wait(list(tasks), num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+
+@cache
+def connect(address: str | None) -> RayCluster:
+    """Return a connection to a cluster, the same for all launches of this command.
+
+    Args:
+        address: of a running cluster; None starts one on this machine, which ends with this process.
+
+    Raises:
+        ConfigError: if there is no cluster at the address, or Ray does not start.
+    """
+    # Ray asks its makers how it is used, and prints how to prevent it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    settings: dict[str, Any] = {"address": address}
+    if address is None:
+        # Its sockets lie there, whose paths have at most 107 bytes.
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        guard = subprocess.Popen(
+            [sys.executable, "-P", ray_guard.__file__, folder], stdin=subprocess.PIPE, start_new_session=True
+        )
+        os.environ[ray_guard.MARK] = folder
+        atexit.register(_close, guard)
+        settings = {"address": "local", "_temp_dir": folder, "include_dashboard": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, configure_logging=False, **settings)
+        except Exception as error:
+            where = f"hydra.launcher.address={address}" if address else "hydra/launcher=ray"
+            raise ConfigError(f"{where}: {_first_line(error)}") from None
+    # Before the guard, since the handlers run in the reverse order.
+    atexit.register(ray.shutdown)
+    return RayCluster(ray)
+
+
+def _close(guard: "subprocess.Popen[bytes]") -> None:
+    """Let the guard end what is left, and wait for it."""
+    # The guard looks for those with the mark, and this process is none of them.
+    os.environ.pop(ray_guard.MARK, None)
+    assert guard.stdin is not None
+    guard.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        guard.wait(20)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

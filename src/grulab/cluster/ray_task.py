@@ -1,0 +1,67 @@
+"""What a Ray task does: run ``grulab work`` in a process of its own, and end it when the task ends.
+
+A worker of Ray has threads, and jobs are forked from a process that has none.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from grulab.cluster.ray_guard import MARK
+
+_PR_SET_PDEATHSIG = 1
+_SECONDS_TO_SAVE = 60
+
+
+def work(command: list[str], log: str) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        command: of ``grulab work``, without the interpreter, which is that of the worker.
+        log: file to which the output is appended.
+
+    Raises:
+        RuntimeError: if it was killed, so that Ray starts the task again.
+    """
+    # The guard kills what has the mark; these save themselves first.
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    with Path(log).open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "grulab", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=environment,
+            preexec_fn=_stop_with_parent,
+        )
+    try:
+        code = process.wait()
+        if code < 0:
+            raise RuntimeError(f"grulab work was killed by {signal.Signals(-code).name}")
+        return code
+    finally:
+        # The task was cancelled, which Ray makes a KeyboardInterrupt.
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_SECONDS_TO_SAVE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def read(path: str) -> str | None:
+    """Return the text of a file, or None: what a node sees of a folder."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None
+
+
+def _stop_with_parent() -> None:
+    if sys.platform == "linux":
+        # SIGTERM, so that the runs save themselves.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
