@@ -127,6 +127,8 @@ def connect(address: str | None) -> RayCluster:
     """
     # Ray asks its makers how it is used, and prints how to prevent it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else a wrong address is told of twenty times.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings: dict[str, Any] = {"address": address}
     if address is None:

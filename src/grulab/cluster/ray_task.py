@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from grulab.cluster.ray_guard import MARK
 
 _PR_SET_PDEATHSIG = 1
 _SECONDS_TO_SAVE = 60
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def work(command: list[str], log: str) -> int:
@@ -38,12 +40,13 @@ def work(command: list[str], log: str) -> int:
             preexec_fn=_stop_with_parent,
         )
     try:
-        code = process.wait()
+        # Ray cancels a task with a KeyboardInterrupt that ends no system call, such as a wait for a process.
+        while (code := process.poll()) is None:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
         if code < 0:
             raise RuntimeError(f"grulab work was killed by {signal.Signals(-code).name}")
         return code
     finally:
-        # The task was cancelled, which Ray makes a KeyboardInterrupt.
         if process.poll() is None:
             process.terminate()
             try:
