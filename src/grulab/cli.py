@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TextIO
 
 from grulab.system.printable import printable
+from grulab.system.signals import COME_AGAIN
 
 USAGE = """\
 grulab: what do hidden size, depth and direction buy a GRU on variable-length sequences?
@@ -91,7 +92,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         return _run(verb, arguments)
     except KeyboardInterrupt:
         print("grulab: interrupted" + " before the run had begun" * (verb == "train"), file=sys.stderr)
-        return 130
+        return COME_AGAIN if verb == "work" else 130
     except SystemExit as exit_:
         if isinstance(exit_.code, str):
             print(f"grulab: {exit_.code}", file=sys.stderr)
@@ -106,10 +107,12 @@ def _run(verb: str, arguments: list[str]) -> int:
     # No traceback if a log line cannot be written: the reader of the pipe (head) has exited, or the disk is full.
     logging.raiseExceptions = False
     terminated = threading.Event()
+    # Nothing has begun, and for a slice this is as good as saved.
+    code = COME_AGAIN if verb == "work" else 128 + signal.SIGTERM
 
     def terminate(signum: int, frame: FrameType | None) -> None:
         terminated.set()
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(code)
 
     # Until the run installs its own handlers, a termination signal exits with 143.
     handle_defaults(terminate)
@@ -124,7 +127,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         return error.exit_code
     except Exception as error:
         # The exception of the handler may have become another one in the library that it interrupted.
-        return 128 + signal.SIGTERM if terminated.is_set() else _fail(error)
+        return code if terminated.is_set() else _fail(error)
     return 0
 
 

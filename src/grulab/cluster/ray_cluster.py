@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,6 @@ def connect(address: str | None) -> RayCluster:
     """
     # Ray asks its makers how it is used, and prints how to prevent it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Else a wrong address is told of twenty times.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings: dict[str, Any] = {"address": address}
     if address is None:
@@ -146,7 +144,8 @@ def connect(address: str | None) -> RayCluster:
 
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
-            ray.init(log_to_driver=False, configure_logging=False, **settings)
+            with _quiet_stderr():
+                ray.init(log_to_driver=False, configure_logging=False, **settings)
         except Exception as error:
             where = f"hydra.launcher.address={address}" if address else "hydra/launcher=ray"
             raise ConfigError(f"{where}: {_first_line(error)}") from None
@@ -163,6 +162,19 @@ def _close(guard: "subprocess.Popen[bytes]") -> None:
     guard.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         guard.wait(20)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send what native code writes to standard error nowhere: of a wrong address Ray tells twenty times."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _first_line(error: Exception) -> str:

@@ -15,11 +15,12 @@ from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
 from grulab.sweep.failures import SweepFailedError
-from grulab.sweep.slices import COME_AGAIN, ComeAgain, Slice, parse_slice
+from grulab.sweep.slices import ComeAgain, Slice, parse_slice
 from grulab.sweep.slurm_settings import OF_SUBMISSION
 from grulab.sweep.stored_arguments import CONFIG_DIR, CONFIG_NAME, refuse_foreign
-from grulab.system.signals import Interrupted, install_handler
+from grulab.system.signals import COME_AGAIN, Interrupted, install_handler
 
+_SUBDIR = "hydra.output_subdir"
 _SWEEPER = "hydra_plugins.grulab.SliceSweeper"
 
 
@@ -110,6 +111,9 @@ def work(
     kept = [word for word in needed if key_of(word) not in replaced]
     refuse_foreign(kept, sweep_dir, [*overrides, "--slice", str(slice_)], "work")
     words = [*flags, "--multirun", *kept, *overrides]
+    if _SUBDIR not in map(key_of, words):
+        # Clusters ration files. .hydra holds nothing that sweep.json, multirun.yaml and summary.json have not.
+        words.append(f"{_SUBDIR}=null")
     words += [f"hydra.sweep.dir={quoted(str(sweep_dir.absolute()))}", f"hydra.sweeper._target_={_SWEEPER}"]
     words += [f"+hydra.sweeper.slice={slice_}", f"+hydra.sweeper.slots={'null' if slots is None else slots}"]
     words += [f"+hydra.sweeper.skip=[{','.join(map(str, skip))}]"]

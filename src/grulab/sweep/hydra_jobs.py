@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from grulab.config.compose import checked, plain_values
-from grulab.config.overrides import key_of, parse_overrides, structure_of
+from grulab.config.overrides import parse_overrides, structure_of
 from grulab.config.same_run import flatten
 from grulab.config_error import ConfigError
 from grulab.internals.hydra import get_overrides_dirname, value_or_error
@@ -64,9 +64,6 @@ def job_config(job: Job, bases: Bases) -> DictConfig:
         for key, value in flatten(job.config.to_dict()).items():
             if OmegaConf.select(config, key) != value:
                 OmegaConf.update(config, key, value)
-        if not any(key_of(line) == "hydra.output_subdir" for line in hydra.overrides.hydra):
-            # Four names in each job's folder, for what sweep.json, multirun.yaml and summary.json have already.
-            hydra.output_subdir = None
         handlers = hydra.job_logging.root.handlers
         if len(handlers) > 1 and "console" in handlers:
             # Standard output of the job goes to run.log, so the console handler would repeat each line there.

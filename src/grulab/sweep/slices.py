@@ -4,10 +4,7 @@ import re
 from dataclasses import dataclass
 
 from grulab.config_error import ConfigError
-from grulab.system.signals import Interrupted
-
-# sysexits.h's EX_TEMPFAIL: a failure that another try mends.
-COME_AGAIN = 75
+from grulab.system.signals import COME_AGAIN, Interrupted
 
 
 class ComeAgain(Interrupted):

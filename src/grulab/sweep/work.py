@@ -39,7 +39,8 @@ def run_slice(parts: HydraParts, text: str, slots: int | None, skip: Sequence[in
     slice_ = parse_slice(text)
     sweep_dir = Path(parts.config.hydra.sweep.dir)
     known = manifest.read(sweep_dir, slice_)
-    if known is None or (not known.jobs and not manifest.read(sweep_dir, {0})):
+    first = known if known is None or known.jobs else manifest.read(sweep_dir, {0})
+    if known is None or first is None or not first.jobs:
         raise ConfigError(f"{display_path(sweep_dir)}: has no jobs; those of a search come with grulab resume")
     for line in manifest.what_changed(known):
         print(f"warning: {line}")

@@ -16,6 +16,8 @@ SIGNALS = {
     signal.SIGUSR1: signal.SIGTERM,
     signal.SIGHUP: signal.SIGTERM,
 }
+# What a slice of a sweep exits with after a signal: sysexits.h's EX_TEMPFAIL, a failure that another try mends.
+COME_AGAIN = 75
 # Ctrl-Z, and the terminal's answer to a background process that reads or, if it is set up so, writes.
 PAUSES = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # A repeated signal within this time is the same signal: sent to the process group, and also forwarded by the parent.
