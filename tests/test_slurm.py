@@ -1,0 +1,362 @@
+"""Sweeps on SLURM: on a real one-node cluster (make test-slurm), and what needs none."""
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from experiments.cluster.one_node import ROOT, Cluster, one_node
+from experiments.exact_resume.harness import differences
+from experiments.sweeps.harness import Sweep, done_jobs, leaderboard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grulab.cluster.logs import last_words, ranges
+from grulab.cluster.slurm_script import read_submissions, write_script
+from grulab.config_error import ConfigError
+from grulab.sweep import slurm_settings
+from tests.conftest import SMALL, forked, grulab
+
+SLURM = ["hydra/launcher=slurm", "hydra.launcher.tasks=2"]
+SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
+# Long enough to do something to it.
+LONG = [*SMALL, "data.train_size=400", "seed=0,1", "trainer.max_epochs=150", "checkpoint.every_n_steps=20"]
+SETTINGS = {
+    "partition": None, "account": None, "time": None, "cpus_per_task": 1, "gpus_per_task": None, "mem": None,
+    "constraint": None, "tasks": None, "jobs_per_task": None, "at_once": None, "setup": [], "sbatch": [],
+    "wait": True, "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None,
+}  # fmt: skip
+
+needs_slurm = pytest.mark.skipif(ROOT not in os.environ, reason="make test-slurm runs it on a real SLURM")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # Sockets have short paths.
+    with one_node(tmp_path_factory.mktemp("slurm")) as running:
+        before = dict(os.environ)
+        os.environ |= running.environment
+        yield running
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def on_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    return cluster
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a folder for programs named sbatch and squeue on PATH."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@needs_slurm
+def test_a_sweep_is_one_array_and_ends_as_it_does_here(tmp_path: Path, on_cluster: Cluster) -> None:
+    process = grulab(tmp_path, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stderr == ""
+    assert "2 tasks for 6 jobs" in process.stdout
+    assert process.stdout.count("\ndone  ") == 6
+    (tmp_path / "alone").mkdir()
+    assert grulab(tmp_path / "alone", "train", "-m", *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
+    assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone" / "sweep")
+    submitted = json.loads((tmp_path / "sweep" / "slurm.json").read_text())
+    (array,) = submitted["arrays"]
+    assert (tmp_path / "sweep" / "slurm" / f"{array['id']}_0.log").read_text().count("done  ") == 3
+    # Done, nothing more is submitted.
+    again = grulab(tmp_path, "resume", "sweep")
+    assert again.returncode == 0
+    assert "array" not in again.stdout
+    on_cluster.wait_until_empty()
+
+
+@needs_slurm
+def test_a_task_that_is_warned_saves_itself_and_starts_again(tmp_path: Path, on_cluster: Cluster) -> None:
+    driver = Sweep(["train", "-m", *LONG, *SLURM, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
+    driver.wait_until(lambda: len(list((tmp_path / "sweep").glob("0*/metrics.csv"))) == 2)
+    for task in on_cluster.tasks("RUNNING"):
+        on_cluster.do("scancel", "--signal=USR1", "--batch", task)
+    assert driver.process.wait(120) == 0, (tmp_path / "log").read_text()
+    for seed in (0, 1):
+        folder = tmp_path / "sweep" / f"00{seed}_seed-{seed}"
+        assert json.loads((folder / "summary.json").read_text())["resumed"] == 1
+        alone = [
+            "train",
+            *(word for word in LONG if "seed" not in word),
+            f"seed={seed}",
+            f"hydra.run.dir=alone{seed}",
+        ]
+        assert grulab(tmp_path, *alone).returncode == 0
+        assert not differences(tmp_path / f"alone{seed}", folder)
+    on_cluster.wait_until_empty()
+
+
+@needs_slurm
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_the_tasks_go_on_without_the_command_and_resume_joins_them(
+    tmp_path: Path, on_cluster: Cluster, signum: int
+) -> None:
+    driver = Sweep(["train", "-m", *LONG, *SLURM, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
+    driver.wait_until(lambda: len(list((tmp_path / "sweep").glob("0*/metrics.csv"))) == 2)
+    second = grulab(tmp_path, "resume", "sweep")
+    assert second.returncode == 2
+    assert "is in use by process" in second.stderr
+    os.kill(driver.process.pid, signum)
+    assert driver.process.wait(60) == (130 if signum == signal.SIGINT else -signal.SIGKILL)
+    if signum == signal.SIGINT:
+        log = (tmp_path / "log").read_text()
+        assert "the tasks go on without this command" in log
+        assert "scancel --me --name=grulab-sinusoids-" in log
+    assert len(on_cluster.tasks("RUNNING")) == 2
+    back = grulab(tmp_path, "resume", "sweep")
+    assert back.returncode == 0, back.stderr
+    assert "joins   array" in back.stdout
+    assert len(json.loads((tmp_path / "sweep" / "slurm.json").read_text())["arrays"]) == 1
+    assert {json.loads(content)["resumed"] for content in done_jobs(tmp_path / "sweep").values()} == {0}
+    on_cluster.wait_until_empty()
+
+
+@needs_slurm
+def test_what_a_cancelled_array_has_left_is_submitted_anew(tmp_path: Path, on_cluster: Cluster) -> None:
+    driver = Sweep(["train", "-m", *LONG, *SLURM, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
+    driver.wait_until(lambda: len(list((tmp_path / "sweep").glob("0*/metrics.csv"))) == 2)
+    on_cluster.do("scancel", "--me")
+    assert driver.process.wait(60) == 1
+    log = (tmp_path / "log").read_text()
+    assert "2 of 2 jobs failed; grulab resume sweep" in log
+    assert "stopped by a signal, and saved" in log
+    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    assert len(json.loads((tmp_path / "sweep" / "slurm.json").read_text())["arrays"]) == 2
+    on_cluster.wait_until_empty()
+
+
+@needs_slurm
+def test_wait_false_submits_and_returns(tmp_path: Path, on_cluster: Cluster) -> None:
+    arguments = [*SWEEP, *SLURM, "hydra.launcher.wait=false", "hydra.sweep.dir=sweep"]
+    began = grulab(tmp_path, "train", "-m", *arguments)
+    assert began.returncode == 0, began.stderr
+    assert "return  grulab resume sweep" in began.stdout
+    on_cluster.wait_until_empty()
+    assert len(done_jobs(tmp_path / "sweep")) == 6
+    report = grulab(tmp_path, "resume", "sweep")
+    assert report.returncode == 0
+    assert "6 jobs: 6 done" in report.stdout
+
+
+@needs_slurm
+def test_failed_jobs_make_the_exit_codes_say_so(tmp_path: Path, on_cluster: Cluster) -> None:
+    arguments = [*SMALL, "optimizer.lr=1e-3,3e37", "seed=0,1", *SLURM]
+    process = grulab(tmp_path, "train", "-m", *arguments, "hydra.sweep.dir=sweep")
+    assert process.returncode == 1
+    assert "SweepFailedError: 2 of 4 jobs failed" in process.stderr
+    assert "NonFiniteLossError" in process.stdout
+    on_cluster.wait_until_empty()
+    number = json.loads((tmp_path / "sweep" / "slurm.json").read_text())["arrays"][0]["id"]
+    assert "ExitCode=1:0" in on_cluster.do("scontrol", "show", "job", number)
+
+
+@needs_slurm
+def test_a_search_runs_an_array_a_batch(tmp_path: Path, on_cluster: Cluster) -> None:
+    search = [
+        *SMALL, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.seeds=[0]",
+        "hydra.sweeper.confirm=1", "optimizer.lr=interval(0.001,0.1)", "hydra.sweep.dir=sweep",
+    ]  # fmt: skip
+    process = grulab(tmp_path, "train", "-m", *search, *SLURM)
+    assert process.returncode == 0, process.stderr
+    # Two batches of two trials, and the fresh seed.
+    assert len(json.loads((tmp_path / "sweep" / "slurm.json").read_text())["arrays"]) == 3
+    assert "joins" not in process.stdout
+    assert len(done_jobs(tmp_path / "sweep")) == 5
+    on_cluster.wait_until_empty()
+
+
+@needs_slurm
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.launcher.partition=nope", "sbatch: Batch job submission failed: Invalid partition name specified"),
+        ("hydra.launcher.cpus_per_task=4096", "sbatch: Batch job submission failed: "),
+        ("hydra.launcher.sbatch=['--no-such']", "sbatch: "),
+    ],
+)
+def test_what_sbatch_refuses_is_one_line(tmp_path: Path, on_cluster: Cluster, override: str, message: str) -> None:
+    process = grulab(tmp_path, "train", "-m", *SWEEP, *SLURM, override, "hydra.sweep.dir=sweep")
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"grulab: hydra/launcher=slurm: {message}")
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+@needs_slurm
+def test_what_a_node_lacks_is_said_by_the_command(tmp_path: Path, on_cluster: Cluster) -> None:
+    arguments = [*SMALL[:-1], "seed=0,1", "trainer.accelerator=cuda", *SLURM, "hydra.sweep.dir=sweep"]
+    process = grulab(tmp_path, "train", "-m", *arguments)
+    assert process.returncode == 1
+    assert "note: task 0-1: grulab: trainer.accelerator=cuda: this machine has no cuda device" in process.stdout
+    assert "0 of 2 jobs failed, and 2 were not started" in process.stderr
+
+
+def test_without_sbatch_there_is_one_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    process = forked(tmp_path, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep")
+    assert process.returncode == 2
+    assert (
+        process.stderr
+        == "grulab: hydra/launcher=slurm: this machine has no sbatch; give the command on a login node\n"
+    )
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("time=soon", "hydra.launcher.time=soon: write minutes, 'hours:minutes:seconds' or 'days-hours'"),
+        ("time=0", "hydra.launcher.time=0: write minutes"),
+        ("time=-5", "hydra.launcher.time=-5: write minutes"),
+        ("partition='a b'", "hydra.launcher.partition=a b: must be a name without blanks"),
+        ("partition=--wrap=x", "hydra.launcher.partition"),
+        ("account='a\"b'", "hydra.launcher.account"),
+        ("mem=lots", "hydra.launcher.mem=lots: must be an amount such as 8G"),
+        ("gpus_per_task=0", "hydra.launcher.gpus_per_task=0"),
+        ("cpus_per_task=0", "hydra.launcher.cpus_per_task=0: must be at least 1"),
+        ("tasks=0", "hydra.launcher.tasks=0"),
+        ("sbatch=['qos=long']", "an option of sbatch begins with -"),
+        ("setup=['']", "a line is empty"),
+        ("wait=later", "hydra.launcher.wait=later: must be true or false"),
+        ("jobs_per_task=2", "hydra.launcher.jobs_per_task=2: does not go with tasks=2; write one"),
+        ("cores=2", "cores"),
+    ],
+)
+def test_mistakes_in_the_settings_are_one_line(tmp_path: Path, fake: Path, override: str, message: str) -> None:
+    program(fake / "sbatch", "echo 1")
+    process = forked(tmp_path, "train", "-m", *SWEEP, *SLURM, f"hydra.launcher.{override}", "hydra.sweep.dir=sweep")
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1, process.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_reason_of_sbatch_is_the_message_and_nothing_stays(tmp_path: Path, fake: Path) -> None:
+    program(fake / "squeue", "true")
+    program(fake / "sbatch", "echo 'sbatch: error: no\nsbatch: error: Batch job submission failed: No' >&2; exit 1")
+    process = forked(tmp_path, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep")
+    assert process.returncode == 2
+    assert process.stderr == "grulab: hydra/launcher=slurm: sbatch: Batch job submission failed: No\n"
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_without_squeue_nothing_is_submitted_twice(tmp_path: Path, fake: Path) -> None:
+    program(fake / "sbatch", f"touch {tmp_path}/submitted; echo 1")
+    program(fake / "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    process = forked(tmp_path, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep")
+    assert process.returncode == 2
+    assert "squeue: slurm_load_jobs error: Unable to contact slurm controller" in process.stderr
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_a_folder_that_sbatch_cannot_write_is_refused(tmp_path: Path, fake: Path) -> None:
+    program(fake / "sbatch", "echo 1")
+    process = forked(tmp_path, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir='100%'")
+    assert process.returncode == 2
+    assert "sbatch has a use of its own for %" in process.stderr
+
+
+def test_the_script_is_what_its_settings_say(tmp_path: Path, fake: Path) -> None:
+    program(fake / "sbatch", "echo 1")
+    values = SETTINGS | {
+        "partition": "gpu,long", "account": "lab", "time": "2-00:30:00", "cpus_per_task": 4, "gpus_per_task": 1,
+        "mem": "8G", "constraint": "a100|h100", "at_once": 3, "setup": ["module load python"], "sbatch": ["--qos=x"],
+    }  # fmt: skip
+    settings = slurm_settings.parse_settings(values)
+    (tmp_path / "it's").mkdir()
+    path = write_script(tmp_path / "it's", "grulab-x", settings, [0, 1, 2, 5], 8, ["--config-dir=a b"])
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for line in [
+        "#SBATCH --array=0-2,5%3",
+        "#SBATCH --partition=gpu,long",
+        "#SBATCH --account=lab",
+        "#SBATCH --time=2-00:30:00",
+        "#SBATCH --cpus-per-task=4",
+        "#SBATCH --gpus-per-task=1",
+        "#SBATCH --mem=8G",
+        "#SBATCH --constraint=a100|h100",
+        f'#SBATCH --output="{tmp_path}/it\'s/slurm/%A_%a.log"',
+        "#SBATCH --open-mode=append",
+        "#SBATCH --signal=B:USR1@60",
+        "#SBATCH --requeue",
+        "#SBATCH --qos=x",
+        "module load python",
+    ]:
+        assert line in lines
+    assert lines[-1].startswith("exec ")
+    assert lines[-1].endswith("""--slice "$SLURM_ARRAY_TASK_ID/8" --requeue '--config-dir=a b'""")
+    assert "it'\"'\"'s" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "seconds"),
+    [(None, 60), (1, 20), ("30", 60), ("0:30", 10), ("1:00:00", 60), ("1-0", 60), (2, 40)],
+)
+def test_a_short_task_is_warned_later(fake: Path, time_limit: object, seconds: int) -> None:
+    program(fake / "sbatch", "echo 1")
+    settings = slurm_settings.parse_settings(SETTINGS | {"time": time_limit})
+    assert settings.seconds_of_warning() == seconds
+
+
+def test_the_number_of_tasks(fake: Path) -> None:
+    program(fake / "sbatch", "echo 1")
+
+    def tasks(jobs: int, **values: int) -> int:
+        return slurm_settings.parse_settings(SETTINGS | values).tasks_for(jobs)
+
+    assert tasks(36) == 8
+    assert tasks(3) == 3
+    assert tasks(36, tasks=4) == 4
+    assert tasks(36, jobs_per_task=10) == 4
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_name_each_number_once(numbers: set[int]) -> None:
+    found = []
+    for part in filter(None, ranges(list(numbers)).split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    assert found == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"job_name": "x; scancel", "arrays": []}', '{"job_name": "grulab-a", "arrays": [{"id": "-u"}]}'],
+)
+def test_an_odd_slurm_json_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "slurm.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"slurm\.json: cannot be read"):
+        read_submissions(tmp_path, "x")
+
+
+def test_the_last_words_of_tasks(tmp_path: Path) -> None:
+    (tmp_path / "0.log").write_text("first\nthe \x1b[31mend\n\n")
+    (tmp_path / "1.log").write_text("x" * 10_000)
+    (tmp_path / "2.log").symlink_to("/etc/passwd")
+    lines = last_words({index: tmp_path / f"{index}.log" for index in range(5)})
+    assert lines[0].startswith("0: the ")
+    assert "\x1b" not in lines[0]
+    assert lines[1] == f"1: {'x' * 300}"
+    assert "is a link" in lines[2]
+    assert lines[3].startswith("3: has left no")
