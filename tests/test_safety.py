@@ -1,5 +1,6 @@
 """Saved state survives damage and full disks, hostile files are refused, and a run's folder has one owner."""
 
+import errno
 import json
 import os
 import random
@@ -25,7 +26,7 @@ from grulab.run_folder import checkpoint_folder
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import UnsafeCheckpointError, add_checksum, load
 from grulab.run_folder.full_disk import DiskFullError
-from grulab.run_folder.lock import lock
+from grulab.run_folder.lock import is_locked, lock
 from grulab.training.callbacks.epoch_log import EpochLog
 from tests.conftest import Start, grulab
 
@@ -256,7 +257,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(
 
 def test_a_folder_has_one_owner(stopped: Path) -> None:
     """A second process gets an error that names the lock's owner; when the owner dies, the lock is free."""
-    script = f"import time; from pathlib import Path; from grulab.run_folder.lock import lock\nwith lock(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
+    script = f"import time; from pathlib import Path; from grulab.run_folder.lock import is_locked, lock\nwith lock(Path({str(stopped)!r})): print('mine', flush=True); time.sleep(60)"  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "mine\n"
@@ -285,7 +286,7 @@ def test_the_owners_workers_do_not_own(tmp_path: Path) -> None:
             os._exit(0)
     try:
         reader = subprocess.run(
-            [sys.executable, "-c", f"from pathlib import Path; from grulab.run_folder.lock import lock\nwith lock(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
+            [sys.executable, "-c", f"from pathlib import Path; from grulab.run_folder.lock import is_locked, lock\nwith lock(Path({str(tmp_path)!r})): print('free')"],  # noqa: E501
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert reader.stdout == "free\n"
@@ -386,3 +387,19 @@ def test_settings_of_matplotlib_in_the_current_folder_are_not_read(tmp_path: Pat
     for command in (["report", "sweep"], ["train", *SMALL, "hydra.run.dir=run"], ["trace", "run"]):
         process = grulab(tmp_path, *command)
         assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    with lock(tmp_path):
+        assert "its file system has no locks" in caplog.text
+        # Other threads of this process are kept out all the same.
+        with pytest.raises(ConfigError, match="in use by this process"), lock(tmp_path):
+            pass
+    assert not is_locked(tmp_path)

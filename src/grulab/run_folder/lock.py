@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import logging
 import os
 import platform
 import threading
@@ -18,8 +19,12 @@ from grulab.system.regular_file import refuse_odd_kinds
 # Together long enough for a killed process to exit.
 _ATTEMPTS = 5
 _SECONDS_BETWEEN_ATTEMPTS = 0.1
+# What file systems say that do not implement them, or whose lock server is away.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _HELD: set[Path] = set()
 _GUARD = threading.Lock()
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -88,6 +93,15 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
                         f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it"
                     ) from None
                 time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                log.warning(
+                    "%s: its file system has no locks (%s): nothing keeps a second process out, so start none; "
+                    "docs/clusters.md",
+                    run_dir, error.strerror,
+                )  # fmt: skip
+                break
         if not _is_same_file(descriptor, path):
             raise ConfigError(f"{run_dir}: was removed by another process; try again")
         me = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
