@@ -21,9 +21,9 @@ _SUBMITIT = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "h
 
 
 def main() -> None:
-    kinds = {"local": []} | (
-        {"Ray, running": ["hydra/launcher=ray", "hydra.launcher.address=auto"]} if _has_ray() else {}
-    )
+    kinds: dict[str, list[str]] = {"local": []}
+    if _has_ray():
+        kinds["Ray, running"] = ["hydra/launcher=ray", "hydra.launcher.address=auto"]
     root = Path(tempfile.mkdtemp(prefix="speed-"))
     if ROOT in os.environ:
         kinds["SLURM, two tasks"] = ["hydra/launcher=slurm", "hydra.launcher.tasks=2"]
