@@ -190,7 +190,6 @@ def test_a_search_runs_an_array_a_batch(tmp_path: Path, on_cluster: Cluster) -> 
     ("override", "message"),
     [
         ("hydra.launcher.partition=nope", "sbatch: Batch job submission failed: Invalid partition name specified"),
-        ("hydra.launcher.cpus_per_task=4096", "sbatch: Batch job submission failed: "),
         ("hydra.launcher.sbatch=['--no-such']", "sbatch: "),
     ],
 )
@@ -200,6 +199,18 @@ def test_what_sbatch_refuses_is_one_line(tmp_path: Path, on_cluster: Cluster, ov
     assert process.stderr.startswith(f"grulab: hydra/launcher=slurm: {message}")
     assert process.stderr.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
+
+
+@needs_slurm
+def test_why_tasks_wait_is_said(tmp_path: Path, on_cluster: Cluster) -> None:
+    """SLURM takes an array that it can never start."""
+    arguments = [*SWEEP, *SLURM, "hydra.launcher.cpus_per_task=4096", "hydra.sweep.dir=sweep"]
+    driver = Sweep(["train", "-m", *arguments], tmp_path, tmp_path / "log")
+    driver.wait_until(lambda: "waiting  2 pending (PartitionConfig)" in (tmp_path / "log").read_text())
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.process.wait(60) == 130
+    on_cluster.do("scancel", "--me")
+    on_cluster.wait_until_empty()
 
 
 @needs_slurm

@@ -123,14 +123,15 @@ class _Arrays:
     def _watch(self, jobs: Sequence[JobProgress]) -> None:
         todo = [job for job in jobs if job.state == "pending"]
         with LiveTable(jobs, self._settings.tasks_for(len(todo))) as display:
-            watch(todo, display, self._is_over, self._leave)
+            watch(todo, display, lambda: self._is_over(display), self._leave)
 
-    def _is_over(self) -> bool:
+    def _is_over(self, display: LiveTable) -> bool:
         try:
             queued = tasks_of(self._submissions["job_name"])
         except QueueError:
             # It is down for a while, perhaps; the jobs may be running.
             return False
+        display.queue(in_words(queued), all(task.state == "PENDING" for task in queued))
         return not queued
 
     def _queued(self) -> list[QueuedTask]:

@@ -104,6 +104,9 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None
     flags = [f"{CONFIG_DIR}={folder}"] if folder is not None else []
     replaced = {key_of(line) for line in [*flags, *overrides]}
     kept = [word for word in before.arguments if key_of(word) not in replaced]
+    if "hydra/launcher" in replaced:
+        # The settings of another launcher are not those of this one.
+        kept = [word for word in kept if not key_of(word).startswith("hydra.launcher.")]
     refuse_foreign(kept, sweep_dir, overrides)
     flags += ["--multirun", *([train.PLAN] if plan else [])]
     train.main([*flags, *kept, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}"])

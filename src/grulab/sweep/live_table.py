@@ -35,6 +35,8 @@ class LiveTable:
     def __init__(self, jobs: Sequence[JobProgress], slots: int) -> None:
         self.jobs, self.slots = jobs, slots
         self.is_stopping = False
+        # What a scheduler says of the tasks that run the jobs.
+        self._queue = ""
         self._began = active_time()
         self._drawn = 0.0
         self._ended: list[JobProgress] = []
@@ -70,6 +72,12 @@ class LiveTable:
             # A failure is printed at once, and stays above the table.
             self._print(self._line(job))
         self.refresh(now=True)
+
+    def queue(self, words: str, is_waiting: bool) -> None:
+        """Show what a scheduler says of the tasks; without a table only if all of them wait, and once."""
+        if words != self._queue and is_waiting and self._live is None:
+            _say(f"waiting  {words}")
+        self._queue = words
 
     def stopping(self, running: int) -> None:
         """Show that the running jobs are being stopped."""
@@ -127,6 +135,7 @@ class LiveTable:
         words = [f"{over} of {len(self.jobs)}", *(f"{count} {state}" for state, count in counts.items() if count)]
         words += [f"{_duration(active_time() - self._began)} gone"]
         words += [f"about {_duration(left)} left"] if left else []
+        words += [f"tasks: {self._queue}"] if self._queue else []
         bar = Table.grid(padding=(0, 2))
         bar.add_row(ProgressBar(len(self.jobs), over, width=30), Text(", ".join(words)))
         return Group(table, Text(), bar)
