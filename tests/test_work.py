@@ -285,3 +285,21 @@ def test_python_m_grulab_is_the_command(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "grulab work SWEEP --slice I/N" in done.stdout
+
+
+def test_a_sweep_grows_without_a_start(tmp_path: Path) -> None:
+    sweep = write(tmp_path, *SMALL, "seed=0,1")
+    grown = grulab(tmp_path, "resume", "sweep", "seed=0,1,2", "--only-write")
+    assert grown.returncode == 0, grown.stderr
+    assert "3 jobs in sweep/sweep.json" in grown.stdout
+    assert not list(sweep.glob("0*"))
+    assert grulab(tmp_path, "work", "sweep", "--slice", "2/3").returncode == 0
+    assert list(done_jobs(sweep)) == ["002_seed-2"]
+
+
+def test_a_sweep_goes_on_with_another_launcher(tmp_path: Path) -> None:
+    """The settings of the stored launcher are not those of another one."""
+    write(tmp_path, *SMALL, "seed=0,1", "hydra.launcher.cores=1")
+    process = grulab(tmp_path, "resume", "sweep", "hydra/launcher=basic")
+    assert process.returncode == 0, process.stderr
+    assert len(done_jobs(tmp_path / "sweep")) == 2

@@ -56,7 +56,10 @@ def tasks_of(job_name: str) -> list[QueuedTask]:
 
 def in_words(tasks: list[QueuedTask]) -> str:
     """Return how many tasks are in which state, and why those wait that do."""
-    names = [f"{task.state.lower()}" + f" ({task.reason})" * (task.state == "PENDING") for task in tasks]
+    names = [
+        task.state.lower() + f" ({task.reason})" * (task.state == "PENDING" and task.reason != "None")
+        for task in tasks
+    ]
     return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
 
 

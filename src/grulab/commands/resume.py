@@ -40,14 +40,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="such as trainer.max_epochs=50")
     parser.add_argument(CONFIG_DIR, metavar="FOLDER", help="the one that the sweep was begun with")
     parser.add_argument("--plan", action="store_true", help="show where a sweep's jobs stand, and start nothing")
+    parser.add_argument("--only-write", action="store_true", help="write what the sweep grows by, and start nothing")
     options = parser.parse_intermixed_args(arguments)
     run_dir = Path(options.run_dir)
     # A link to nothing is a sweep's file too, and is named as such.
     if os.path.lexists(run_dir / paths.SWEEP):
-        continue_sweep(run_dir, options.overrides, options.config_dir, options.plan)
+        asked = ["--plan"] * options.plan + ["--only-write"] * options.only_write
+        continue_sweep(run_dir, options.overrides, options.config_dir, asked)
         return
     if options.plan:
         raise ConfigError(f"--plan: shows the jobs of a sweep, and {run_dir} is no sweep's folder")
+    if options.only_write:
+        raise ConfigError(f"--only-write: is of sweeps, and {run_dir} is no sweep's folder")
     if options.config_dir is not None:
         raise ConfigError(f"{CONFIG_DIR} {options.config_dir}: is not needed to resume a run; leave it out")
     continue_run(run_dir, options.overrides)
@@ -73,14 +77,16 @@ def continue_run(run_dir: Path, overrides: Sequence[str]) -> None:
     resume_run(config, run_dir)
 
 
-def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None = None, plan: bool = False) -> None:
+def continue_sweep(
+    sweep_dir: Path, overrides: Sequence[str], folder: str | None = None, asked: Sequence[str] = ()
+) -> None:
     """Resume a stopped sweep: run its stored command again in its folder.
 
     Args:
         sweep_dir: the sweep's folder.
         overrides: changes to the stored command.
         folder: that of ``--config-dir``; the stored one is not followed.
-        plan: whether to show the jobs and stop.
+        asked: ``--plan`` or ``--only-write``, which start nothing.
 
     Raises:
         ConfigError: if a stored argument could run code.
@@ -108,7 +114,7 @@ def continue_sweep(sweep_dir: Path, overrides: Sequence[str], folder: str | None
         # The settings of another launcher are not those of this one.
         kept = [word for word in kept if not key_of(word).startswith("hydra.launcher.")]
     refuse_foreign(kept, sweep_dir, overrides)
-    flags += ["--multirun", *([train.PLAN] if plan else [])]
+    flags += ["--multirun", *asked]
     train.main([*flags, *kept, *overrides, f"hydra.sweep.dir={quoted(str(sweep_dir))}"])
 
 

@@ -37,11 +37,17 @@ def run_rounds(launcher: Launcher, parts: HydraParts, sweep_dir: Path, settings:
     for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
     told: set[str] = set()
+    is_cluster = hasattr(launcher, "jobs_at_once")
+    if is_cluster and settings.max_batch_size:
+        print(
+            f"note: hydra.sweeper.max_batch_size={settings.max_batch_size} has no effect with this launcher, whose "
+            "tasks have a slice of all jobs each"
+        )
     while True:
         known = manifest.read(sweep_dir)
         assert known is not None
         returned: list[JobReturn] = []
-        size = settings.max_batch_size or len(known.jobs)
+        size = len(known.jobs) if is_cluster else settings.max_batch_size or len(known.jobs)
         for start in range(0, len(known.jobs), size):
             batch = [job.overrides for job in known.jobs[start : start + size]]
             returned += launcher.launch(batch, initial_job_idx=start)
