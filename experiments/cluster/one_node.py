@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -92,7 +93,9 @@ class Cluster:
 @contextmanager
 def one_node(folder: Path) -> Iterator[Cluster]:
     """Start a cluster, and stop it at the end."""
-    subprocess.run([_SCRIPT, "start", folder], check=True, timeout=60)
+    # Another cluster may be on the same machine.
+    environment = os.environ | {"SLURM_PORT": str(_free_port())}
+    subprocess.run([_SCRIPT, "start", folder], check=True, timeout=60, env=environment)
     cluster = Cluster(folder)
     try:
         yield cluster
@@ -101,3 +104,14 @@ def one_node(folder: Path) -> Iterator[Cluster]:
             cluster.do("scancel", "--me")
             cluster.wait_until_empty(30)
         subprocess.run([_SCRIPT, "stop", folder], check=False, timeout=60)
+
+
+def _free_port() -> int:
+    """Return the first of two free ports."""
+    while True:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            with suppress(OSError, OverflowError):
+                other.bind(("127.0.0.1", port + 1))
+                return port

@@ -56,10 +56,8 @@ def tasks_of(job_name: str) -> list[QueuedTask]:
 
 def in_words(tasks: list[QueuedTask]) -> str:
     """Return how many tasks are in which state, and why those wait that do."""
-    names = [
-        task.state.lower() + f" ({task.reason})" * (task.state == "PENDING" and task.reason != "None")
-        for task in tasks
-    ]
+    reasons = {task: task.reason for task in tasks if task.state == "PENDING" and task.reason != "None"}
+    names = [task.state.lower() + (f" ({reasons[task]})" if task in reasons else "") for task in tasks]
     return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
 
 
