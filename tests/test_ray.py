@@ -97,7 +97,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(tmp_path: Path, monkeypatc
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         with pytest.raises(ConfigError, match="does not see this folder"):
-            RayCluster(ray).refuse_unseen_folder(tmp_path)
+            RayCluster(ray).refuse_unseen_folder(tmp_path, ray_settings.parse_settings(SETTINGS))
     finally:
         ray.shutdown()
     assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +192,7 @@ def test_a_search_runs_an_array_a_batch(tmp_path: Path, on_cluster: Cluster) -> 
     ("override", "message"),
     [
         ("hydra.launcher.partition=nope", "sbatch: Batch job submission failed: Invalid partition name specified"),
-        ("hydra.launcher.sbatch=['--no-such']", "sbatch: "),
+        ("hydra.launcher.sbatch=['--no-such']", "sbatch: unrecognized option '--no-such'"),
     ],
 )
 def test_what_sbatch_refuses_is_one_line(tmp_path: Path, on_cluster: Cluster, override: str, message: str) -> None:
@@ -247,6 +249,8 @@ def test_without_sbatch_there_is_one_line_and_no_folder(tmp_path: Path, monkeypa
         ("cpus_per_task=0", "hydra.launcher.cpus_per_task=0: must be at least 1"),
         ("tasks=0", "hydra.launcher.tasks=0"),
         ("sbatch=['qos=long']", "an option of sbatch begins with -"),
+        ("sbatch=['--job-name=x']", "--job-name=x is set by the launcher itself; leave it out"),
+        ("sbatch=['-Mother']", "-Mother is set by the launcher itself; leave it out"),
         ("setup=['']", "a line is empty"),
         ("wait=later", "hydra.launcher.wait=later: must be true or false"),
         ("jobs_per_task=2", "hydra.launcher.jobs_per_task=2: does not go with tasks=2; write one"),
@@ -278,6 +282,82 @@ def test_without_squeue_nothing_is_submitted_twice(tmp_path: Path, fake: Path) -
     assert process.returncode == 2
     assert "squeue: slurm_load_jobs error: Unable to contact slurm controller" in process.stderr
     assert not (tmp_path / "submitted").exists()
+    assert not (tmp_path / "sweep").exists()
+
+
+# A queue of one array, which ends when there is a file named "ended". sbatch writes the environment's partition.
+QUEUE = {
+    "sbatch": 'echo "$@" >> {0}/submitted; touch {0}/queued; echo 17',
+    "squeue": "[ -e {0}/ended ] || [ ! -e {0}/queued ] || echo 17 RUNNING None",
+}
+
+
+@pytest.fixture
+def queue(tmp_path: Path, fake: Path) -> Path:
+    for name, script in QUEUE.items():
+        program(fake / name, script.format(tmp_path))
+    return tmp_path
+
+
+def test_a_submission_that_timed_out_is_found_again(queue: Path, fake: Path) -> None:
+    program(fake / "sbatch", f"touch {queue}/queued; echo 'sbatch: error: Socket timed out' >&2; exit 1")
+    driver = Sweep(["train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep"], queue, queue / "log")
+    driver.wait_until(lambda: "array   17" in (queue / "log").read_text())
+    assert json.loads((queue / "sweep" / "slurm.json").read_text())["arrays"][0]["id"] == "17"
+    (queue / "ended").touch()
+    assert driver.process.wait(60) == 1
+    assert "0 of 6 jobs failed, and 6 were not started" in (queue / "log").read_text()
+
+
+def test_jobs_that_end_between_two_looks_are_done(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are done before the command looks for the first time."""
+    written = grulab(queue, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep", "--only-write")
+    assert written.returncode == 0, written.stderr
+    command = f"{sys.executable} -P -m grulab work sweep --slice 0/1 > work.log"
+    program(queue / "programs" / "sbatch", f"cd {queue}; {command}; echo 17")
+    process = grulab(queue, "resume", "sweep", *SLURM)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert len(done_jobs(queue / "sweep")) == 6
+
+
+def test_an_array_that_is_left_is_not_submitted_anew_by_who_joined_it(queue: Path) -> None:
+    driver = Sweep(["train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep"], queue, queue / "log")
+    driver.wait_until(lambda: "array   17" in (queue / "log").read_text())
+    driver.process.kill()
+    driver.process.wait()
+    joined = Sweep(["resume", "sweep"], queue, queue / "log")
+    joined.wait_until(lambda: "joins   array 17" in (queue / "log").read_text())
+    (queue / "ended").touch()
+    assert joined.process.wait(60) == 1
+    assert (queue / "submitted").read_text().count("\n") == 1
+    # Nor does another launcher start beside it.
+    (queue / "ended").unlink()
+    beside = grulab(queue, "resume", "sweep", "hydra/launcher=local")
+    assert beside.returncode == 2
+    assert "array 17 of this sweep is in SLURM's queue (1 running)" in beside.stderr
+
+
+def test_a_search_ends_when_its_tasks_do_nothing(queue: Path) -> None:
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "optimizer.lr=interval(0.001,0.1)"]
+    driver = Sweep(["train", "-m", *SMALL, *search, *SLURM, "hydra.sweep.dir=sweep"], queue, queue / "log")
+    driver.wait_until(lambda: "array   17" in (queue / "log").read_text())
+    (queue / "ended").touch()
+    assert driver.process.wait(60) == 1, (queue / "log").read_text()
+    assert (queue / "submitted").read_text().count("\n") == 1
+
+
+def test_the_command_that_goes_on_says_again_what_is_taken_from_no_file(queue: Path) -> None:
+    setup = "hydra.launcher.setup=['module load x']"
+    began = forked(queue, "train", "-m", *SWEEP, *SLURM, setup, "hydra.launcher.wait=false", "hydra.sweep.dir=sweep")
+    assert began.returncode == 0, began.stderr
+    assert f"return  grulab resume sweep {shlex.quote(setup)}" in began.stdout
+    assert "module load x" in (queue / "sweep" / "slurm.sh").read_text()
+    # Who resumes waits, and needs what he was told to say.
+    refused = forked(queue, "resume", "sweep")
+    assert refused.returncode == 2
+    assert "is not taken from a file" in refused.stderr
+    (queue / "ended").touch()
+    assert "array   17" in grulab(queue, "resume", "sweep", setup).stdout
 
 
 def test_a_folder_that_sbatch_cannot_write_is_refused(tmp_path: Path, fake: Path) -> None:
@@ -295,7 +375,7 @@ def test_the_script_is_what_its_settings_say(tmp_path: Path, fake: Path) -> None
     }  # fmt: skip
     settings = slurm_settings.parse_settings(values)
     (tmp_path / "it's").mkdir()
-    path = write_script(tmp_path / "it's", "grulab-x", settings, [0, 1, 2, 5], 8, ["--config-dir=a b"])
+    path, options = write_script(tmp_path / "it's", "grulab-x", settings, [0, 1, 2, 5], 8, ["--config-dir=a b"])
     lines = path.read_text().splitlines()
     assert lines[0] == "#!/bin/bash"
     for line in [
@@ -315,6 +395,10 @@ def test_the_script_is_what_its_settings_say(tmp_path: Path, fake: Path) -> None
         "module load python",
     ]:
         assert line in lines
+    # On the command line they count more than what SBATCH_PARTITION and the like say.
+    assert "--partition=gpu,long" in options
+    assert f"--output={tmp_path}/it's/slurm/%A_%a.log" in options
+    assert options[-1] == "--qos=x"
     assert lines[-1].startswith("exec ")
     assert lines[-1].endswith("""--slice "$SLURM_ARRAY_TASK_ID/8" --requeue '--config-dir=a b'""")
     assert "it'\"'\"'s" in lines[-1]

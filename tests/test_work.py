@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ def test_a_signal_before_the_first_job_is_no_loss_either(tmp_path: Path) -> None
     write(tmp_path)
     slice_ = Sweep(["work", "sweep", "--slice", "0/2"], tmp_path, tmp_path / "log")
     # It imports for seconds.
-    time.sleep(1)
+    slice_.wait_until(lambda: "libtorch" in Path(f"/proc/{slice_.process.pid}/maps").read_text())
     os.kill(slice_.process.pid, signal.SIGTERM)
     assert slice_.process.wait(60) == COME_AGAIN, (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
@@ -130,6 +129,7 @@ def test_a_failed_job_makes_the_exit_code_say_so(tmp_path: Path) -> None:
         ("sweep --slice 0/2 --skip x", "--skip x: must be numbers of jobs"),
         ("sweep --slice 0/2 seed=4", "seed=4: the jobs are as sweep.json has them"),
         ("sweep --slice 0/2 hydra.launcher.on_failure=no", "hydra.launcher.on_failure=no: choose from"),
+        ("sweep --slice 0/2 hydra.sweep.dir=x", "hydra.sweep.dir=x: a slice sets it itself"),
         ("sweep --slice 0/2 --requeue", "--requeue: this is no job of SLURM"),
     ],
 )
@@ -244,7 +244,7 @@ def test_each_job_of_a_slice_sees_one_device(
 
 
 def test_cores_are_those_that_slurm_has_granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_NTASKS", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     monkeypatch.setattr(cores, "_CGROUPS", tmp_path)
@@ -254,6 +254,14 @@ def test_cores_are_those_that_slurm_has_granted(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
     assert available_cores() == 4
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")
+    assert available_cores() == 16
+    # sbatch -n 6 -c 1: the script has what its tasks get later.
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "6")
+    assert available_cores() == 6
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert available_cores() == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "nonsense")
     assert available_cores() == 16
     own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
     (tmp_path / own).mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,29 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from grulab.sweep.hydra_jobs import HydraParts
+    from grulab.sweep.job import Job
     from grulab.sweep.ray_settings import RaySettings
     from grulab.sweep.slurm_settings import SlurmSettings
+
+
+class _OfJobs:
+    """What the launchers share."""
+
+    settings: dict[str, Any]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the arguments of Hydra that a job needs."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def _jobs(self, overrides: Sequence[Sequence[str]], first_number: int) -> "tuple[HydraParts, list[Job]]":
+        """Return the arguments, and the jobs of a launch as sweep.json has them."""
+        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
+
+        parts = HydraParts(self.hydra_context, self.task_function, self.config)
+        return parts, launched_jobs(parts, [list(job) for job in overrides], first_number)
+
+    def _plain(self) -> dict[str, Any]:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings)))
 
 
 class GridSweeper(Sweeper):
@@ -103,7 +124,7 @@ class SliceSweeper(GridSweeper):
     target = "hydra_plugins.grulab.SliceSweeper"
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the arguments of Hydra that a job needs."""
+        """Store the arguments of Hydra that a job needs; the launcher of the sweep has done its part."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -118,7 +139,7 @@ class SliceSweeper(GridSweeper):
         return [run_slice(self._parts(), str(settings["slice"]), settings["slots"], list(settings["skip"]))]
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(_OfJobs, Launcher):
     """Runs the jobs in parallel on this machine, each in a fresh process; see conf/hydra/launcher/local.yaml."""
 
     def __init__(self, **settings: Any) -> None:
@@ -126,32 +147,22 @@ class LocalLauncher(Launcher):
         self.more: Callable[[], Sequence[Any]] = list
         self.given_up: set[int] = set()
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the arguments of Hydra that a job needs."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, and those that the sweeper adds through ``more``; return the result of each job."""
-        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
         from grulab.sweep.launcher import launch
         from grulab.sweep.launcher_settings import parse_settings
 
-        parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        parts, jobs = self._jobs(job_overrides, initial_job_idx)
         return launch(parts, parse_settings(self.settings), jobs, self.more, self.given_up)
 
 
-class SlurmLauncher(Launcher):
+class SlurmLauncher(_OfJobs, Launcher):
     """Runs the jobs as an array of SLURM; see conf/hydra/launcher/slurm.yaml."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
         self.given_up: set[int] = set()
         self._arrays_over: set[str] = set()
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the arguments of Hydra that a job needs."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def jobs_at_once(self, threads: int) -> int:
         """Return the number of jobs that run at the same time if all tasks do, of so many threads."""
@@ -160,29 +171,23 @@ class SlurmLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs that are not done, and follow them; return the result of each job."""
         from grulab.cluster.slurm import launch
-        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
 
-        parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        _, jobs = self._jobs(job_overrides, initial_job_idx)
         sweep_dir = Path(self.config.hydra.sweep.dir)
         return launch(sweep_dir, self._settings(), jobs, self.given_up, self._arrays_over)
 
     def _settings(self) -> "SlurmSettings":
         from grulab.sweep.slurm_settings import parse_settings
 
-        return parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))
+        return parse_settings(self._plain())
 
 
-class RayLauncher(Launcher):
+class RayLauncher(_OfJobs, Launcher):
     """Runs the jobs as tasks of Ray; see conf/hydra/launcher/ray.yaml."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
         self.given_up: set[int] = set()
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the arguments of Hydra that a job needs."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def jobs_at_once(self, threads: int) -> int:
         """Return the number of jobs that run at the same time if all tasks do, of so many threads."""
@@ -194,13 +199,11 @@ class RayLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start tasks for the jobs that are not done, and follow them; return the result of each job."""
         from grulab.cluster.ray_launcher import launch
-        from grulab.sweep.hydra_jobs import HydraParts, launched_jobs
 
-        parts = HydraParts(self.hydra_context, self.task_function, self.config)
-        jobs = launched_jobs(parts, [list(job) for job in job_overrides], initial_job_idx)
+        _, jobs = self._jobs(job_overrides, initial_job_idx)
         return launch(Path(self.config.hydra.sweep.dir), self._settings(), jobs, self.given_up)
 
     def _settings(self) -> "RaySettings":
         from grulab.sweep.ray_settings import parse_settings
 
-        return parse_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.settings))))
+        return parse_settings(self._plain())

@@ -38,20 +38,14 @@ class RayCluster:
         Raises:
             ConfigError: if the cluster has no node with room for one.
         """
-        room = 0
-        for node in self._nodes():
-            have = node["Resources"]
-            fits = [int(have.get("CPU", 0) // settings.num_cpus)]
-            if settings.num_gpus:
-                fits.append(int(have.get("GPU", 0) / settings.num_gpus))
-            room += min(fits)
+        room = sum(room_on(node, settings) for node in self._nodes())
         if not room:
             gpus = f" and hydra.launcher.num_gpus={settings.num_gpus:g}" if settings.num_gpus else ""
             raise ConfigError(f"hydra.launcher.num_cpus={settings.num_cpus}{gpus}: no node of this Ray has so many")
         return room
 
-    def refuse_unseen_folder(self, folder: Path) -> None:
-        """Check that each node sees a folder: a file that is written here has to be there too.
+    def refuse_unseen_folder(self, folder: Path, settings: RaySettings) -> None:
+        """Check that each node with room for a task sees a folder: a file that is written here has to be there too.
 
         Raises:
             ConfigError: naming a node that does not.
@@ -62,7 +56,7 @@ class RayCluster:
         path.write_text(token)
         try:
             read = self._ray.remote(ray_task.read)
-            nodes = self._nodes()
+            nodes = [node for node in self._nodes() if room_on(node, settings)]
             answers = [
                 read.options(
                     num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -105,14 +99,24 @@ class RayCluster:
         except Exception as error:
             return _first_line(error)
 
-    def stop(self, tasks: Sequence[Any]) -> None:
-        """Stop tasks, whose runs save themselves, and wait for them."""
+    def stop(self, tasks: Sequence[Any]) -> int:
+        """Stop tasks, whose runs save themselves; return how many have ended within a minute or so."""
         for task in tasks:
             self._ray.cancel(task, force=False)
-        self._ray.wait(list(tasks), num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+        done, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+        return len(done)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
+
+
+def room_on(node: dict[str, Any], settings: RaySettings) -> int:
+    """Return the number of tasks that a node can run at the same time."""
+    have = node["Resources"]
+    fits = [int(have.get("CPU", 0) // settings.num_cpus)]
+    if settings.num_gpus:
+        fits.append(int(have.get("GPU", 0) / settings.num_gpus))
+    return min(fits)
 
 
 @cache
@@ -127,7 +131,6 @@ def connect(address: str | None) -> RayCluster:
     """
     # Ray asks its makers how it is used, and prints how to prevent it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     settings: dict[str, Any] = {"address": address}
     if address is None:
         # Its sockets lie there, whose paths have at most 107 bytes.

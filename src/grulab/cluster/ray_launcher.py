@@ -8,8 +8,8 @@ from hydra.core.utils import JobReturn
 
 from grulab.cluster.logs import last_words
 from grulab.cluster.ray_cluster import RayCluster, connect
-from grulab.cluster.watch import watch
-from grulab.cluster.words import words_for_work
+from grulab.cluster.watch import stamp, watch
+from grulab.cluster.work_arguments import work_arguments
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.job import Job
@@ -42,7 +42,7 @@ def launch(sweep_dir: Path, settings: RaySettings, jobs: Sequence[Job], given_up
     if todo:
         cluster = connect(settings.address)
         room = cluster.room_for(settings)
-        cluster.refuse_unseen_folder(sweep_dir)
+        cluster.refuse_unseen_folder(sweep_dir, settings)
         _run(cluster, room, sweep_dir, settings, everything, given_up)
     given_up |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
     return [progress.returned() for progress in everything]
@@ -71,7 +71,7 @@ def _run(
     slices = sorted({progress.job.number % count for progress in todo})
     folder = sweep_dir.absolute() / paths.RAY_LOGS
     folder.mkdir(exist_ok=True)
-    words = [*words_for_work(sweep_dir), f"+hydra.launcher.cores={settings.num_cpus}"]
+    words = [*work_arguments(sweep_dir), f"+hydra.launcher.cores={settings.num_cpus}"]
     if settings.num_gpus is not None and settings.num_gpus < 1:
         # A share of a device is for one job.
         words.append("--slots=1")
@@ -79,6 +79,7 @@ def _run(
         words.append(f"--skip={','.join(map(str, sorted(given_up)))}")
     logs = {index: folder / f"{index}.log" for index in slices}
     commands = {index: ["work", str(sweep_dir.absolute()), "--slice", f"{index}/{count}", *words] for index in slices}
+    stamps = {progress.job.number: stamp(progress.folder) for progress in todo}
     tasks: list[Any] = [cluster.start(commands[index], logs[index], settings) for index in slices]
     print(
         f"ray     {len(tasks)} tasks for {len(todo)} jobs, {min(room, len(tasks))} at a time; their logs are in "
@@ -88,11 +89,11 @@ def _run(
 
     def leave() -> str:
         print("stopping: the runs save themselves", flush=True)
-        cluster.stop(tasks)
-        return "the tasks have ended"
+        ended = cluster.stop(tasks)
+        return "the tasks have ended" if ended == len(tasks) else f"only {ended} of {len(tasks)} tasks have ended"
 
     with LiveTable(jobs, min(room, len(tasks))) as display:
-        watch(todo, display, lambda: cluster.ended(tasks) == len(tasks), leave)
+        watch(todo, stamps, display, lambda: cluster.ended(tasks) == len(tasks), leave)
     if any(progress.state in ("pending", "interrupted") for progress in jobs):
         for cause in {result for task in tasks if isinstance(result := cluster.result(task), str)}:
             print(f"note: a task could not run: {cause}")

@@ -3,7 +3,6 @@
 A worker of Ray has threads, and jobs are forked from a process that has none.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 
 from grulab.cluster.ray_guard import MARK
 
-_PR_SET_PDEATHSIG = 1
 _SECONDS_TO_SAVE = 60
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -32,12 +30,11 @@ def work(command: list[str], log: str) -> int:
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     with Path(log).open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "grulab", *command],
+            [sys.executable, "-P", "-m", "grulab", *command, "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             env=environment,
-            preexec_fn=_stop_with_parent,
         )
     try:
         # Ray cancels a task with a KeyboardInterrupt that ends no system call, such as a wait for a process.
@@ -62,9 +59,3 @@ def read(path: str) -> str | None:
         return Path(path).read_text()
     except OSError:
         return None
-
-
-def _stop_with_parent() -> None:
-    if sys.platform == "linux":
-        # SIGTERM, so that the runs save themselves.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,9 +1,12 @@
 """What SLURM is asked and told: sbatch, squeue and scontrol."""
 
+import getpass
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from grulab.config_error import ConfigError
 from grulab.system.printable import printable
 
 _SECONDS = 60
+_MAX_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,21 @@ class QueueError(RuntimeError):
     """A command of SLURM has failed; the message is its reason, in one line."""
 
 
-def submit(script: Path) -> str:
+def submit(script: Path, options: Sequence[str]) -> str:
     """Submit a batch script; return the number of its array.
+
+    Args:
+        script: the batch script.
+        options: those that count more than what the environment sets.
 
     Raises:
         QueueError: with sbatch's reason.
     """
     # "17", or "17;cluster" where there are several.
-    return _run("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    number = _run("sbatch", "--parsable", *options, str(script)).strip().partition(";")[0]
+    if not re.fullmatch(r"[0-9]{1,20}", number):
+        raise QueueError(f"has printed {printable(number[:100])!r} and no number")
+    return number
 
 
 def tasks_of(job_name: str) -> list[QueuedTask]:
@@ -48,8 +59,9 @@ def tasks_of(job_name: str) -> list[QueuedTask]:
     Raises:
         QueueError: if squeue cannot tell now.
     """
-    # %r may hold blanks.
-    lines = _run("squeue", "--me", "--noheader", "--array", f"--name={job_name}", "--format=%F %T %r").splitlines()
+    # %r may hold blanks. --me is newer than some clusters.
+    asked = [f"--user={getpass.getuser()}", f"--name={job_name}", "--noheader", "--array", "--format=%F %T %r"]
+    lines = _run("squeue", *asked).splitlines()
     rows = [printable(line).split(maxsplit=2) for line in lines if line.strip()]
     return [QueuedTask(*[*row, "", ""][:3]) for row in rows]
 
@@ -80,7 +92,8 @@ def requeue_after(signum: int) -> None:
 
 def _run(*command: str) -> str:
     # What grulab and the job around it have set is not for the tasks.
-    foreign = {"HYDRA_FULL_ERROR"} | {name for name in os.environ if name.startswith("SLURM_")} - {"SLURM_CONF"}
+    foreign = {name for name in os.environ if name.startswith(("SLURM_", "SQUEUE_"))} - {"SLURM_CONF"}
+    foreign |= {"HYDRA_FULL_ERROR"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_SECONDS, check=False)
@@ -89,6 +102,7 @@ def _run(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise QueueError(f"{command[0]} has said nothing for {_SECONDS} s") from None
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise QueueError(printable(lines[-1].removeprefix(f"{command[0]}: error: ")))
+        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Try ")]
+        last = printable((lines or [f"exit code {done.returncode}"])[-1])[:_MAX_REASON]
+        raise QueueError(re.sub(r"^(/\S*/)?\w+: (error: )?", "", last))
     return done.stdout

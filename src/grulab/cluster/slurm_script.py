@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -27,6 +27,8 @@ _ODD_CHARACTERS = '"\\%'
 class _Array(TypedDict):
     id: Annotated[str, Field(pattern=r"^\d{1,20}$")]
     tasks: Annotated[int, Field(ge=1)]
+    # In sweep.json at that time.
+    jobs: Annotated[int, Field(ge=1)]
     submitted: str
 
 
@@ -76,27 +78,31 @@ def write_submissions(sweep_dir: Path, submissions: Submissions) -> None:
     write_atomically(sweep_dir / paths.SLURM, json.dumps(submissions, indent=2) + "\n")
 
 
-def add_array(sweep_dir: Path, submissions: Submissions, number: str, tasks: int) -> None:
-    """Note the number of an array that was submitted."""
-    submissions["arrays"].append({"id": number, "tasks": tasks, "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+def add_array(sweep_dir: Path, submissions: Submissions, number: str, tasks: int, jobs: int) -> None:
+    """Note the number of an array that was submitted, of its tasks, and of the sweep's jobs."""
+    submitted = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    submissions["arrays"].append({"id": number, "tasks": tasks, "jobs": jobs, "submitted": submitted})
     write_submissions(sweep_dir, submissions)
 
 
-def refuse_odd_path(sweep_dir: Path) -> None:
-    """Check that sbatch can write the logs of the tasks in a sweep's folder.
+def refuse_odd_path(folder: Path) -> None:
+    """Check that a path can stand in a batch script: that of a sweep, or the working directory.
 
     Raises:
         ConfigError: if it cannot.
     """
-    folder = str(sweep_dir.absolute())
-    if odd := next((character for character in _ODD_CHARACTERS if character in folder), None):
-        raise ConfigError(f"hydra.sweep.dir={folder}: sbatch has a use of its own for {odd}; name another folder")
+    path = str(folder.absolute())
+    if odd := next((character for character in _ODD_CHARACTERS if character in path), None):
+        raise ConfigError(f"hydra/launcher=slurm: {path}: sbatch has a use of its own for {odd}; use another folder")
 
 
 def write_script(
     sweep_dir: Path, job_name: str, settings: SlurmSettings, slices: Sequence[int], count: int, words: Sequence[str]
-) -> Path:
-    """Write the batch script of an array, one task for each slice; return its path.
+) -> tuple[Path, list[str]]:
+    """Write the batch script of an array, one task for each slice.
+
+    Returns:
+        Its path, and its options: in the environment, sbatch would find others that count more than a script's.
 
     Args:
         sweep_dir: the sweep's folder.
@@ -108,7 +114,7 @@ def write_script(
     """
     folder = sweep_dir.absolute()
     at_once = f"%{settings.at_once}" if settings.at_once else ""
-    options = {
+    options: dict[str, Any] = {
         "job-name": job_name,
         "array": ranges(slices) + at_once,
         "partition": settings.partition,
@@ -119,18 +125,19 @@ def write_script(
         "gpus-per-task": settings.gpus_per_task,
         "mem": settings.mem,
         "constraint": settings.constraint,
-        "chdir": f'"{Path.cwd()}"',
-        "output": f'"{folder / paths.SLURM_LOGS}/%A_%a.log"',
+        "chdir": Path.cwd(),
+        "output": folder / paths.SLURM_LOGS / "%A_%a.log",
         "open-mode": "append",
         "signal": f"B:USR1@{settings.seconds_of_warning()}",
     }
+    given = {name: value for name, value in options.items() if value is not None}
     work = [sys.executable, "-P", "-m", "grulab", "work", str(folder)]
     lines = [
         "#!/bin/bash",
         f"# Task I of this array runs the jobs I, I+{count}, I+{2 * count} ... of the sweep in this folder that are "
         "not done.",
         "# Written by grulab's SLURM launcher, and anew for each array.",
-        *(f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None),
+        *(f'#SBATCH --{name}="{v}"' if isinstance(v, Path) else f"#SBATCH --{name}={v}" for name, v in given.items()),
         "#SBATCH --requeue",
         *(f"#SBATCH {option}" for option in settings.sbatch),
         *settings.setup,
@@ -140,4 +147,4 @@ def write_script(
     (sweep_dir / paths.SLURM_LOGS).mkdir(exist_ok=True)
     path = sweep_dir / paths.SLURM_SCRIPT
     write_atomically(path, "\n".join(lines) + "\n")
-    return path
+    return path, [*(f"--{name}={value}" for name, value in given.items()), "--requeue", *settings.sbatch]

@@ -1,8 +1,8 @@
 """Follow the jobs of a sweep that run on other machines, by what their folders say."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -19,23 +19,28 @@ _SECONDS_BETWEEN_LOOKS, _SHARE_OF_LOOKS = 0.3, 0.1
 _SECONDS_BETWEEN_QUESTIONS, _AT_MOST = 1.0, 15.0
 
 
+# What changes when a job's summary.json is written; None if there is none.
+Stamp = tuple[int, int, int] | None
+
+
 @dataclass
 class _Watched:
     progress: JobProgress
-    stamp: tuple[int, int, int] | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        # What an attempt before this launch has left does not count.
-        self.stamp = _stamp(self.progress.folder)
+    stamp: Stamp
 
 
 def watch(
-    jobs: Sequence[JobProgress], display: LiveTable, is_over: Callable[[], bool], leave: Callable[[], str]
+    jobs: Sequence[JobProgress],
+    stamps: Mapping[int, Stamp],
+    display: LiveTable,
+    is_over: Callable[[], bool],
+    leave: Callable[[], str],
 ) -> None:
     """Show the progress of jobs until nothing works on them any more.
 
     Args:
         jobs: those to follow; their state is set.
+        stamps: by number of the job, what attempts before these tasks have left, which does not count.
         display: shows every change.
         is_over: asked whether the scheduler has nothing left that works on them.
         leave: returns what is printed when a signal ends the command: the jobs go on without it.
@@ -48,7 +53,7 @@ def watch(
     def note(signum: int, frame: FrameType | None) -> None:
         came.append(signum)
 
-    watched = [_Watched(progress) for progress in jobs]
+    watched = [_Watched(progress, stamps.get(progress.job.number)) for progress in jobs]
     pause, question = _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_QUESTIONS
     asked = time.monotonic()
     with handle_signals(note):
@@ -75,16 +80,21 @@ def watch(
                 raise Interrupted(came[0])
     for one in watched:
         _look(one, display)
-        if one.progress.state in ("running", "interrupted"):
-            one.progress.state, one.progress.cause = "interrupted", "what worked on it has ended"
-            display.changed(one.progress)
+        progress = one.progress
+        if progress.state != "done" and (score := result_of(progress.folder, progress.job.config)) is not None:
+            # A file system on a network may show the state of a moment ago, but not of a file that it opens.
+            progress.state, progress.score, progress.cause = "done", score, ""
+            display.changed(progress)
+        elif progress.state in ("running", "interrupted"):
+            progress.state, progress.cause = "interrupted", "what worked on it has ended"
+            display.changed(progress)
 
 
 def _look(watched: _Watched, display: LiveTable) -> None:
-    progress, stamp = watched.progress, _stamp(watched.progress.folder)
-    if stamp == watched.stamp:
+    progress, now = watched.progress, stamp(watched.progress.folder)
+    if now == watched.stamp:
         return
-    watched.stamp = stamp
+    watched.stamp = now
     before, config = progress.state, progress.job.config
     summary = read_summary(progress.folder)
     state = "running" if summary is None else str(summary["status"])
@@ -103,8 +113,8 @@ def _look(watched: _Watched, display: LiveTable) -> None:
         display.changed(progress)
 
 
-def _stamp(folder: Path) -> tuple[int, int, int] | None:
-    """Return what changes when summary.json is written."""
+def stamp(folder: Path) -> Stamp:
+    """Return the stamp of a job's folder."""
     try:
         status = (folder / paths.SUMMARY).lstat()
     except OSError:

@@ -8,6 +8,7 @@ from threading import Thread
 
 from rich.console import Console
 
+from grulab.cluster.slurm import refuse_beside_array
 from grulab.commands.hydra_app import call_hydra, claimed_folder, with_config_dir, with_folder
 from grulab.config.overrides import key_of
 from grulab.config_error import ConfigError
@@ -22,11 +23,13 @@ from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
 from grulab.sweep.failures import Submitted, SweepFailedError
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.plan_table import print_plan
+from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.sweep.status import obstacle_in, result_of
+from grulab.sweep.stored_arguments import resume_command
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted
 
-_DIR = "hydra.sweep.dir"
+_DIR, _WAIT = "hydra.sweep.dir", "hydra.launcher.wait"
 
 
 def run_sweep(args: Namespace, words: list[str], plan: bool, only_write: bool) -> None:
@@ -53,6 +56,8 @@ def run_sweep(args: Namespace, words: list[str], plan: bool, only_write: bool) -
     if plan:
         print_plan(sweep, Console())
         return
+    if before is not None and not only_write and not isinstance(sweep.settings, SlurmSettings | None):
+        refuse_beside_array(sweep.folder)
     if before is None and _DIR in asked and manifest.was_lost(sweep.folder, sweep.jobs):
         print(f"note: {paths.SWEEP} is gone, but {display_path(sweep.folder)} holds this sweep's jobs; it goes on")
         before = manifest.new_manifest(_arguments(args), sweep.jobs, sweep.design)
@@ -84,7 +89,7 @@ def _run_jobs(
     try:
         call_hydra(args, words)
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-        print(f"interrupted; go on with  {_resume_command(args, folder)}", flush=True)
+        print(f"interrupted; go on with  {resume_command(folder, _arguments(args))}", flush=True)
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(signal.SIGINT) from None
         raise
@@ -98,7 +103,7 @@ def _run_jobs(
         with suppress(ConfigError):
             _report_on(folder)
         if isinstance(error, SweepFailedError):
-            error.command = _resume_command(args, folder)
+            error.command = resume_command(folder, _arguments(args))
         raise
     _report_on(folder)
 
@@ -135,17 +140,12 @@ def _refuse_obstacles(sweep: Sweep) -> None:
             raise ConfigError(f"{folder}: {obstacle}")
 
 
-def _resume_command(args: Namespace, folder: Path) -> str:
-    # A stored --config-dir is not followed, since its files can run code: whoever resumes has to name it.
-    flag = [f"--config-dir={display_path(Path(args.config_dir))}"] if args.config_dir else []
-    return " ".join(["grulab resume", display_path(folder), *flag])
-
-
 def _arguments(args: Namespace) -> list[str]:
     """Return the words that start the same sweep from any working directory, without the sweep's folder."""
     flags = [f"--config-name={args.config_name}"] if args.config_name else []
     flags += [f"--config-dir={Path(args.config_dir).resolve()}"] if args.config_dir else []
-    return flags + [line for line in args.overrides if key_of(line) != _DIR]
+    # Who resumes waits, or says that he does not.
+    return flags + [line for line in args.overrides if key_of(line) not in (_DIR, _WAIT)]
 
 
 def _report_on(sweep_dir: Path) -> None:

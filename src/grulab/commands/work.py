@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,11 +17,14 @@ from grulab.run_folder.paths import display_path
 from grulab.sweep import manifest
 from grulab.sweep.failures import SweepFailedError
 from grulab.sweep.slices import ComeAgain, Slice, parse_slice
-from grulab.sweep.slurm_settings import OF_SUBMISSION
+from grulab.sweep.slurm_settings import SUBMISSION_KEYS
 from grulab.sweep.stored_arguments import CONFIG_DIR, CONFIG_NAME, refuse_foreign
+from grulab.system.parent_death import end_with_parent
 from grulab.system.signals import COME_AGAIN, Interrupted, install_handler
 
 _SUBDIR = "hydra.output_subdir"
+# Keys of Hydra that say what a slice is.
+_OWN = ("hydra.sweep.dir", "hydra.sweeper")
 _SWEEPER = "hydra_plugins.grulab.SliceSweeper"
 
 
@@ -45,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--slots", metavar="K", help="jobs at the same time; else as cores and devices allow")
     parser.add_argument("--skip", metavar="NUMBERS", default="", help="jobs to leave out, such as 3,7")
     parser.add_argument("--requeue", action="store_true", help="after SIGUSR1, ask SLURM to start this task again")
+    parser.add_argument("--parent", metavar="PID", type=int, help="stop, saved, when this process ends (Linux)")
     parser.add_argument(CONFIG_DIR, metavar="FOLDER", help="the one that the sweep was begun with")
     options = parser.parse_intermixed_args(arguments)
     if own := next((line for line in options.overrides if not is_about_hydra(line)), None):
@@ -52,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
             f"{own}: the jobs are as {paths.SWEEP} has them; grulab resume {display_path(Path(options.sweep_dir))} "
             "can change some of their keys"
         )
+    if own := next((line for line in options.overrides if key_of(line).startswith(_OWN)), None):
+        raise ConfigError(f"{own}: a slice sets it itself; leave it out")
     if options.requeue and "SLURM_JOB_ID" not in os.environ:
         raise ConfigError("--requeue: this is no job of SLURM, which sets SLURM_JOB_ID; leave it out")
     came: list[int] = []
@@ -62,6 +69,8 @@ def main(arguments: Sequence[str]) -> None:
 
     # Until the launcher installs its own; a signal that came before would be lost otherwise.
     install_handler(stop)
+    if options.parent is not None:
+        end_with_parent(options.parent, signal.SIGTERM)
     sweep_dir, slice_ = Path(options.sweep_dir), parse_slice(options.slice)
     slots, skip = _slots(options.slots), _numbers(options.skip)
     try:
@@ -71,6 +80,8 @@ def main(arguments: Sequence[str]) -> None:
             came.append(error.signum)
         if not came:
             raise
+        # A second one would end what the first asks for.
+        install_handler(lambda signum, frame: None)
         print(f"stopped by a signal, and saved; run it again (exit code {COME_AGAIN})", flush=True)
         if options.requeue:
             from grulab.cluster.slurm_queue import requeue_after
@@ -105,7 +116,7 @@ def work(
     known = _known(sweep_dir)
     refuse_reference("hydra.sweep.dir", sweep_dir)
     flags = [f"{CONFIG_DIR}={folder}"] if folder is not None else []
-    replaced = {*map(key_of, [*flags, *overrides]), *(f"hydra.launcher.{name}" for name in OF_SUBMISSION)}
+    replaced = {*map(key_of, [*flags, *overrides]), *(f"hydra.launcher.{name}" for name in SUBMISSION_KEYS)}
     # Those of the run have made the jobs, which sweep.json has.
     needed = [word for word in known.arguments if is_about_hydra(word) or word.startswith(CONFIG_NAME)]
     kept = [word for word in needed if key_of(word) not in replaced]

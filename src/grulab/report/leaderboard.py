@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -253,16 +253,21 @@ def _found_jobs(sweep_dir: Path) -> list[Job]:
 def _overrides_of(config: Config) -> list[str]:
     """Return overrides that make a configuration: what differs from that of its task."""
     task = f"data={config.data.task}"
-    try:
-        default = flatten(compose([task]).to_dict())
-    except ConfigError:
-        # Such as a task of another package without a file in conf/.
-        default = {}
+    default = _defaults(task)
     own = {key: value for key, value in flatten(config.to_dict()).items() if default.get(key, _ABSENT) != value}
     return [
         task,
         *(f"{key}={quoted(value) if isinstance(value, str) else written(value)}" for key, value in own.items()),
     ]
+
+
+@cache
+def _defaults(task: str) -> dict[str, Any]:
+    try:
+        return flatten(compose([task]).to_dict())
+    except ConfigError:
+        # Such as a task of another package without a file in conf/.
+        return {}
 
 
 def _record(folder: Path, job: Job, flags: list[str], rungs: list[int] | None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def count_rows(run_dir: Path) -> int:
 
 def read_table(run_dir: Path) -> "pd.DataFrame | None":
     """Return the whole file, one row an epoch; None if it is missing, or not as a run writes it."""
-    # pandas is not needed for a run's checks, and takes ten times as long to read a file of a few rows.
+    # pandas is not needed for a run's checks. Its reader takes ten times as long for a file of a few rows.
     import pandas as pd
 
     try:

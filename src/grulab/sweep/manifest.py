@@ -151,7 +151,13 @@ def write(sweep_dir: Path, manifest: Manifest) -> None:
     ]
     rows = ",\n".join(f"    {json.dumps(line)}" for line in lines)
     text = json.dumps(head, indent=2).removesuffix("\n}")
-    write_atomically(sweep_dir / paths.SWEEP, f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n')
+    content = f'{text},\n  "jobs": [\n{rows}\n  ]\n}}\n'
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(
+            f"{len(configs):,} jobs: {paths.SWEEP} would have {len(content):,} bytes, and may have {_MAX_BYTES:,}; "
+            "make several sweeps of them"
+        )
+    write_atomically(sweep_dir / paths.SWEEP, content)
 
 
 def read(sweep_dir: Path, numbers: Container[int] | None = None) -> Manifest | None:

@@ -90,13 +90,17 @@ def run_search(
 
     for line in rungs.notes_on_rungs(settings.rungs, settings.keep):
         print(f"note: {line}")
+
+    def at_once() -> int:
+        if not hasattr(launcher, "jobs_at_once"):
+            return 1
+        jobs: int = launcher.jobs_at_once(parts.config.trainer.threads)
+        return math.ceil(jobs / len(settings.seeds))
+
     monitor = str(parts.config.checkpoint.monitor)
     search = Search(sweep_dir, settings, [*settings.swept, *arguments], monitor, compose)
     if hasattr(launcher, "more"):
         launcher.more = search.more
-    at_once = 1
-    if hasattr(launcher, "jobs_at_once"):
-        at_once = math.ceil(launcher.jobs_at_once(parts.config.trainer.threads) / len(settings.seeds))
     if outside := search.outside():
         print(f"note: {outside} trials have values that are not searched now; the sampler does not learn from them")
     while True:
@@ -105,8 +109,10 @@ def run_search(
         returned: list[JobReturn] = []
         if known.jobs:
             returned = list(launcher.launch([job.overrides for job in known.jobs], initial_job_idx=0))
-        is_stopped = any(job.status == JobStatus.FAILED for job in returned) and _stops_on_failure(parts)
-        if is_stopped or not search.more(at_once):
+        failed = [Path(str(job.working_dir)) for job in returned if job.status == JobStatus.FAILED]
+        # What follows depends on those that may succeed when they are tried again.
+        is_stuck = any(not has_diverged(folder) for folder in failed)
+        if is_stuck or (failed and _stops_on_failure(parts)) or not search.more(at_once()):
             search.write_journal()
             return returned
 

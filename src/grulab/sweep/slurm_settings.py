@@ -17,9 +17,13 @@ from grulab.system.printable import printable
 
 TARGET = "hydra_plugins.grulab.SlurmLauncher"
 # Commands and options that a batch script takes as they are.
-OF_SUBMISSION = ("setup", "sbatch")
+SUBMISSION_KEYS = ("setup", "sbatch")
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?")
 _DEFAULT_TASKS = 8
+# With others the launcher would not find its tasks again.
+_OWN_OPTIONS = (
+    r"-[JaMDoe]|--(job-name|array|clusters?|chdir|output|open-mode|signal|(no-)?requeue|parsable|wrap|wait)\b"
+)
 
 
 def _time(value: Any) -> Any:
@@ -57,6 +61,8 @@ def _lines(key: str, is_option: bool) -> AfterValidator:
                 raise ValueError(f"{key}={shown_value(values)}: a line is empty, or has a control character")
             if is_option and not value.startswith("-"):
                 raise ValueError(f"{key}={shown_value(values)}: an option of sbatch begins with -")
+            if is_option and re.match(_OWN_OPTIONS, value):
+                raise ValueError(f"{key}={shown_value(values)}: {value} is set by the launcher itself; leave it out")
         return values
 
     return AfterValidator(check)

@@ -21,7 +21,7 @@ from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.ray_settings import RaySettings
-from grulab.sweep.slurm_settings import OF_SUBMISSION, SlurmSettings
+from grulab.sweep.slurm_settings import SUBMISSION_KEYS, SlurmSettings
 from grulab.sweep.sweeper_settings import DEFAULT_MAX_JOBS, RaceSettings, SearchSettings
 from grulab.system.printable import printable
 
@@ -39,7 +39,7 @@ _LAUNCHER_KEYS = {
 _SUBDIR = "hydra.sweep.subdir"
 _PARAMS, _MAX_JOBS = "hydra.sweeper.params", "hydra.sweeper.max_jobs"
 _HYDRA_KEYS = {
-    *(f"hydra.launcher.{name}" for name in _LAUNCHER_KEYS.difference(OF_SUBMISSION)),
+    *(f"hydra.launcher.{name}" for name in _LAUNCHER_KEYS.difference(SUBMISSION_KEYS)),
     *(f"hydra.sweeper.{name}" for name in _SWEEPER_KEYS - {"max_jobs", "params"}),
     # Of joblib's launcher.
     "hydra.launcher.n_jobs",
@@ -77,6 +77,20 @@ def refuse_foreign(
             f"{sweep_dir / paths.SWEEP}: {shown} is not taken from a file, since it could run code; if you trust it, "
             f"say it yourself: grulab {verb} {display_path(sweep_dir)} {' '.join([shown, *map(shlex.quote, asked)])}"
         )
+
+
+def resume_command(sweep_dir: Path, arguments: Sequence[str]) -> str:
+    """Return the command that goes on with a sweep: what is taken from no file has to be said again.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        arguments: those that it was begun with.
+    """
+    words = []
+    for word in foreign(arguments):
+        flag, _, folder = word.partition("=")
+        words.append(f"{flag}={display_path(Path(folder))}" if flag == CONFIG_DIR else shlex.quote(word))
+    return " ".join(["grulab resume", display_path(sweep_dir), *words])
 
 
 def foreign(arguments: Sequence[str]) -> list[str]:

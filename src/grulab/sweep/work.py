@@ -15,6 +15,8 @@ from grulab.sweep.hydra_jobs import HydraParts, refuse_failed
 from grulab.sweep.launcher import launch
 from grulab.sweep.launcher_settings import settings_of_slice
 from grulab.sweep.slices import parse_slice
+from grulab.sweep.status import result_of
+from grulab.system.signals import Interrupted
 
 
 def run_slice(parts: HydraParts, text: str, slots: int | None, skip: Sequence[int]) -> list[JobReturn]:
@@ -48,6 +50,12 @@ def run_slice(parts: HydraParts, text: str, slots: int | None, skip: Sequence[in
     settings = settings_of_slice(values)
     jobs = [job for job in known.jobs if job.number not in skip]
     check_machine_of_jobs([job.config for job in jobs], settings)
-    returned = launch(parts, settings, jobs, at_once=slots)
+    try:
+        returned = launch(parts, settings, jobs, at_once=slots)
+    except Interrupted:
+        if any(result_of(sweep_dir / job.folder, job.config) is None for job in jobs):
+            raise
+        # It came with the end of the last job, and there is nothing to come again for.
+        return []
     refuse_failed(returned, sweep_dir, len(returned))
     return returned

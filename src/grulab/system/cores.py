@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
-# What SLURM has granted, also where it does not bind a task to its cores: for each task, or else on this node.
-_OF_SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+# What SLURM has granted, also where it does not bind a task to its cores.
+_OF_TASK, _ON_NODE = "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"
 
 
 def available_cores() -> int:
     """Return the number of cores that the CPU affinity, the container's quota and SLURM allow this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    granted = next((os.environ[name] for name in _OF_SLURM if name in os.environ), "")
+    # A batch script is one process, which has the cores of all its tasks on the node until srun starts them.
+    is_batch_of_many = os.environ.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" not in os.environ
+    names = [_ON_NODE] if is_batch_of_many else [_OF_TASK, _ON_NODE]
+    granted = next((os.environ[name] for name in names if name in os.environ), "")
     limits = [int(granted)] if granted.isdigit() and int(granted) > 0 else []
     return min([cores, *limits, *_quotas()])
 

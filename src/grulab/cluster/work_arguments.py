@@ -4,11 +4,11 @@ from pathlib import Path
 
 from grulab.config.overrides import is_about_hydra, key_of
 from grulab.sweep import manifest
-from grulab.sweep.slurm_settings import OF_SUBMISSION
+from grulab.sweep.slurm_settings import SUBMISSION_KEYS
 from grulab.sweep.stored_arguments import CONFIG_DIR, foreign
 
 
-def words_for_work(sweep_dir: Path) -> list[str]:
+def work_arguments(sweep_dir: Path) -> list[str]:
     """Return the arguments of this command that ``grulab work`` needs, and takes from no file.
 
     sweep.json holds those of this very command, which has written it; but whoever reads it there cannot know that.
@@ -16,4 +16,4 @@ def words_for_work(sweep_dir: Path) -> list[str]:
     known = manifest.read(sweep_dir, ())
     assert known is not None
     needed = [word for word in known.arguments if is_about_hydra(word) or word.startswith(CONFIG_DIR)]
-    return [word for word in foreign(needed) if key_of(word).removeprefix("hydra.launcher.") not in OF_SUBMISSION]
+    return [word for word in foreign(needed) if key_of(word).removeprefix("hydra.launcher.") not in SUBMISSION_KEYS]
