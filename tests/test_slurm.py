@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import stat
 import sys
@@ -238,7 +237,10 @@ def test_without_sbatch_there_is_one_line_and_no_folder(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("time=soon", "hydra.launcher.time=soon: write minutes, 'hours:minutes:seconds' or 'days-hours'"),
+        (
+            "time=soon",
+            "hydra.launcher.time=soon: write minutes, 'minutes:seconds', 'hours:minutes:seconds' or 'days-hours'",
+        ),
         ("time=0", "hydra.launcher.time=0: write minutes"),
         ("time=-5", "hydra.launcher.time=-5: write minutes"),
         ("partition='a b'", "hydra.launcher.partition=a b: must be a name without blanks"),
@@ -337,6 +339,56 @@ def test_an_array_that_is_left_is_not_submitted_anew_by_who_joined_it(queue: Pat
     assert "array 17 of this sweep is in SLURM's queue (1 running)" in beside.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "script", "message"),
+    [
+        ("sbatch", "printf 'x\\033]0;pwn\\007\\n'", "sbatch: has printed "),
+        ("sbatch", "true", "sbatch: has printed '' and no number"),
+        ("sbatch", "printf '\\xff\\xfe' >&2; exit 1", "sbatch: "),
+        ("squeue", "printf '\\xff\\xfe' >&2; exit 1", "squeue: "),
+    ],
+)
+def test_nonsense_of_slurm_is_one_line(queue: Path, fake: Path, name: str, script: str, message: str) -> None:
+    program(fake / name, script)
+    process = forked(queue, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep")
+    assert process.returncode == 2, process.stdout
+    assert process.stderr.startswith(f"grulab: hydra/launcher=slurm: {message}")
+    assert process.stderr.count("\n") == 1
+    assert "\x1b" not in process.stdout + process.stderr
+    assert not (queue / "sweep").exists()
+
+
+def test_what_a_user_has_in_the_folder_stays(queue: Path, fake: Path) -> None:
+    written = grulab(queue, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep", "--only-write")
+    assert written.returncode == 0, written.stderr
+    before = (queue / "sweep" / "sweep.json").read_bytes()
+    program(fake / "sbatch", "echo 'sbatch: error: no' >&2; exit 1")
+    (queue / "sweep" / "slurm").mkdir()
+    (queue / "sweep" / "slurm" / "notes.txt").write_text("mine")
+    refused = grulab(queue, "resume", "sweep", *SLURM, "hydra.launcher.partition=nope")
+    assert refused.returncode == 2
+    assert (queue / "sweep" / "slurm" / "notes.txt").read_text() == "mine"
+    # Nor is the mistake remembered.
+    assert (queue / "sweep" / "sweep.json").read_bytes() == before
+    (queue / "sweep" / "slurm.sh").write_text("echo mine")
+    refused = grulab(queue, "resume", "sweep", *SLURM)
+    assert refused.returncode == 2
+    assert "slurm.sh: was not written by grulab" in refused.stderr
+    assert (queue / "sweep" / "slurm.sh").read_text() == "echo mine"
+
+
+def test_the_name_of_a_folder_is_no_option_of_sbatch(queue: Path) -> None:
+    """A folder, with its arguments, may come from a stranger."""
+    written = grulab(queue, "train", "-m", *SWEEP, *SLURM, "hydra.sweep.dir=sweep", "--only-write")
+    assert written.returncode == 0, written.stderr
+    (queue / "sweep").rename(queue / "--wrap=id")
+    process = Sweep(["resume", "./--wrap=id"], queue, queue / "log")
+    process.wait_until(lambda: "array   17" in (queue / "log").read_text())
+    (queue / "ended").touch()
+    process.process.wait(60)
+    assert (queue / "submitted").read_text().endswith(f" -- {queue}/--wrap=id/slurm.sh\n")
+
+
 def test_a_search_ends_when_its_tasks_do_nothing(queue: Path) -> None:
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "optimizer.lr=interval(0.001,0.1)"]
     driver = Sweep(["train", "-m", *SMALL, *search, *SLURM, "hydra.sweep.dir=sweep"], queue, queue / "log")
@@ -350,7 +402,7 @@ def test_the_command_that_goes_on_says_again_what_is_taken_from_no_file(queue: P
     setup = "hydra.launcher.setup=['module load x']"
     began = forked(queue, "train", "-m", *SWEEP, *SLURM, setup, "hydra.launcher.wait=false", "hydra.sweep.dir=sweep")
     assert began.returncode == 0, began.stderr
-    assert f"return  grulab resume sweep {shlex.quote(setup)}" in began.stdout
+    assert f'return  grulab resume sweep "{setup}"' in began.stdout
     assert "module load x" in (queue / "sweep" / "slurm.sh").read_text()
     # Who resumes waits, and needs what he was told to say.
     refused = forked(queue, "resume", "sweep")

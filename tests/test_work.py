@@ -13,6 +13,7 @@ from experiments.sweeps.harness import Sweep, done_jobs, leaderboard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grulab.run_folder.lock import lock
 from grulab.sweep import manifest
 from grulab.sweep.slices import Slice, parse_slice
 from grulab.system import cores
@@ -126,6 +127,10 @@ def test_a_failed_job_makes_the_exit_code_say_so(tmp_path: Path) -> None:
         (". --slice 0/2", ".: holds no sweep.json"),
         ("sweep --slice 0/2 --slots 0", "--slots 0: must be a whole number"),
         ("sweep --slice 0/2 --slots two", "--slots two: must be a whole number"),
+        (f"sweep --slice 0/2 --slots {'9' * 5000}", "must be a whole number of jobs"),
+        ("sweep --slice 0/2 hydra.launcher=null", "hydra.launcher"),
+        ("sweep --slice 0/2 --config-dir=/nowhere", "--config-dir /nowhere: no such folder"),
+        ("sweep --slice 0/2 hydra.mode=RUN", "hydra.mode=RUN: leave it out"),
         ("sweep --slice 0/2 --skip x", "--skip x: must be numbers of jobs"),
         ("sweep --slice 0/2 seed=4", "seed=4: the jobs are as sweep.json has them"),
         ("sweep --slice 0/2 hydra.launcher.on_failure=no", "hydra.launcher.on_failure=no: choose from"),
@@ -167,7 +172,7 @@ def test_only_write_checks_all_jobs_and_imports_no_torch(tmp_path: Path) -> None
     )
     process = grulab(tmp_path, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep", "--only-write", program=program)
     assert process.returncode == 0, process.stderr
-    assert "6 jobs in sweep/sweep.json" in process.stdout
+    assert "written  6 jobs in sweep/sweep.json" in process.stdout
     assert "grulab work sweep --slice 0/4" in process.stdout
     for arguments, message in [
         (["-m", "model.hidden_size=4,0"], "model.hidden_size=0"),
@@ -243,6 +248,26 @@ def test_each_job_of_a_slice_sees_one_device(
     assert set(seen) == expected
 
 
+def test_a_job_that_another_process_has_is_said_to_be_in_use(tmp_path: Path) -> None:
+    sweep = write(tmp_path, *SMALL, "seed=0,1")
+    (sweep / "000_seed-0").mkdir()
+    with lock(sweep / "000_seed-0"):
+        process = grulab(tmp_path, "work", "sweep", "--slice", "0/2")
+    assert process.returncode == 1
+    assert "failed  000_seed-0  is in use by another process" in process.stdout
+    # The other process says how its run ends.
+    assert not (sweep / "000_seed-0" / "summary.json").exists()
+
+
+def test_a_slice_with_nothing_to_do_says_so(tmp_path: Path) -> None:
+    write(tmp_path, *SMALL, "seed=0,1")
+    for _ in range(2):
+        process = grulab(tmp_path, "work", "sweep", "--slice", "1/2")
+        assert process.returncode == 0
+    assert "slice 1/2: nothing to do, 1 job of it done" in process.stdout
+    assert "slice 2/3: nothing to do, 0 jobs of it done" in grulab(tmp_path, "work", "sweep", "--slice", "2/3").stdout
+
+
 def test_cores_are_those_that_slurm_has_granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_NTASKS", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -261,8 +286,9 @@ def test_cores_are_those_that_slurm_has_granted(monkeypatch: pytest.MonkeyPatch,
     assert available_cores() == 6
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert available_cores() == 1
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "nonsense")
-    assert available_cores() == 16
+    for nonsense in ("nonsense", "²", "9" * 5000, "-1", ""):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", nonsense)
+        assert available_cores() == 16
     own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
     (tmp_path / own).mkdir(parents=True, exist_ok=True)
     (tmp_path / own / "cpu.max").write_text("250000 100000")

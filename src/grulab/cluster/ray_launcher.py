@@ -15,7 +15,7 @@ from grulab.run_folder.paths import display_path
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.job_scores import has_diverged
-from grulab.sweep.live_table import LiveTable
+from grulab.sweep.live_table import LiveTable, many
 from grulab.sweep.ray_settings import RaySettings
 
 
@@ -82,8 +82,8 @@ def _run(
     stamps = {progress.job.number: stamp(progress.folder) for progress in todo}
     tasks: list[Any] = [cluster.start(commands[index], logs[index], settings) for index in slices]
     print(
-        f"ray     {len(tasks)} tasks for {len(todo)} jobs, {min(room, len(tasks))} at a time; their logs are in "
-        f"{display_path(folder)}",
+        f"ray     {many(len(tasks), 'task')} for {many(len(todo), 'job')}, {min(room, len(tasks))} at a time; the "
+        f"logs are in {display_path(folder)}",
         flush=True,
     )
 

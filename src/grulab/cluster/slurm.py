@@ -21,10 +21,11 @@ from grulab.sweep.failures import Submitted
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
 from grulab.sweep.job_scores import has_diverged
-from grulab.sweep.live_table import LiveTable
+from grulab.sweep.live_table import LiveTable, many
 from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.sweep.stored_arguments import resume_command
 
+_EMPTY_ANSWERS = 2
 # The tasks of an array whose jobs are done end within seconds.
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -85,6 +86,7 @@ class _Arrays:
 
     def __init__(self, sweep_dir: Path, settings: SlurmSettings, given_up: set[int], before: set[str]) -> None:
         self._sweep_dir, self._settings, self._given_up, self._before = sweep_dir, settings, given_up, before
+        self._empty_answers = 0
         # Filled in when the name is known.
         self._submissions: Submissions = {"job_name": "", "arrays": []}
 
@@ -134,7 +136,7 @@ class _Arrays:
             array = self._array_after(error, script)
         add_array(self._sweep_dir, self._submissions, array, len(slices), jobs)
         print(
-            f"array   {array}: {len(slices)} tasks for {len(numbers)} jobs; their logs are in "
+            f"array   {array}: {many(len(slices), 'task')} for {many(len(numbers), 'job')}; the logs are in "
             f"{display_path(self._sweep_dir / paths.SLURM_LOGS)}",
             flush=True,
         )
@@ -178,7 +180,9 @@ class _Arrays:
             # It is down for a while, perhaps; the jobs may be running.
             return False
         display.queue(in_words(queued), all(task.state == "PENDING" for task in queued))
-        return not queued
+        # SLURM may have forgotten them for a moment, such as while its controller starts.
+        self._empty_answers = 0 if queued else self._empty_answers + 1
+        return self._empty_answers >= _EMPTY_ANSWERS
 
     def _queued(self) -> list[QueuedTask]:
         """Return the tasks of this sweep's arrays; wait for those of this command's own, which are about to end."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from grulab.config_error import ConfigError
 from grulab.system.printable import printable
 
-_SECONDS = 60
+_SECONDS = 30
 _MAX_REASON = 300
 
 
@@ -47,7 +47,7 @@ def submit(script: Path, options: Sequence[str]) -> str:
         QueueError: with sbatch's reason.
     """
     # "17", or "17;cluster" where there are several.
-    number = _run("sbatch", "--parsable", *options, str(script)).strip().partition(";")[0]
+    number = _run("sbatch", "--parsable", *options, "--", str(script.absolute())).strip().partition(";")[0]
     if not re.fullmatch(r"[0-9]{1,20}", number):
         raise QueueError(f"has printed {printable(number[:100])!r} and no number")
     return number
@@ -96,13 +96,29 @@ def _run(*command: str) -> str:
     foreign |= {"HYDRA_FULL_ERROR"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_SECONDS, check=False)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            # Ctrl-C in the terminal is not for it, and what it has started ends with it.
+            start_new_session=True,
+        )
     except FileNotFoundError:
         raise ConfigError(f"hydra/launcher=slurm: this machine has no {command[0]}") from None
+    try:
+        output, errors = process.communicate(timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         raise QueueError(f"{command[0]} has said nothing for {_SECONDS} s") from None
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Try ")]
-        last = printable((lines or [f"exit code {done.returncode}"])[-1])[:_MAX_REASON]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode != 0:
+        lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("Try ")]
+        last = printable((lines or [f"exit code {process.returncode}"])[-1])[:_MAX_REASON]
         raise QueueError(re.sub(r"^(/\S*/)?\w+: (error: )?", "", last))
-    return done.stdout
+    return output

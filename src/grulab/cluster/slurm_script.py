@@ -24,6 +24,10 @@ from grulab.system.regular_file import MAX_JSON_BYTES, read_regular
 _ODD_CHARACTERS = '"\\%'
 
 
+_MARK = "# Written by grulab's SLURM launcher, and anew for each array."
+_MAX_SCRIPT_BYTES = 2**20
+
+
 class _Array(TypedDict):
     id: Annotated[str, Field(pattern=r"^\d{1,20}$")]
     tasks: Annotated[int, Field(ge=1)]
@@ -136,15 +140,33 @@ def write_script(
         "#!/bin/bash",
         f"# Task I of this array runs the jobs I, I+{count}, I+{2 * count} ... of the sweep in this folder that are "
         "not done.",
-        "# Written by grulab's SLURM launcher, and anew for each array.",
+        _MARK,
         *(f'#SBATCH --{name}="{v}"' if isinstance(v, Path) else f"#SBATCH --{name}={v}" for name, v in given.items()),
         "#SBATCH --requeue",
         *(f"#SBATCH {option}" for option in settings.sbatch),
-        *settings.setup,
+        # A node without the module stops here, and says so in its log.
+        *(["set -e", *settings.setup, "set +e"] if settings.setup else []),
         # Python in the place of the shell, so that signals to the batch process reach it.
         f'exec {shlex.join(work)} --slice "$SLURM_ARRAY_TASK_ID/{count}" --requeue {shlex.join(words)}'.rstrip(),
     ]
-    (sweep_dir / paths.SLURM_LOGS).mkdir(exist_ok=True)
     path = sweep_dir / paths.SLURM_SCRIPT
+    _refuse_foreign_script(path)
+    (sweep_dir / paths.SLURM_LOGS).mkdir(exist_ok=True)
     write_atomically(path, "\n".join(lines) + "\n")
     return path, [*(f"--{name}={value}" for name, value in given.items()), "--requeue", *settings.sbatch]
+
+
+def _refuse_foreign_script(path: Path) -> None:
+    """Check that a batch script is this launcher's own, which may be replaced.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    try:
+        text = read_regular(path, _MAX_SCRIPT_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); move it away") from None
+    if _MARK not in text.splitlines():
+        raise ConfigError(f"{path}: was not written by grulab, which would replace it; move it away")

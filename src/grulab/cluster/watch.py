@@ -27,6 +27,7 @@ Stamp = tuple[int, int, int] | None
 class _Watched:
     progress: JobProgress
     stamp: Stamp
+    has_begun: bool = False
 
 
 def watch(
@@ -85,7 +86,7 @@ def watch(
             # A file system on a network may show the state of a moment ago, but not of a file that it opens.
             progress.state, progress.score, progress.cause = "done", score, ""
             display.changed(progress)
-        elif progress.state in ("running", "interrupted"):
+        elif progress.state not in ("done", "failed") and one.has_begun:
             progress.state, progress.cause = "interrupted", "what worked on it has ended"
             display.changed(progress)
 
@@ -103,13 +104,17 @@ def _look(watched: _Watched, display: LiveTable) -> None:
     elif state == "done":
         # Of an earlier launch with fewer epochs.
         state = "pending"
+    elif state == "interrupted":
+        # It is saved, and its task may start again.
+        state = "pending"
+    watched.has_begun = True
     if state == "running" and before != "running":
         progress.start()
     if state != "running":
         # Its own clock is better than the moments of two looks.
         progress.seconds = float((summary or {}).get("seconds", 0.0))
     progress.state, progress.cause = state, cause_of(progress.folder, config) if state == "failed" else ""
-    if state != before:
+    if state not in (before, "pending"):
         display.changed(progress)
 
 

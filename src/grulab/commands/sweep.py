@@ -1,5 +1,6 @@
 """``grulab train -m``: check the jobs of a sweep, run them and write the report."""
 
+import logging
 import signal
 from argparse import Namespace
 from contextlib import suppress
@@ -22,6 +23,7 @@ from grulab.sweep.check_machine import check_machine_of_jobs
 from grulab.sweep.compose_jobs import EXCLUDE, Sweep, compose_sweep
 from grulab.sweep.failures import Submitted, SweepFailedError
 from grulab.sweep.launcher_settings import LocalSettings
+from grulab.sweep.live_table import many
 from grulab.sweep.plan_table import print_plan
 from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.sweep.status import obstacle_in, result_of
@@ -77,8 +79,9 @@ def _run_jobs(
 ) -> None:
     """Write sweep.json in a locked folder, run the jobs of the sweep that are not done, and report."""
     manifest.write(folder, manifest.grown(before, _arguments(args), sweep.jobs, sweep.design))
+    written = (folder / paths.SWEEP).read_bytes()
     if only_write:
-        _tell_how_to_work(sweep, folder)
+        _tell_how_to_work(sweep, folder, resume_command(folder, _arguments(args)))
         return
     words = with_folder(words, _DIR, folder)
     if sweep.constant and EXCLUDE not in map(key_of, args.overrides):
@@ -89,11 +92,15 @@ def _run_jobs(
     try:
         call_hydra(args, words)
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-        print(f"interrupted; go on with  {resume_command(folder, _arguments(args))}", flush=True)
+        if not isinstance(sweep.settings, SlurmSettings):
+            print(f"interrupted; go on with  {resume_command(folder, _arguments(args))}", flush=True)
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(signal.SIGINT) from None
         raise
     except ConfigError:
+        if sweep.before is not None and (folder / paths.SWEEP).read_bytes() == written:
+            # A mistake in the command is not part of the sweep.
+            manifest.write(folder, sweep.before)
         raise
     except Submitted as told:
         print(told)
@@ -108,13 +115,13 @@ def _run_jobs(
     _report_on(folder)
 
 
-def _tell_how_to_work(sweep: Sweep, folder: Path) -> None:
-    where = display_path(folder)
-    print(f"written  {len(sweep.jobs)} jobs in {display_path(folder / paths.SWEEP)}; none was started")
+def _tell_how_to_work(sweep: Sweep, folder: Path, command: str) -> None:
+    print(f"written  {many(len(sweep.jobs), 'job')} in {display_path(folder / paths.SWEEP)}; none was started")
     if sweep.outlook:
-        print(f"note: {sweep.outlook} What follows from results starts with  grulab resume {where}")
-    print(f"a slice of them, such as the first of four:  grulab work {where} --slice 0/4")
-    print(f"the rest, and the report:  grulab resume {where}")
+        print(f"note: {sweep.outlook}")
+    if sweep.jobs:
+        print(f"a slice of them, such as the first of four:  grulab work {display_path(folder)} --slice 0/4")
+    print(f"all that is left, what follows from results, and the report:  {command}")
 
 
 def _refuse_earlier_end(sweep: Sweep, before: manifest.Manifest) -> None:
@@ -160,6 +167,8 @@ def _report_on(sweep_dir: Path) -> None:
 
 
 def _import_report() -> None:
+    # Hydra shows what libraries log, and matplotlib tells of its fonts.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     with quick_import():
         import grulab.report.sections
         import grulab.report.sweep_report  # noqa: F401

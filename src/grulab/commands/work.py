@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from grulab.commands.argument_parser import ArgumentParser
-from grulab.commands.hydra_app import call_hydra, parse_arguments
+from grulab.commands.hydra_app import call_hydra, parse_arguments, refuse_flags
 from grulab.config.overrides import is_about_hydra, key_of, quoted, refuse_reference
 from grulab.config_error import ConfigError
 from grulab.run_folder import paths
@@ -129,7 +129,9 @@ def work(
     words += [f"+hydra.sweeper.slice={slice_}", f"+hydra.sweeper.slots={'null' if slots is None else slots}"]
     words += [f"+hydra.sweeper.skip=[{','.join(map(str, skip))}]"]
     try:
-        call_hydra(parse_arguments(words), words)
+        args = parse_arguments(words)
+        refuse_flags(args)
+        call_hydra(args, words)
     except SweepFailedError as error:
         error.command = f"grulab resume {display_path(sweep_dir)}"
         raise
@@ -155,12 +157,12 @@ def _known(sweep_dir: Path) -> manifest.Manifest:
 def _slots(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or not 0 < int(text) <= 1024:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 0 < int(text) <= 1024:
         raise ConfigError(f"--slots {text}: must be a whole number of jobs, from 1 to 1024")
     return int(text)
 
 
 def _numbers(text: str) -> list[int]:
-    if text and not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+    if text and not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
         raise ConfigError(f"--skip {text}: must be numbers of jobs, such as 3,7")
     return [int(number) for number in text.split(",") if number]

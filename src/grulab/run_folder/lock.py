@@ -27,6 +27,10 @@ _GUARD = threading.Lock()
 log = logging.getLogger(__name__)
 
 
+class LockedError(ConfigError):
+    """Another process writes to the folder."""
+
+
 @contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
     """Lock a run's folder, so that no other process writes to it.
@@ -89,7 +93,7 @@ def _locked(run_dir: Path, path: Path) -> Iterator[None]:
                 break
             except (BlockingIOError, PermissionError):
                 if attempt == 0:
-                    raise ConfigError(
+                    raise LockedError(
                         f"{run_dir}: is in use by {_holder(descriptor)}; wait for it or stop it"
                     ) from None
                 time.sleep(_SECONDS_BETWEEN_ATTEMPTS)

@@ -6,6 +6,8 @@ from grulab.run_folder.paths import display_path
 
 # Exit code of a job that found the disk full, and could perhaps not write that down: sysexits.h's EX_IOERR.
 DISK_FULL_EXIT = 74
+# Of a job whose folder another process has, so that it cannot write there why it failed.
+LOCKED_EXIT = 73
 # The error of a run whose loss is not finite, in its summary.json.
 DIVERGED = "NonFiniteLossError"
 DISK_FULL_CAUSE = "DiskFullError: the disk is full"

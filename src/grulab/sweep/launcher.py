@@ -15,7 +15,7 @@ from types import FrameType
 from hydra.core.utils import JobReturn
 
 from grulab.config.overrides import structure_of
-from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT
+from grulab.sweep.failures import DISK_FULL_CAUSE, DISK_FULL_EXIT, LOCKED_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, compose_bases
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
@@ -223,8 +223,8 @@ class _Launcher:
         else:
             progress.state = "failed"
         if progress.state == "failed":
-            full = code == DISK_FULL_EXIT
-            progress.cause = DISK_FULL_CAUSE if full else cause_of(progress.folder, progress.job.config)
+            causes = {DISK_FULL_EXIT: DISK_FULL_CAUSE, LOCKED_EXIT: "is in use by another process; see its run.log"}
+            progress.cause = causes.get(code) or cause_of(progress.folder, progress.job.config)
             if progress.attempts <= self.settings.retries:
                 progress.state = "pending"
                 todo.append(progress)

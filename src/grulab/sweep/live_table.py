@@ -49,8 +49,7 @@ class LiveTable:
         before = sum(job.state == "done before" for job in self.jobs)
         done = f"{before} done before, " if before else ""
         todo = len(self.jobs) - before
-        many = f"{len(self.jobs)} job{'s' * (len(self.jobs) > 1)}"
-        _say(f"{many}: {done}{todo} to do, {min(self.slots, todo)} at once")
+        _say(f"{many(len(self.jobs), 'job')}: {done}{todo} to do, {min(self.slots, todo)} at once")
         if self._live:
             self._live.start()
         return self
@@ -82,7 +81,8 @@ class LiveTable:
     def stopping(self, running: int) -> None:
         """Show that the running jobs are being stopped."""
         self.is_stopping = True
-        self._print(f"stopping: {running} jobs save themselves; a second signal stops them at once")
+        verb = "saves itself" if running == 1 else "save themselves"
+        self._print(f"stopping: {many(running, 'job')} {verb}; a second signal stops them at once")
 
     @contextmanager
     def visible_cursor(self) -> Iterator[None]:
@@ -167,6 +167,11 @@ class LiveTable:
                 self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             _say(text)
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number of things in words, ``1 job`` or ``2 jobs``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _say(text: str) -> None:

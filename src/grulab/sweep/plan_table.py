@@ -8,6 +8,7 @@ from grulab.config.parameter_budget import parameter_count
 from grulab.run_folder.paths import display_path
 from grulab.sweep.compose_jobs import Sweep
 from grulab.sweep.job import Job
+from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.sweep.status import planned_status_of
 
 _MOST_IN_A_TABLE = 1000
@@ -44,6 +45,8 @@ def print_plan(sweep: Sweep, console: Console) -> None:
     console.print(f"\n{len(sweep.jobs)} jobs: {counts}", highlight=False)
     if sweep.outlook:
         console.print(sweep.outlook, highlight=False)
+    if isinstance(sweep.settings, SlurmSettings):
+        console.print(sweep.settings.in_words(len(sweep.jobs)), highlight=False)
     if sweep.constant:
         same = [line for line in sweep.jobs[0].overrides if key_of(line) in sweep.constant]
         console.print(f"in all of them: {' '.join(same)}", highlight=False, markup=False)

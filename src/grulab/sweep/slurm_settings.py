@@ -18,7 +18,7 @@ from grulab.system.printable import printable
 TARGET = "hydra_plugins.grulab.SlurmLauncher"
 # Commands and options that a batch script takes as they are.
 SUBMISSION_KEYS = ("setup", "sbatch")
-_TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?")
+_TIME = re.compile(r"\d{1,6}|\d{1,6}:\d\d(:\d\d)?|\d{1,4}-\d\d?(:\d\d(:\d\d)?)?", re.ASCII)
 _DEFAULT_TASKS = 8
 # With others the launcher would not find its tasks again.
 _OWN_OPTIONS = (
@@ -30,7 +30,9 @@ def _time(value: Any) -> Any:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if value is None or (isinstance(text, str) and _TIME.fullmatch(text) and _seconds(text) > 0):
         return text
-    raise ValueError(f"time={shown_value(value)}: write minutes, 'hours:minutes:seconds' or 'days-hours'")
+    raise ValueError(
+        f"time={shown_value(value)}: write minutes, 'minutes:seconds', 'hours:minutes:seconds' or 'days-hours'"
+    )
 
 
 def _gpus(value: Any) -> Any:
@@ -52,6 +54,10 @@ def _name(key: str) -> BeforeValidator:
     return _word(
         key, r"[A-Za-z0-9_.,:+*@%/&|()\[\]!=][A-Za-z0-9_.,:+*@%/&|()\[\]!=-]{0,199}", "a name without blanks"
     )
+
+
+def _one_line(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _lines(key: str, is_option: bool) -> AfterValidator:
@@ -77,13 +83,13 @@ class SlurmSettings(SliceSettings):
     time: Annotated[str | None, BeforeValidator(_time)]
     cpus_per_task: Count
     gpus_per_task: Annotated[str | None, _name("gpus_per_task"), BeforeValidator(_gpus)]
-    mem: Annotated[str | None, _word("mem", r"\d{1,9}[KMGT]?", "an amount such as 8G")]
+    mem: Annotated[str | None, _word("mem", r"[0-9]{1,9}[KMGT]?", "an amount such as 8G")]
     constraint: Annotated[str | None, _name("constraint")]
     tasks: Annotated[Count, Field(le=100_000)] | None
     jobs_per_task: Count | None
     at_once: Count | None
-    setup: Annotated[list[str], _lines("setup", is_option=False)]
-    sbatch: Annotated[list[str], _lines("sbatch", is_option=True)]
+    setup: Annotated[list[str], _lines("setup", is_option=False), BeforeValidator(_one_line)]
+    sbatch: Annotated[list[str], _lines("sbatch", is_option=True), BeforeValidator(_one_line)]
     wait: Flag
 
     @model_validator(mode="after")
@@ -96,6 +102,13 @@ class SlurmSettings(SliceSettings):
         """Return the number of tasks that share so many jobs."""
         tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or _DEFAULT_TASKS
         return min(tasks, jobs)
+
+    def in_words(self, jobs: int) -> str:
+        """Return what an array of so many jobs is."""
+        tasks = self.tasks_for(jobs)
+        gpus = f" and {self.gpus_per_task} GPUs" if self.gpus_per_task else ""
+        time = f" for {self.time}" if self.time else ""
+        return f"SLURM: an array of {tasks} tasks, each with {self.cpus_per_task} CPUs{gpus}{time}, for {jobs} jobs"
 
     def jobs_at_once(self, threads: int) -> int:
         """Return the number of jobs, of so many threads, that run at the same time if all tasks do."""

@@ -72,7 +72,7 @@ def refuse_foreign(
     """
     refused = foreign(arguments)
     if refused:
-        shown = " ".join(shlex.quote(printable(argument)) for argument in refused)
+        shown = " ".join(_quoted(printable(argument)) for argument in refused)
         raise ConfigError(
             f"{sweep_dir / paths.SWEEP}: {shown} is not taken from a file, since it could run code; if you trust it, "
             f"say it yourself: grulab {verb} {display_path(sweep_dir)} {' '.join([shown, *map(shlex.quote, asked)])}"
@@ -89,8 +89,13 @@ def resume_command(sweep_dir: Path, arguments: Sequence[str]) -> str:
     words = []
     for word in foreign(arguments):
         flag, _, folder = word.partition("=")
-        words.append(f"{flag}={display_path(Path(folder))}" if flag == CONFIG_DIR else shlex.quote(word))
+        words.append(f"{flag}={display_path(Path(folder))}" if flag == CONFIG_DIR else _quoted(word))
     return " ".join(["grulab resume", display_path(sweep_dir), *words])
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for the shell so that it can be read: one with single quotes in double quotes, if it can be."""
+    return f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word)
 
 
 def foreign(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.utils import JobReturn
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from grulab.config_error import ConfigError
 from grulab.run_folder.paths import display_path
@@ -14,6 +14,7 @@ from grulab.sweep.check_machine import check_machine_of_jobs
 from grulab.sweep.hydra_jobs import HydraParts, refuse_failed
 from grulab.sweep.launcher import launch
 from grulab.sweep.launcher_settings import settings_of_slice
+from grulab.sweep.live_table import many
 from grulab.sweep.slices import parse_slice
 from grulab.sweep.status import result_of
 from grulab.system.signals import Interrupted
@@ -46,9 +47,14 @@ def run_slice(parts: HydraParts, text: str, slots: int | None, skip: Sequence[in
         raise ConfigError(f"{display_path(sweep_dir)}: has no jobs; those of a search come with grulab resume")
     for line in manifest.what_changed(known):
         print(f"warning: {line}")
-    values = cast(dict[str, Any], OmegaConf.to_container(parts.config.hydra.launcher, resolve=True))
+    section = parts.config.hydra.launcher
+    if not isinstance(section, DictConfig):
+        raise ConfigError("hydra.launcher: must be a group of keys; leave it out")
+    values = cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
     settings = settings_of_slice(values)
     jobs = [job for job in known.jobs if job.number not in skip]
+    if all(result_of(sweep_dir / job.folder, job.config) is not None for job in jobs):
+        print(f"slice {slice_}: nothing to do, {many(len(jobs), 'job')} of it done")
     check_machine_of_jobs([job.config for job in jobs], settings)
     try:
         returned = launch(parts, settings, jobs, at_once=slots)

@@ -16,8 +16,9 @@ from hydra.core.utils import run_job as run_in_hydra
 from grulab.config.schema import Config
 from grulab.internals.hydra import value_or_error
 from grulab.run_folder.full_disk import is_full_disk
+from grulab.run_folder.lock import LockedError
 from grulab.run_folder.paths import RUN_LOG
-from grulab.sweep.failures import DISK_FULL_EXIT
+from grulab.sweep.failures import DISK_FULL_EXIT, LOCKED_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
 from grulab.sweep.run_job import run_known
@@ -27,7 +28,8 @@ from grulab.system.signals import Interrupted, install_handler, restore_default_
 
 
 def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | None, parent: int) -> NoReturn:
-    """Run a job in the child process; exit with 0 (done), 1 (failed), 74 (disk full), 130 or 143 (stopped).
+    """Run a job in the child process; exit with 0 (done), 1 (failed), 73 (another process has its
+    folder), 74 (disk full), 130 or 143 (stopped).
 
     Args:
         parts: the arguments that Hydra passes to the launcher.
@@ -57,6 +59,8 @@ def work(parts: HydraParts, bases: Bases, job: Job, folder: Path, device: str | 
                 code = 0
             elif is_full_disk(value_or_error(returned)):
                 code = DISK_FULL_EXIT
+            elif isinstance(value_or_error(returned), LockedError):
+                code = LOCKED_EXIT
     except Interrupted as error:
         code = error.exit_code
     except BaseException as error:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def available_cores() -> int:
     is_batch_of_many = os.environ.get("SLURM_NTASKS", "1") != "1" and "SLURM_STEP_ID" not in os.environ
     names = [_ON_NODE] if is_batch_of_many else [_OF_TASK, _ON_NODE]
     granted = next((os.environ[name] for name in names if name in os.environ), "")
-    limits = [int(granted)] if granted.isdigit() and int(granted) > 0 else []
+    limits = [int(granted)] if re.fullmatch(r"[1-9][0-9]{0,5}", granted) else []
     return min([cores, *limits, *_quotas()])
 
 
