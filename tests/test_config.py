@@ -212,7 +212,7 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("grulab tr", "train resume report board trace inspect evaluate predict export doctor"),
+        ("grulab tr", "train resume report board trace inspect evaluate predict export doctor work"),
         ("grulab train model.hid", "model.hidden_size="),
         ("grulab train data=", "data=files data=hidden_markov data=sinusoids data=temporal_order"),
     ],
