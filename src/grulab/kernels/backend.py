@@ -142,3 +142,16 @@ def backend_notes(config: Config, accelerator: str, backend: str, before: str | 
             f"resumed with {_NAMES[backend]} after {_NAMES[before]}: the last bits differ from those of a run that "
             f"was never interrupted; {_KEYS[before]} goes on as before"
         )
+
+
+def step_kind(config: Config, accelerator: str, backend: str, loop: str) -> str:
+    """Return how training steps are computed: "fused", all of a step in one call of the kernels, or "autograd".
+
+    Args:
+        config: the run's configuration.
+        accelerator: "cpu", "cuda" or "mps".
+        backend: what :func:`find_backend` has found.
+        loop: the training loop that runs.
+    """
+    is_plain = config.trainer.precision == "32-true" and accelerator == "cpu" and loop == "fast"
+    return "fused" if backend == "fused" and is_plain else "autograd"

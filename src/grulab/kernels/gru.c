@@ -62,6 +62,37 @@ struct gru_layer {
 
 enum { W_IH, W_HH, B_IH, B_HH };
 
+/* A weight tensor with what the optimizer keeps of it; all of `size` floats but steps, which is one. */
+struct gru_parameter {
+    int64_t size;
+    float *weight, *gradient, *mean, *square, *steps;
+};
+
+/* A training step of a classifier: GRU layers, a linear head on the last states of the top layer, cross-entropy, and
+ * Adam or AdamW. */
+struct gru_step {
+    int64_t input_size, hidden_size, directions, num_layers, classes;
+    int64_t batch, time;             /* of the padded sequences */
+    const float *x;                  /* (batch, time, input_size) */
+    const int64_t *lengths, *y;      /* (batch): the longest first, from 1 to time; from 0 to classes - 1 */
+    const float *const *masks;       /* (num_layers - 1) of (rows, directions hidden_size), by which the output of a layer
+                                        is multiplied before the next one reads it; or null */
+    const float *class_weights;      /* (classes), or null for ones; the loss is divided by the batch all the same */
+    int64_t parameters;
+    const struct gru_parameter *parameter;  /* of each layer and direction w_ih, w_hh, b_ih, b_hh; then the weight
+                                        (classes, directions hidden_size) and the bias of the head */
+    double clip;                     /* largest norm of the gradients; 0 for any */
+    int64_t is_decoupled;            /* AdamW */
+    float gain_1, beta_2, gain_2;    /* 1 - beta_1, beta_2, 1 - beta_2 */
+    float epsilon, weight_decay;
+    float shrink;                    /* 1 - lr weight_decay, of AdamW */
+    float rate, root_of_correction;  /* of this step: lr / (1 - beta_1^t), and the root of 1 - beta_2^t */
+    float *loss;                     /* the mean loss of the batch */
+    int64_t *hits;                   /* the number of sequences whose class has the largest logit */
+    float *arena;                    /* memory for everything in between, grown when it is too small */
+    int64_t arena_size;
+};
+
 /* The gradients of the weights are summed in blocks of this many rows: summed one by one, a million small numbers
  * would lose their last digits, and a block stays in the cache. */
 #define BLOCK 256
@@ -144,4 +175,103 @@ int gru_backward(const struct gru_layer *layer, int lanes)
     if (lanes == 8) return backward_8(layer);
 #endif
     return backward_4(layer);
+}
+
+int64_t gru_step_size(void) { return sizeof(struct gru_step); }
+
+/* Return memory from the arena, aligned to a cache line; or only count it, if the arena is null. */
+static float *take(float *arena, int64_t *used, int64_t floats)
+{
+    float *place = arena ? arena + *used : 0;
+    *used += (floats + 15) / 16 * 16;
+    return place;
+}
+
+/* Point the layers to their weights and to memory from the arena; return the number of floats that it needs. */
+static int64_t lay_out(const struct gru_step *s, int64_t rows, struct gru_layer **all, float **last)
+{
+    int64_t used = 0, D = s->directions, H = s->hidden_size, width = D * H, batch = s->batch, steps = s->lengths[0];
+    int64_t *batch_sizes = (int64_t *)take(s->arena, &used, 2 * steps);
+    struct gru_layer *layers =
+        (struct gru_layer *)take(s->arena, &used, s->num_layers * (int64_t)(sizeof(struct gru_layer) / sizeof(float)));
+    const float *x = take(s->arena, &used, rows * s->input_size);
+    int64_t deepest = width > batch ? width : batch, widest = (width > s->classes ? width : s->classes) + 16;
+    if (s->classes > deepest) deepest = s->classes;
+    *last = take(s->arena, &used, batch * (2 * width + s->classes) + deepest * widest);
+    for (int64_t l = 0; l < s->num_layers; l++) {
+        if (l && s->masks) x = take(s->arena, &used, rows * width);
+        float *output = take(s->arena, &used, rows * width), *gates = take(s->arena, &used, rows * 4 * width);
+        float *h_n = take(s->arena, &used, batch * width), *d_h = take(s->arena, &used, batch * width);
+        float *d_x = l ? take(s->arena, &used, rows * width) : 0;
+        if (s->arena) {
+            struct gru_layer *layer = layers + l;
+            memset(layer, 0, sizeof *layer);
+            layer->input_size = l ? width : s->input_size;
+            layer->hidden_size = H;
+            layer->directions = D;
+            layer->steps = steps;
+            layer->rows = rows;
+            layer->batch_sizes = batch_sizes;
+            layer->x = x;
+            layer->output = output;
+            layer->gates = gates;
+            layer->h_n = h_n;
+            layer->d_h = d_h;
+            layer->d_x = d_x;
+            if (l) layers[l - 1].d_output = d_x;
+            for (int64_t d = 0; d < D; d++)
+                for (int64_t w = 0; w < 4; w++) {
+                    layer->weights[d][w] = s->parameter[(l * D + d) * 4 + w].weight;
+                    layer->d_weights[d][w] = s->parameter[(l * D + d) * 4 + w].gradient;
+                }
+        }
+        x = output;
+    }
+    if (s->arena)
+        for (int64_t t = 0, i = batch; t < steps; t++) {
+            while (s->lengths[i - 1] <= t) i--;
+            batch_sizes[t] = i;
+        }
+    *all = layers;
+    return used;
+}
+
+/* Train on a batch; return 0, 1 if an allocation fails, 2 if the lengths or classes are not valid, or 3 if the loss is
+ * not finite: then no weight has changed. */
+int gru_train(struct gru_step *s, int lanes)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < s->batch; i++) {
+        int64_t length = s->lengths[i];
+        if (length < 1 || length > (i ? s->lengths[i - 1] : s->time) || s->y[i] < 0 || s->y[i] >= s->classes) return 2;
+        rows += length;
+    }
+    if (s->batch < 1) return 2;
+    struct gru_layer *layers;
+    float *last, *arena = s->arena;
+    s->arena = 0;
+    int64_t needed = lay_out(s, rows, &layers, &last);
+    if (needed > s->arena_size) {
+        free(arena);
+        /* A little more, since batches have different lengths. */
+        s->arena_size = needed + needed / 4;
+        arena = aligned_alloc(64, (s->arena_size * sizeof(float) + 63) / 64 * 64);
+        if (!arena) s->arena_size = 0;
+    }
+    s->arena = arena;
+    if (!arena) return 1;
+    lay_out(s, rows, &layers, &last);
+#if defined(__x86_64__)
+    if (lanes == 16) return train_16(s, layers, last);
+    if (lanes == 8) return train_8(s, layers, last);
+#endif
+    return train_4(s, layers, last);
+}
+
+/* Free the arena. */
+void gru_step_end(struct gru_step *s)
+{
+    free(s->arena);
+    s->arena = 0;
+    s->arena_size = 0;
 }

@@ -392,6 +392,8 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
     return 0;
 }
 
+#include "step_simd.h"
+
 #undef V
 #undef I
 #undef FUNCTION

@@ -16,7 +16,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 PATH = _FOLDER / "libgru.so"
-SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h")
+SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h", _FOLDER / "step_simd.h")
 # No -march: the instruction set is selected at run time. No -ffast-math: NaN must stay NaN.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi")
 # For x86, GCC 13 splits some multiply-adds in two roundings, which ones depends on the loop around them: a sequence
@@ -54,6 +54,7 @@ def load() -> ctypes.CDLL:
     kernels = ctypes.CDLL(str(PATH))
     kernels.gru_sources.restype = ctypes.c_char_p
     kernels.gru_layer_size.restype = ctypes.c_int64
+    kernels.gru_step_size.restype = ctypes.c_int64
     return kernels
 
 

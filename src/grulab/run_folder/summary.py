@@ -71,6 +71,7 @@ class _Schema(TypedDict):
     error: NotRequired[_Error | None]
     parameters: NotRequired[_Count | None]
     backend: NotRequired[Literal["fused", "torch", "padded"] | None]
+    step: NotRequired[Literal["fused", "autograd"] | None]
     seconds: NotRequired[float]
     started: NotRequired[str]
     resumed: NotRequired[_Count]
@@ -118,6 +119,8 @@ class Summary:
             "metrics": {},
             "parameters": None,
             "backend": before.get("backend"),
+            # Of a run of an earlier version.
+            "step": before.get("step", "autograd" if before else None),
             "seconds": 0.0,
             "started": before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             "resumed": before.get("resumed", 0) + 1 if before else 0,

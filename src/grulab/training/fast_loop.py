@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 
 from grulab.data.batch import PaddedBatch
 from grulab.internals.lightning import SilentProfiler, TrainingEpochLoop
+from grulab.kernels.fused import FusedGRU
+from grulab.kernels.step import TrainingStep
 from grulab.training.cuda_graphs import GraphedSteps
 from grulab.training.module import SequenceClassifier
 
@@ -35,15 +37,18 @@ _HOOKS_OF_STEPS = (
 )
 
 
-def use_fast_loop(trainer: L.Trainer, module: SequenceClassifier, with_graphs: bool = False) -> None:
+def use_fast_loop(
+    trainer: L.Trainer, module: SequenceClassifier, with_graphs: bool = False, with_step: bool = False
+) -> None:
     """Replace the training loop of a Trainer by the fast one.
 
     Args:
         trainer: a Trainer whose callbacks read the metrics from the module, not from ``trainer.callback_metrics``.
         module: the module that the Trainer will train.
         with_graphs: whether steps are CUDA graphs; see :mod:`grulab.training.cuda_graphs`.
+        with_step: whether a step is one call of the kernels; see :mod:`grulab.kernels.step`.
     """
-    trainer.fit_loop.epoch_loop = FastEpochLoop(trainer, with_graphs)
+    trainer.fit_loop.epoch_loop = FastEpochLoop(trainer, with_graphs, with_step)
     module.lengthens_batches = with_graphs
     trainer.profiler = SilentProfiler()  # type: ignore[attr-defined]
     # Lightning takes a millisecond to log the metrics.
@@ -62,19 +67,21 @@ class FastEpochLoop(TrainingEpochLoop):
     same points as Lightning's step, so Lightning's code for checkpoints, restarts and everything between the steps
     still applies.
 
-    Lightning's own step runs first after a restart, and always if the precision is not 32-true or gradients
-    accumulate over several batches. The fast step omits hooks that :class:`SequenceClassifier` does not override: the
-    module's hooks for a batch, its optimizer step and its gradient clipping. Callbacks cannot log in a step.
+    Lightning's own step runs if the precision is not 32-true or gradients accumulate over several batches. The fast
+    step omits hooks that :class:`SequenceClassifier` does not override: the module's hooks for a batch, its optimizer
+    step and its gradient clipping. Callbacks cannot log in a step.
 
     Args:
         trainer: the trainer.
         with_graphs: whether a step of a full batch is a CUDA graph. Callbacks see the loss after the step then, and
             hooks between the forward pass and the end of the step are not called.
+        with_step: whether a step is one call of the kernels; see :mod:`grulab.kernels.step`. The same holds then, but
+            a loss that is not finite has changed nothing.
     """
 
-    def __init__(self, trainer: L.Trainer, with_graphs: bool) -> None:
+    def __init__(self, trainer: L.Trainer, with_graphs: bool, with_step: bool) -> None:
         super().__init__(trainer)
-        self._with_graphs = with_graphs
+        self._with_graphs, self._with_step = with_graphs, with_step
         self._graphs: GraphedSteps | None = None
 
     def on_run_start(self, data_fetcher: "DataFetcher") -> None:
@@ -92,12 +99,20 @@ class FastEpochLoop(TrainingEpochLoop):
             module, data = cast(SequenceClassifier, self.trainer.lightning_module), cast(Any, self.trainer).datamodule
             longest = data.task.length_range[1]
             self._graphs = GraphedSteps(module, self.trainer.optimizers[0], data.config.batch_size, longest)
+        if self._with_step and not (self._on_zero_grad or self._on_gradients or self._on_step):
+            # After a checkpoint has been restored, and perhaps after steps of another kind.
+            module = cast(SequenceClassifier, self.trainer.lightning_module)
+            module.fused_step = module.fused_step or self._make_step()
+            module.fused_step.begin()
 
     def advance(self, data_fetcher: "DataFetcher") -> None:
         """Train on the next batch."""
-        if self.restarting or not self._is_plain or self.trainer.accumulate_grad_batches > 1:
+        if not self._is_plain or self.trainer.accumulate_grad_batches > 1:
             super().advance(data_fetcher)
             return
+        if self.restarting and self._has_to_validate_first(data_fetcher):
+            return
+        self.val_loop.restarting = False
         trainer, module = self.trainer, cast(SequenceClassifier, self.trainer.lightning_module)
         batch, _, _ = next(data_fetcher)
         is_graph = self._graphs is not None and len(batch.y) == self._graphs.batch_size
@@ -121,6 +136,15 @@ class FastEpochLoop(TrainingEpochLoop):
         progress = self.automatic_optimization.optim_progress.optimizer
         progress.step.increment_ready()
         loss = module.training_step(batch, self.batch_idx)
+        if not loss.requires_grad:
+            # The kernels have done the whole step.
+            progress.zero_grad.increment_ready()
+            progress.zero_grad.increment_started()
+            progress.zero_grad.increment_completed()
+            for hook in self._on_backward:
+                hook(trainer, module, loss)
+            progress.step.increment_completed()
+            return {"loss": loss}
         progress.zero_grad.increment_ready()
         for hook in self._on_zero_grad:
             hook(trainer, module, optimizer)
@@ -139,6 +163,28 @@ class FastEpochLoop(TrainingEpochLoop):
         optimizer.step()
         progress.step.increment_completed()
         return {"loss": loss.detach()}
+
+    def _make_step(self) -> TrainingStep:
+        module = cast(SequenceClassifier, self.trainer.lightning_module)
+        gru, head = module.model.gru, module.model.head
+        assert isinstance(gru, FusedGRU)
+        clip = self.trainer.gradient_clip_val
+        return TrainingStep(gru, head, self.trainer.optimizers[0], clip, module.class_weights)
+
+    def _has_to_validate_first(self, data_fetcher: "DataFetcher") -> bool:
+        """Return whether a checkpoint was written at the end of an epoch, whose validation is still to come.
+
+        These are the first lines of Lightning's own ``advance``.
+        """
+        if not self._should_check_val_fx(data_fetcher):
+            return False
+        if self.val_loop.restarted_mid_evaluation:
+            return True
+        if self.restarted_on_last:
+            self._skip_next_val = True
+            return True
+        self.val_loop.increment_progress_to_evaluation_end()
+        return False
 
     def _replay(
         self, trainer: L.Trainer, module: SequenceClassifier, optimizer: Optimizer, batch: PaddedBatch

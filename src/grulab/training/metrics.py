@@ -53,6 +53,19 @@ class LossAndAccuracy(Metric):
         self.count()
         self.sum_up(loss, logits, y)
 
+    def add_counted(self, loss: Tensor, hits: int, sequences: int) -> None:
+        """Add a batch whose hits are counted already.
+
+        Args:
+            loss: (), mean loss of the batch.
+            hits: number of sequences that were classified correctly.
+            sequences: number of sequences.
+        """
+        self.count()
+        self.loss_sum.add_(loss, alpha=sequences)
+        self.correct.add_(hits)
+        self.sequences.add_(sequences)
+
     def count(self) -> None:
         """Count a batch that :meth:`sum_up` adds."""
         count_update(self)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from grulab.config.schema import Algorithm, Schedule
 from grulab.data.batch import PaddedBatch
+from grulab.kernels.step import TrainingStep
 from grulab.models.gru import GRUClassifier
 from grulab.training.metrics import EvaluationMetrics, LossAndAccuracy, TestMetrics
 from grulab.training.optimizer import learning_rate, make_optimizer
@@ -33,6 +34,8 @@ class SequenceClassifier(L.LightningModule):
         keeps_logits: whether a test keeps the logits.
         lengthens_batches: whether training batches are padded to one of few lengths; see ``trainer.cuda_graphs``.
         learning_rate: that of the current epoch.
+        fused_step: does the whole training step in one call of the kernels; None leaves it to autograd. The fast loop
+            sets it; see :mod:`grulab.kernels.step`.
 
     Args:
         input_size: features per step.
@@ -88,6 +91,7 @@ class SequenceClassifier(L.LightningModule):
         self.lengthens_batches = False
         self.learning_rate = lr
         self.keeps_logits = False
+        self.fused_step: TrainingStep | None = None
         if class_weights is not None and len(class_weights) != num_classes:
             raise ValueError(f"class_weights has {len(class_weights)} values, and there are {num_classes} classes")
         weights = None if class_weights is None else torch.tensor(class_weights)
@@ -129,7 +133,11 @@ class SequenceClassifier(L.LightningModule):
         self.train_metrics.resume(checkpoint[SUMS])
 
     def training_step(self, batch: PaddedBatch, batch_idx: int) -> Tensor:
-        """Return the mean loss of the batch: ()."""
+        """Return the mean loss of the batch: (). With ``fused_step`` it has no gradient: the weights have changed."""
+        if self.fused_step is not None:
+            loss = self.fused_step(batch.x, batch.lengths, batch.y)
+            self.train_metrics.add_counted(loss, self.fused_step.hits, len(batch.y))
+            return loss
         batch = batch.lengthened() if self.lengthens_batches else batch
         logits = self.model(batch.x, batch.lengths)
         loss = self.training_loss(logits, batch.y)
@@ -149,6 +157,11 @@ class SequenceClassifier(L.LightningModule):
         # by what else is in its batch.
         weights = self._class_weights.to(_exact(logits).dtype)
         return functional.cross_entropy(_exact(logits), y, weight=weights, reduction="none").mean()
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """The weights of the classes in the training loss, (classes,), or None."""
+        return self._class_weights
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch for callbacks."""

@@ -18,7 +18,7 @@ from grulab.config_error import ConfigError
 from grulab.data.datamodule import SequenceDataModule
 from grulab.data.workers import refuse_missing_workers
 from grulab.internals.lightning import act_as_rank_zero, why_not_fast
-from grulab.kernels.backend import backend_notes, find_backend
+from grulab.kernels.backend import backend_notes, find_backend, step_kind
 from grulab.run_folder import event_file, metrics_csv, paths
 from grulab.run_folder.checkpoint_file import KEY
 from grulab.run_folder.full_disk import DiskFullError, explained_full_disk
@@ -135,10 +135,15 @@ def execute(
         if loop == "fast" and (note := why_not_fast()):
             log.warning(note)
             loop = "lightning"
+        step = step_kind(config, accelerator, backend, loop)
         before = summary.content["backend"] if resumed else None
         for line in [*backend_notes(config, accelerator, backend, before), *device_notes(config, accelerator, loop)]:
             log.warning(line)
-        summary.update(parameters=parameters, backend=backend, loop=loop, chance=task.chance, ceiling=ceiling)
+        if resumed and before == backend and (old := summary.content["step"]) != step:
+            log.warning("training steps were %s, and are %s from here on: the last bits differ for that", old, step)
+        summary.update(
+            parameters=parameters, backend=backend, loop=loop, step=step, chance=task.chance, ceiling=ceiling
+        )
 
         compared = baselines(task)
         bounds = task_bounds(task.chance, ceiling, {baseline.name: baseline.val for baseline in compared})
@@ -166,7 +171,8 @@ def execute(
                 # A version of Lightning that was not tested may lack what this imports.
                 from grulab.training.fast_loop import use_fast_loop
 
-                use_fast_loop(trainer, module, with_graphs=has_graphs(config, accelerator, loop))
+                graphs = has_graphs(config, accelerator, loop)
+                use_fast_loop(trainer, module, with_graphs=graphs, with_step=step == "fused")
             if not is_trained(config, epochs, checkpointer.best_epoch):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
