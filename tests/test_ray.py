@@ -22,7 +22,10 @@ from tests.conftest import SMALL, forked, grulab
 
 RAY = ["hydra/launcher=ray", "hydra.launcher.tasks=2"]
 SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
-LONG = [*SMALL, "data.train_size=400", "seed=0,1", "trainer.max_epochs=150", "checkpoint.every_n_steps=20"]
+LONG = [
+    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "trainer.max_epochs=500",
+    "checkpoint.every_n_steps=20",
+]  # fmt: skip
 SETTINGS = {
     "address": None, "num_cpus": 1, "num_gpus": None, "max_retries": 3, "tasks": None, "jobs_per_task": None,
     "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None,

@@ -24,7 +24,10 @@ from tests.conftest import SMALL, forked, grulab
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.tasks=2"]
 SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
 # Long enough to do something to it.
-LONG = [*SMALL, "data.train_size=400", "seed=0,1", "trainer.max_epochs=150", "checkpoint.every_n_steps=20"]
+LONG = [
+    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "trainer.max_epochs=500",
+    "checkpoint.every_n_steps=20",
+]  # fmt: skip
 SETTINGS = {
     "partition": None, "account": None, "time": None, "cpus_per_task": 1, "gpus_per_task": None, "mem": None,
     "constraint": None, "tasks": None, "jobs_per_task": None, "at_once": None, "setup": [], "sbatch": [],

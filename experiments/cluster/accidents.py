@@ -18,11 +18,13 @@ from experiments.exact_resume.harness import SMALL, differences
 from experiments.sweeps.harness import Sweep, leaderboard
 
 _JOBS = 8
-_OVERRIDES = [*SMALL, "data.train_size=400", "trainer.max_epochs=25", "checkpoint.every_n_steps=20"]
+# The slower kind of step, so that there is something to interrupt.
+_SLOW = ["model.backend=torch", "checkpoint.every_n_steps=20"]
+_OVERRIDES = [*SMALL, "data.train_size=400", "trainer.max_epochs=40", *_SLOW]
 SWEEP = ["train", "-m", *_OVERRIDES, "model.hidden_size=8,16", "seed=0,1,2,3"]
 _SLURM = ["hydra/launcher=slurm", "hydra.launcher.tasks=2", "hydra.launcher.partition=low"]
 # Long enough for a limit of a minute, which SLURM looks at every half minute.
-_LONG = ["trainer.max_epochs=400"]
+_LONG = ["trainer.max_epochs=800"]
 _RESUMES_AT_MOST = 4
 
 Accident = Callable[[Cluster, Sweep, random.Random], None]
