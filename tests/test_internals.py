@@ -10,11 +10,13 @@ import lightning as L
 import pytest
 import torch
 from hydra.core.utils import JobReturn, JobStatus
+from lightning.pytorch.trainer.connectors import callback_connector
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import grulab
 from grulab.internals import hydra, lightning, tensorboard
+from grulab.internals.lightning import note_missing_external_callbacks
 from grulab.internals.torch import flat_weights, shut_down_workers, with_room_for_comment
 from grulab.internals.torchmetrics import count_update, set_update_count, without_scipy_signal
 from grulab.training.metrics import LossAndAccuracy
@@ -149,3 +151,24 @@ def test_private_parts_are_imported_in_one_module_for_each_library() -> None:
         documentation = importlib.import_module(f"grulab.internals.{library}").__doc__
         assert documentation is not None
         assert re.search(r"read in version \d+\.\d+", documentation), library
+
+
+def test_external_callbacks_are_looked_for_only_if_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    found: list[L.Callback] = [L.Callback()]
+
+    def load(group: str) -> list[L.Callback]:
+        asked.append(group)
+        return list(found)
+
+    def trainer() -> L.Trainer:
+        return L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+
+    monkeypatch.setattr(callback_connector, "_load_external_callbacks", load)
+    note_missing_external_callbacks()
+    assert found[0] in trainer().callbacks  # type: ignore[attr-defined]
+    assert len(asked) == 2
+    found.clear()
+    note_missing_external_callbacks()
+    trainer()
+    assert len(asked) == 3

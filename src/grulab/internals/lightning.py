@@ -10,6 +10,7 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.connectors import callback_connector
 
 if TYPE_CHECKING:
     from lightning.pytorch.loops.fetchers import _DataFetcher as DataFetcher
@@ -34,6 +35,7 @@ __all__ = [
     "act_as_rank_zero",
     "finished_epochs_and_batches",
     "next_epoch_and_batch",
+    "note_missing_external_callbacks",
     "set_between_batches",
     "why_not_fast",
 ]
@@ -52,6 +54,17 @@ def why_not_fast() -> str | None:
         f"trainer.loop=fast was tested with Lightning {', '.join(TESTED_VERSIONS)} and not with {L.__version__}: "
         "Lightning's own loop runs, with the same numbers in more time"
     )
+
+
+def note_missing_external_callbacks() -> None:
+    """Let a Trainer look for the callbacks that other packages register only if there are some.
+
+    The search through the metadata of all installed packages takes 5 ms, and the jobs of a sweep are forked from a
+    process that has done it. The factories of those that are found have to be called for each Trainer.
+    """
+    connector: Any = callback_connector
+    if not connector._load_external_callbacks("lightning.pytorch.callbacks_factory"):
+        connector._load_external_callbacks = lambda group: []
 
 
 def act_as_rank_zero() -> None:

@@ -92,6 +92,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
 
         import grulab.training.run  # noqa: F401
         from grulab.data.dataset import remember_splits
+        from grulab.internals.lightning import note_missing_external_callbacks
         from grulab.run_folder.summary import git_state, versions
         from grulab.tasks.base import checked_ceiling
         from grulab.tasks.baselines import baselines
@@ -99,6 +100,7 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
 
     git_state()
     versions()
+    note_missing_external_callbacks()
     if any(build_task(config.data).has_ids for config in configs):
         # Each job draws a confusion matrix.
         import matplotlib.figure  # noqa: F401
