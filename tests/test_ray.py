@@ -81,7 +81,8 @@ def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(tmp_path: Path, v
     [
         ("num_cpus=4096", "hydra.launcher.num_cpus=4096: no node of this Ray has so many"),
         ("num_gpus=1", "hydra.launcher.num_cpus=1 and hydra.launcher.num_gpus=1: no node of this Ray has so many"),
-        ("address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: Failed to connect"),
+        ("address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: no Ray answers there (Connection refused)"),
+        ("address=nowhere:x", "hydra.launcher.address=nowhere:x: no Ray answers there"),
     ],
 )
 def test_what_ray_has_not_is_one_line(tmp_path: Path, override: str, message: str) -> None:

@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from grulab.sweep.ray_settings import RaySettings
 
 _SECONDS_TO_READ = 30
 _SECONDS_TO_STOP = 75
+_SECONDS_TO_ANSWER = 10
 
 
 class RayCluster:
@@ -132,6 +134,7 @@ def connect(address: str | None) -> RayCluster:
     # Ray asks its makers how it is used, and prints how to prevent it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     settings: dict[str, Any] = {"address": address}
+    _refuse_silent_address(address)
     if address is None:
         # Its sockets lie there, whose paths have at most 107 bytes.
         folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
@@ -155,6 +158,22 @@ def connect(address: str | None) -> RayCluster:
     # Before the guard, since the handlers run in the reverse order.
     atexit.register(ray.shutdown)
     return RayCluster(ray)
+
+
+def _refuse_silent_address(address: str | None) -> None:
+    """Check that something answers at an address: Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: if nothing does.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "://" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"hydra.launcher.address={address}: no Ray answers there ({cause})") from None
 
 
 def _close(guard: "subprocess.Popen[bytes]") -> None:
