@@ -57,7 +57,9 @@ FUNCTION void NAME(cross_entropy)(const struct gru_step *s, float *logits)
         /* exp() cuts what is not finite. */
         if (most - most != 0.0f || own - own != 0.0f) sum += own - own;
     }
-    *s->loss = (float)(sum / (double)batch);
+    /* A sum beyond 32 bits is infinite, as torch's: such a run has diverged. */
+    float whole = (float)sum;
+    *s->loss = whole - whole != 0.0f ? whole : (float)(sum / (double)batch);
     *s->hits = hits;
 }
 
