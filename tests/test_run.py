@@ -153,7 +153,7 @@ def test_every_epoch_has_means_of_its_own(run: Run, tmp_path: Path) -> None:
 
 
 def test_last_moves_forward_while_the_metric_gets_worse(run: Run, tmp_path: Path) -> None:
-    summary = run("run", "trainer.max_epochs=6", "optimizer.lr=2.0", "checkpoint.monitor=val/loss")
+    summary = run("run", "trainer.max_epochs=6", "optimizer.lr=3.0", "checkpoint.monitor=val/loss")
     losses = [float(row["val/loss"]) for row in rows(tmp_path / "run")]
     best = int(np.argmin(losses)) + 1
     assert best < 6, "the learning rate was meant to spoil the run"
