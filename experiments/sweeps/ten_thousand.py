@@ -50,7 +50,7 @@ def main() -> None:
         [f"read by a slice of {_SLICES}", f"{read:.2f} s"],
         [f"`grulab report` over {JOBS:,} finished jobs", f"{report:.0f} s"],
         ["its memory", f"{memory:.0f} MB"],
-        ["files of a job", str(len(files))],
+        ["files of a job of the local launcher", str(len(files))],
     ]
     lines = [
         f"# A sweep of {JOBS:,} jobs",
