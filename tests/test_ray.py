@@ -23,7 +23,7 @@ from tests.conftest import SMALL, forked, grulab
 RAY = ["hydra/launcher=ray", "hydra.launcher.tasks=2"]
 SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
 LONG = [
-    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "trainer.max_epochs=500",
+    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "trainer.max_epochs=250",
     "checkpoint.every_n_steps=20",
 ]  # fmt: skip
 SETTINGS = {
