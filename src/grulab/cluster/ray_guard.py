@@ -1,6 +1,6 @@
 """End the processes of a Ray that a command has started, when the command ends for any reason.
 
-``python ray_guard.py MARK FOLDER`` waits until its standard input closes, which the kernel does when the command has
+``python ray_guard.py FOLDER`` waits until its standard input closes, which the kernel does when the command has
 ended, also by SIGKILL. Then it kills what has the mark in its environment, and removes the folder. Ray ends most of
 its processes itself, but after SIGKILL of a driver two agents stayed (Ray 2.60).
 """

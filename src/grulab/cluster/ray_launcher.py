@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from grulab.cluster.launch import launch_pending, pending, slices_of
 from grulab.cluster.logs import last_words
 from grulab.cluster.ray_cluster import RayCluster, connect
 from grulab.cluster.watch import stamp, watch
@@ -14,7 +15,6 @@ from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
-from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.live_table import LiveTable, many
 from grulab.sweep.ray_settings import RaySettings
 
@@ -35,17 +35,14 @@ def launch(sweep_dir: Path, settings: RaySettings, jobs: Sequence[Job], given_up
         ConfigError: if there is no such cluster, it has no room for a task, or a node does not see the folder.
         Interrupted: after a signal, when the runs have saved themselves.
     """
-    everything = [JobProgress(job, sweep_dir / job.folder) for job in jobs]
-    for progress in everything:
-        progress.look_before(sweep_dir, given_up)
-    todo = [progress for progress in everything if progress.state == "pending"]
-    if todo:
+
+    def run(everything: list[JobProgress]) -> None:
         cluster = connect(settings.address)
         room = cluster.room_for(settings)
         cluster.refuse_unseen_folder(sweep_dir, settings)
         _run(cluster, room, sweep_dir, settings, everything, given_up)
-    given_up |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
-    return [progress.returned() for progress in everything]
+
+    return launch_pending(sweep_dir, jobs, given_up, run)
 
 
 def tasks_at_once(settings: RaySettings) -> int:
@@ -66,17 +63,15 @@ def _run(
     jobs: Sequence[JobProgress],
     given_up: set[int],
 ) -> None:
-    todo = [progress for progress in jobs if progress.state == "pending"]
+    todo = pending(jobs)
     count = settings.tasks_for(len(jobs), room)
-    slices = sorted({progress.job.number % count for progress in todo})
+    slices = slices_of(todo, count)
     folder = sweep_dir.absolute() / paths.RAY_LOGS
     folder.mkdir(exist_ok=True)
-    words = [*work_arguments(sweep_dir), f"+hydra.launcher.cores={settings.num_cpus}"]
+    words = [*work_arguments(sweep_dir, given_up), f"+hydra.launcher.cores={settings.num_cpus}"]
     if settings.num_gpus is not None and settings.num_gpus < 1:
         # A share of a device is for one job.
         words.append("--slots=1")
-    if given_up:
-        words.append(f"--skip={','.join(map(str, sorted(given_up)))}")
     logs = {index: folder / f"{index}.log" for index in slices}
     commands = {index: ["work", str(sweep_dir.absolute()), "--slice", f"{index}/{count}", *words] for index in slices}
     stamps = {progress.job.number: stamp(progress.folder) for progress in todo}

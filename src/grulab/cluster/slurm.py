@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn
 
+from grulab.cluster.launch import launch_pending, pending, slices_of
 from grulab.cluster.logs import last_words
 from grulab.cluster.slurm_queue import QueuedTask, QueueError, in_words, submit, tasks_of
 from grulab.cluster.slurm_script import Submissions, add_array, read_submissions, refuse_odd_path, write_script
@@ -20,7 +21,6 @@ from grulab.sweep import manifest
 from grulab.sweep.failures import Submitted
 from grulab.sweep.job import Job
 from grulab.sweep.job_progress import JobProgress
-from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.live_table import LiveTable, many
 from grulab.sweep.slurm_settings import SlurmSettings
 from grulab.sweep.stored_arguments import resume_command
@@ -52,13 +52,7 @@ def launch(
     """
     for folder in (sweep_dir, Path.cwd()):
         refuse_odd_path(folder)
-    everything = [JobProgress(job, sweep_dir / job.folder) for job in jobs]
-    for progress in everything:
-        progress.look_before(sweep_dir, given_up)
-    if any(progress.state == "pending" for progress in everything):
-        _Arrays(sweep_dir, settings, given_up, before).run(everything)
-    given_up |= {job.job.number for job in everything if job.state == "failed" and has_diverged(job.folder)}
-    return [progress.returned() for progress in everything]
+    return launch_pending(sweep_dir, jobs, given_up, _Arrays(sweep_dir, settings, given_up, before).run)
 
 
 def refuse_beside_array(sweep_dir: Path) -> None:
@@ -69,7 +63,7 @@ def refuse_beside_array(sweep_dir: Path) -> None:
     """
     if not (sweep_dir / paths.SLURM).exists() or shutil.which("squeue") is None:
         return
-    name = read_submissions(sweep_dir, "").get("job_name")
+    name = read_submissions(sweep_dir, "")["job_name"]
     try:
         queued = tasks_of(name)
     except QueueError:
@@ -93,15 +87,15 @@ class _Arrays:
     def run(self, jobs: Sequence[JobProgress]) -> None:
         """Run the pending jobs, and set their states."""
         self._submissions = read_submissions(self._sweep_dir, jobs[0].job.config.name)
-        todo = [job for job in jobs if job.state == "pending"]
+        todo = pending(jobs)
         if queued := self._queued():
             known = self._join(jobs, queued)
             # What it has left was stopped, by somebody or on_failure=stop. It knows nothing of jobs that came later.
-            todo = [job for job in todo if job.job.number >= known and job.state == "pending"]
+            todo = [job for job in pending(todo) if job.job.number >= known]
         if not todo:
             return
         stamps = {job.job.number: stamp(job.folder) for job in todo}
-        array, slices = self._submit([job.job.number for job in todo], len(jobs))
+        array, slices = self._submit(todo, len(jobs))
         if not self._settings.wait:
             raise Submitted(self._how_to_come_back())
         self._watch(jobs, todo, stamps)
@@ -117,17 +111,15 @@ class _Arrays:
         print(f"joins   array {arrays}, as it was submitted: {in_words(queued)}", flush=True)
         if not self._settings.wait:
             raise Submitted(self._how_to_come_back())
-        self._watch(jobs, [job for job in jobs if job.state == "pending"], {})
+        self._watch(jobs, pending(jobs), {})
         self._before.update(task.array for task in queued)
         return max((array["jobs"] for array in self._submissions["arrays"]), default=len(jobs))
 
-    def _submit(self, numbers: Sequence[int], jobs: int) -> tuple[str, list[int]]:
-        """Submit an array for jobs with these numbers; return its number, and the slices of its tasks."""
+    def _submit(self, todo: Sequence[JobProgress], jobs: int) -> tuple[str, list[int]]:
+        """Submit an array for some of so many jobs; return its number, and the slices of its tasks."""
         count = self._settings.tasks_for(jobs)
-        slices = sorted({number % count for number in numbers})
-        words = work_arguments(self._sweep_dir)
-        if self._given_up:
-            words.append(f"--skip={','.join(map(str, sorted(self._given_up)))}")
+        slices = slices_of(todo, count)
+        words = work_arguments(self._sweep_dir, self._given_up)
         name = self._submissions["job_name"]
         script, options = write_script(self._sweep_dir, name, self._settings, slices, count, words)
         try:
@@ -136,7 +128,7 @@ class _Arrays:
             array = self._array_after(error, script)
         add_array(self._sweep_dir, self._submissions, array, len(slices), jobs)
         print(
-            f"array   {array}: {many(len(slices), 'task')} for {many(len(numbers), 'job')}; the logs are in "
+            f"array   {array}: {many(len(slices), 'task')} for {many(len(todo), 'job')}; the logs are in "
             f"{display_path(self._sweep_dir / paths.SLURM_LOGS)}",
             flush=True,
         )

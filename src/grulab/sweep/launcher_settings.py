@@ -1,15 +1,16 @@
 """The settings of the launcher: types and ranges. The values are in conf/hydra/launcher/local.yaml."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from grulab.config.parse import parse_section
 from grulab.field_types import STRICT, Count, Integer, Number
 
 TARGET = "hydra_plugins.grulab.LocalLauncher"
+DEFAULT_TASKS = 8
 
 
 def _number_or_auto(value: Any) -> Any:
@@ -28,6 +29,25 @@ class SliceSettings:
     on_failure: Literal["continue", "stop"]
     retries: Annotated[Integer, Field(ge=0, le=1000)]
     time_limit: Annotated[Number, Field(gt=0)] | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TaskSettings(SliceSettings):
+    """How the jobs of a sweep are divided among the tasks of a cluster."""
+
+    tasks: Annotated[Count, Field(le=100_000)] | None
+    jobs_per_task: Count | None
+
+    @model_validator(mode="after")
+    def _tasks_or_jobs(self) -> Self:
+        if self.tasks is not None and self.jobs_per_task is not None:
+            raise ValueError(f"jobs_per_task={self.jobs_per_task}: does not go with tasks={self.tasks}; write one")
+        return self
+
+    def tasks_for(self, jobs: int, otherwise: int = DEFAULT_TASKS) -> int:
+        """Return the number of tasks that share so many jobs: ``otherwise``, if nothing is said."""
+        tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or otherwise
+        return min(tasks, jobs)
 
 
 @dataclass(frozen=True, config=STRICT)

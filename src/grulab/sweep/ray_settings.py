@@ -11,7 +11,7 @@ from grulab.config.parse import parse_section
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.field_types import STRICT, Count, Integer, Number
-from grulab.sweep.launcher_settings import SliceSettings
+from grulab.sweep.launcher_settings import TaskSettings
 from grulab.system.printable import printable
 
 TARGET = "hydra_plugins.grulab.RayLauncher"
@@ -24,28 +24,19 @@ def _address(value: Any) -> Any:
 
 
 @dataclass(frozen=True, config=STRICT)
-class RaySettings(SliceSettings):
+class RaySettings(TaskSettings):
     """How a sweep becomes tasks of Ray; conf/hydra/launcher/ray.yaml explains each field."""
 
     address: Annotated[str | None, BeforeValidator(_address)]
     num_cpus: Count
     num_gpus: Annotated[Number, Field(gt=0)] | None
     max_retries: Annotated[Integer, Field(ge=0, le=1000)]
-    tasks: Annotated[Count, Field(le=100_000)] | None
-    jobs_per_task: Count | None
 
     @model_validator(mode="after")
-    def _rules(self) -> Self:
-        if self.tasks is not None and self.jobs_per_task is not None:
-            raise ValueError(f"jobs_per_task={self.jobs_per_task}: does not go with tasks={self.tasks}; write one")
+    def _whole_gpus(self) -> Self:
         if self.num_gpus is not None and self.num_gpus > 1 and not float(self.num_gpus).is_integer():
             raise ValueError(f"num_gpus={self.num_gpus}: must be a whole number, or a share of one device")
         return self
-
-    def tasks_for(self, jobs: int, room: int) -> int:
-        """Return the number of tasks that share so many jobs, where there is room for so many at a time."""
-        tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or room
-        return max(1, min(tasks, jobs))
 
 
 _SCHEMA: TypeAdapter[RaySettings] = TypeAdapter(RaySettings)

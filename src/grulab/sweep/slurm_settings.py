@@ -3,23 +3,22 @@
 import re
 import shutil
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from grulab.config.parse import parse_section
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
 from grulab.field_types import STRICT, Count, Flag
-from grulab.sweep.launcher_settings import SliceSettings
+from grulab.sweep.launcher_settings import DEFAULT_TASKS, TaskSettings
 from grulab.system.printable import printable
 
 TARGET = "hydra_plugins.grulab.SlurmLauncher"
 # Commands and options that a batch script takes as they are.
 SUBMISSION_KEYS = ("setup", "sbatch")
 _TIME = re.compile(r"\d{1,6}|\d{1,6}:\d\d(:\d\d)?|\d{1,4}-\d\d?(:\d\d(:\d\d)?)?", re.ASCII)
-_DEFAULT_TASKS = 8
 # With others the launcher would not find its tasks again.
 _OWN_OPTIONS = (
     r"-[JaMDoe]|--(job-name|array|clusters?|chdir|output|open-mode|signal|(no-)?requeue|parsable|wrap|wait)\b"
@@ -75,7 +74,7 @@ def _lines(key: str, is_option: bool) -> AfterValidator:
 
 
 @dataclass(frozen=True, config=STRICT)
-class SlurmSettings(SliceSettings):
+class SlurmSettings(TaskSettings):
     """How a sweep becomes an array of SLURM; conf/hydra/launcher/slurm.yaml explains each field."""
 
     partition: Annotated[str | None, _name("partition")]
@@ -85,23 +84,10 @@ class SlurmSettings(SliceSettings):
     gpus_per_task: Annotated[str | None, _name("gpus_per_task"), BeforeValidator(_gpus)]
     mem: Annotated[str | None, _word("mem", r"[0-9]{1,9}[KMGT]?", "an amount such as 8G")]
     constraint: Annotated[str | None, _name("constraint")]
-    tasks: Annotated[Count, Field(le=100_000)] | None
-    jobs_per_task: Count | None
     at_once: Count | None
     setup: Annotated[list[str], _lines("setup", is_option=False), BeforeValidator(_one_line)]
     sbatch: Annotated[list[str], _lines("sbatch", is_option=True), BeforeValidator(_one_line)]
     wait: Flag
-
-    @model_validator(mode="after")
-    def _tasks_or_jobs(self) -> Self:
-        if self.tasks is not None and self.jobs_per_task is not None:
-            raise ValueError(f"jobs_per_task={self.jobs_per_task}: does not go with tasks={self.tasks}; write one")
-        return self
-
-    def tasks_for(self, jobs: int) -> int:
-        """Return the number of tasks that share so many jobs."""
-        tasks = -(-jobs // self.jobs_per_task) if self.jobs_per_task else self.tasks or _DEFAULT_TASKS
-        return min(tasks, jobs)
 
     def in_words(self, jobs: int) -> str:
         """Return what an array of so many jobs is."""
@@ -112,7 +98,7 @@ class SlurmSettings(SliceSettings):
 
     def jobs_at_once(self, threads: int) -> int:
         """Return the number of jobs, of so many threads, that run at the same time if all tasks do."""
-        tasks = self.tasks or _DEFAULT_TASKS
+        tasks = self.tasks or DEFAULT_TASKS
         return min(tasks, self.at_once or tasks) * max(1, self.cpus_per_task // threads)
 
     def seconds_of_warning(self) -> int:

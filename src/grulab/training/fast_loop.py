@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor
 from torch.optim import Optimizer
 
 from grulab.data.batch import PaddedBatch
@@ -138,13 +139,7 @@ class FastEpochLoop(TrainingEpochLoop):
         loss = module.training_step(batch, self.batch_idx)
         if not loss.requires_grad:
             # The kernels have done the whole step.
-            progress.zero_grad.increment_ready()
-            progress.zero_grad.increment_started()
-            progress.zero_grad.increment_completed()
-            for hook in self._on_backward:
-                hook(trainer, module, loss)
-            progress.step.increment_completed()
-            return {"loss": loss}
+            return self._after_whole_step(trainer, module, loss)
         progress.zero_grad.increment_ready()
         for hook in self._on_zero_grad:
             hook(trainer, module, optimizer)
@@ -192,10 +187,14 @@ class FastEpochLoop(TrainingEpochLoop):
         assert self._graphs is not None
         progress = self.automatic_optimization.optim_progress.optimizer
         progress.step.increment_ready()
+        return self._after_whole_step(trainer, module, self._graphs(batch))
+
+    def _after_whole_step(self, trainer: L.Trainer, module: SequenceClassifier, loss: Tensor) -> dict[str, Any]:
+        """Count a step, from the gradients on, that was done in one piece, and show callbacks its loss."""
+        progress = self.automatic_optimization.optim_progress.optimizer
         progress.zero_grad.increment_ready()
         progress.zero_grad.increment_started()
         progress.zero_grad.increment_completed()
-        loss = self._graphs(batch)
         for hook in self._on_backward:
             hook(trainer, module, loss)
         progress.step.increment_completed()

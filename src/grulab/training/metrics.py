@@ -62,9 +62,7 @@ class LossAndAccuracy(Metric):
             sequences: number of sequences.
         """
         self.count()
-        self.loss_sum.add_(loss, alpha=sequences)
-        self.correct.add_(hits)
-        self.sequences.add_(sequences)
+        self._add_sums(loss, hits, sequences)
 
     def count(self) -> None:
         """Count a batch that :meth:`sum_up` adds."""
@@ -72,9 +70,12 @@ class LossAndAccuracy(Metric):
 
     def sum_up(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         """Do the part of :meth:`add` that runs on the device."""
-        self.loss_sum.add_(loss.detach(), alpha=len(y))
-        self.correct.add_((logits.argmax(dim=1) == y).sum())
-        self.sequences.add_(len(y))
+        self._add_sums(loss.detach(), (logits.argmax(dim=1) == y).sum(), len(y))
+
+    def _add_sums(self, loss: Tensor, hits: Tensor | int, sequences: int) -> None:
+        self.loss_sum.add_(loss, alpha=sequences)
+        self.correct.add_(hits)
+        self.sequences.add_(sequences)
 
     def reset(self) -> None:
         """Set the sums to 0, in the same memory, to which a CUDA graph adds."""

@@ -1,7 +1,7 @@
 """The LightningModule: a training, validation and test step, and the means over an epoch."""
 
 from collections.abc import Sequence
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import lightning as L
 import torch
@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from grulab.config.schema import Algorithm, Schedule
 from grulab.data.batch import PaddedBatch
-from grulab.kernels.step import TrainingStep
 from grulab.models.gru import GRUClassifier
 from grulab.training.metrics import EvaluationMetrics, LossAndAccuracy, TestMetrics
 from grulab.training.optimizer import learning_rate, make_optimizer
+
+if TYPE_CHECKING:
+    from grulab.kernels.step import TrainingStep
 
 # The key of the sums of an unfinished epoch in a checkpoint.
 SUMS = "train_sums"
