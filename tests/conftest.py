@@ -41,6 +41,18 @@ SMALL = [
     "trainer.accelerator=cpu",
 ]
 
+# A sweep, as the arguments of grulab train -m.
+SIX_JOBS = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
+# Two jobs with the slower kind of step, which take as long as trainer.max_epochs says.
+SLOW_JOBS = [
+    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "checkpoint.every_n_steps=20"
+]  # fmt: skip
+
+# What all of grulab's launchers have in common.
+SLICE_SETTINGS: dict[str, Any] = {
+    "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None
+}  # fmt: skip
+
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

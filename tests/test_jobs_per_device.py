@@ -13,15 +13,9 @@ from grulab.sweep import jobs_per_device, slots
 from grulab.sweep.jobs_per_device import Measured, jobs_on, measure, share
 from grulab.sweep.launcher_settings import parse_settings
 from grulab.sweep.slots import find_slots
+from tests.conftest import SLICE_SETTINGS
 
-LAUNCHER = {
-    "cores": None,
-    "devices": None,
-    "jobs_per_device": "auto",
-    "on_failure": "continue",
-    "retries": 0,
-    "time_limit": None,
-}
+LAUNCHER = {"cores": None, "devices": None, **SLICE_SETTINGS}
 GIBIBYTE = 2**30
 
 

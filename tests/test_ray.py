@@ -18,17 +18,13 @@ from grulab.cluster import ray_guard, ray_task
 from grulab.cluster.ray_cluster import RayCluster
 from grulab.config_error import ConfigError
 from grulab.sweep import ray_settings
-from tests.conftest import SMALL, forked, grulab
+from tests.conftest import SIX_JOBS, SLICE_SETTINGS, SLOW_JOBS, forked, grulab
 
 RAY = ["hydra/launcher=ray", "hydra.launcher.tasks=2"]
-SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
-LONG = [
-    *SMALL, "data.train_size=400", "seed=0,1", "model.backend=torch", "trainer.max_epochs=250",
-    "checkpoint.every_n_steps=20",
-]  # fmt: skip
+LONG = [*SLOW_JOBS, "trainer.max_epochs=250"]
 SETTINGS = {
     "address": None, "num_cpus": 1, "num_gpus": None, "max_retries": 3, "tasks": None, "jobs_per_task": None,
-    "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None,
+    **SLICE_SETTINGS,
 }  # fmt: skip
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="make test-ray runs it with Ray")
@@ -36,13 +32,13 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @needs_ray
 def test_a_sweep_on_ray_ends_as_it_does_here(tmp_path: Path) -> None:
-    sweep = Sweep(["train", "-m", *SWEEP, *RAY, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
+    sweep = Sweep(["train", "-m", *SIX_JOBS, *RAY, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
     assert sweep.process.wait(180) == 0, (tmp_path / "log").read_text()
     assert not sweep.members()
     log = (tmp_path / "log").read_text()
     assert "2 tasks for 6 jobs" in log
     (tmp_path / "alone").mkdir()
-    assert grulab(tmp_path / "alone", "train", "-m", *SWEEP, "hydra.sweep.dir=sweep").returncode == 0
+    assert grulab(tmp_path / "alone", "train", "-m", *SIX_JOBS, "hydra.sweep.dir=sweep").returncode == 0
     assert leaderboard(tmp_path / "sweep") == leaderboard(tmp_path / "alone" / "sweep")
     # Done, no Ray is started.
     again = grulab(tmp_path, "resume", "sweep")
@@ -86,7 +82,7 @@ def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(tmp_path: Path, v
     ],
 )
 def test_what_ray_has_not_is_one_line(tmp_path: Path, override: str, message: str) -> None:
-    process = grulab(tmp_path, "train", "-m", *SWEEP, *RAY, f"hydra.launcher.{override}", "hydra.sweep.dir=sweep")
+    process = grulab(tmp_path, "train", "-m", *SIX_JOBS, *RAY, f"hydra.launcher.{override}", "hydra.sweep.dir=sweep")
     assert process.returncode == 2
     assert process.stderr.startswith(f"grulab: {message}")
     assert process.stderr.count("\n") == 1, process.stderr
@@ -109,7 +105,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(tmp_path: Path, monkeypatc
 
 def test_without_ray_there_is_one_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_settings, "find_spec", lambda name: None)
-    process = forked(tmp_path, "train", "-m", *SWEEP, *RAY, "hydra.sweep.dir=sweep")
+    process = forked(tmp_path, "train", "-m", *SIX_JOBS, *RAY, "hydra.sweep.dir=sweep")
     assert process.returncode == 2
     assert process.stderr == "grulab: hydra/launcher=ray: needs Ray: pip install 'grulab[ray]'\n"
     assert not (tmp_path / "sweep").exists()

@@ -19,13 +19,11 @@ from grulab.sweep.slices import Slice, parse_slice
 from grulab.system import cores
 from grulab.system.cores import available_cores
 from grulab.system.signals import COME_AGAIN
-from tests.conftest import FAULTS, SMALL, forked, grulab
-
-SWEEP = [*SMALL, "model.hidden_size=4,8", "seed=0,1,2"]
+from tests.conftest import FAULTS, SIX_JOBS, SMALL, forked, grulab
 
 
 def write(folder: Path, *arguments: str) -> Path:
-    process = grulab(folder, "train", "-m", *(arguments or SWEEP), "hydra.sweep.dir=sweep", "--only-write")
+    process = grulab(folder, "train", "-m", *(arguments or SIX_JOBS), "hydra.sweep.dir=sweep", "--only-write")
     assert process.returncode == 0, process.stderr
     return folder / "sweep"
 
@@ -34,7 +32,7 @@ def write(folder: Path, *arguments: str) -> Path:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the sweep, run by the local launcher."""
     folder = tmp_path_factory.mktemp("alone")
-    process = grulab(folder, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep")
+    process = grulab(folder, "train", "-m", *SIX_JOBS, "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     return folder / "sweep"
 
@@ -171,7 +169,7 @@ def test_only_write_checks_all_jobs_and_imports_no_torch(tmp_path: Path) -> None
     program = (
         "import sys; from grulab.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
     )
-    process = grulab(tmp_path, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep", "--only-write", program=program)
+    process = grulab(tmp_path, "train", "-m", *SIX_JOBS, "hydra.sweep.dir=sweep", "--only-write", program=program)
     assert process.returncode == 0, process.stderr
     assert "written  6 jobs in sweep/sweep.json" in process.stdout
     assert "grulab work sweep --slice 0/4" in process.stdout
