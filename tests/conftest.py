@@ -50,7 +50,7 @@ SLOW_JOBS = [
 
 # What all of grulab's launchers have in common.
 SLICE_SETTINGS: dict[str, Any] = {
-    "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None
+    "jobs_per_device": "auto", "on_failure": "continue", "retries": 0, "time_limit": None, "reuse": True
 }  # fmt: skip
 
 # On a busy machine an example takes as long as it takes.

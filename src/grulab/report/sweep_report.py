@@ -3,7 +3,9 @@
 import base64
 import html
 import shlex
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +22,7 @@ from grulab.report.verdict import Verdict, stopped_at_rungs
 from grulab.run_folder import paths
 from grulab.run_folder.paths import display_path
 from grulab.system.atomic import write_atomically
+from grulab.system.child import Child, ChildFailedError
 from grulab.system.regular_file import refuse_odd_kinds
 from grulab.tasks.base import ceiling_in_words
 
@@ -55,18 +58,23 @@ def write_report(sweep_dir: Path | str, console: Console | None = None) -> Leade
     figures = sweep_dir / paths.FIGURES
     files = [*(sweep_dir / name for name in (TABLE, TEXT, PAGE)), *(figures / name for name in FIGURES)]
     refuse_odd_kinds(files, [figures])
+    pictures = _pictures(board, figures)
+    if pictures:
+        figures.mkdir(exist_ok=True)
+    drawing = _begin_to_draw(board, pictures)
     verdict = None if board.ranking.empty else Verdict(board)
     sections = [*_results(board, verdict), *_failures(board), *_lost_curves(board)]
     title = f"{sweep_dir.resolve().parent.name}, {sweep_dir.resolve().name}"
-    pictures = _draw(board, figures)
     if not board.ranking.empty:
         write_mean_curves(board)
     write_atomically(sweep_dir / TABLE, _with_recommendation(board, verdict).to_csv(index=False))
+    if console is not None:
+        print_sections(sections, console)
+    drawing()
     images = "".join(f"\n![{path.stem}](figures/{path.name})\n" for path in pictures)
     write_atomically(sweep_dir / TEXT, to_markdown(title, sections) + images)
     write_atomically(sweep_dir / PAGE, _page(title, sections, pictures))
     if console is not None:
-        print_sections(sections, console)
         console.print(f"\nreport  {display_path(sweep_dir / PAGE)}", highlight=False, soft_wrap=True)
     return board
 
@@ -218,12 +226,12 @@ def _lost_curves(board: Leaderboard) -> list[Section]:
     return [Section("Without a curve", text, pd.DataFrame({"job": lost}))]
 
 
-def _draw(board: Leaderboard, folder: Path) -> list[Path]:
+def _pictures(board: Leaderboard, folder: Path) -> list[Path]:
+    """Return the files of the figures that say something about this sweep."""
     if board.ranking.empty:
         return []
-    folder.mkdir(exist_ok=True)
-    drawn, best = [], board.best_job
-    for name, draw in FIGURES.items():
+    pictures, best = [], board.best_job
+    for name in FIGURES:
         is_search = board.seeds is not None
         if name == "search.png" and not is_search:
             continue
@@ -231,9 +239,33 @@ def _draw(board: Leaderboard, folder: Path) -> list[Path]:
             continue
         if name == "confusion.png" and not (best["baselines"] and best["confusion_matrix"]):
             continue
-        draw(board, folder / name)
-        drawn.append(folder / name)
-    return drawn
+        pictures.append(folder / name)
+    return pictures
+
+
+def _begin_to_draw(board: Leaderboard, pictures: Sequence[Path]) -> Callable[[], None]:
+    """Draw every second figure in a process of its own; return what draws the others and waits for it.
+
+    Drawing takes two thirds of a report's time.
+    """
+    # A process that is forked beside other threads, as in a notebook, could wait for them for ever.
+    child = Child(_draw, board, pictures[::2]) if pictures and threading.active_count() == 1 else None
+
+    def end() -> None:
+        _draw(board, pictures[1::2])
+        if child is not None:
+            with suppress(ChildFailedError):
+                child.result()
+                return
+        # The error, if it was one, is raised here.
+        _draw(board, pictures[::2])
+
+    return end
+
+
+def _draw(board: Leaderboard, pictures: Sequence[Path]) -> None:
+    for picture in pictures:
+        FIGURES[picture.name](board, picture)
 
 
 def _page(title: str, sections: Sequence[Section], pictures: Sequence[Path]) -> str:

@@ -1,6 +1,5 @@
-"""The local launcher: run the jobs of a sweep in parallel, each in its own process, and detect crashes."""
+"""The local launcher: run the jobs of a sweep in parallel, each slot in its own process, and detect crashes."""
 
-import multiprocessing
 import os
 import signal
 from collections import deque
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +21,7 @@ from grulab.sweep.job_scores import has_diverged
 from grulab.sweep.launcher_settings import LocalSettings
 from grulab.sweep.live_table import LiveTable
 from grulab.sweep.status import cause_of, record_failure, result_of
+from grulab.sweep.worker_process import WorkerProcess
 from grulab.system.active_time import active_time, time_stands_still
 from grulab.system.signals import (
     PAUSES,
@@ -44,8 +43,7 @@ _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 @dataclass
 class _Running:
     progress: JobProgress
-    process: ForkProcess
-    slot: str | None
+    worker: WorkerProcess
     out_of_memory_before: int
     stop_at: float = float("inf")
     kill_at: float = float("inf")
@@ -63,7 +61,7 @@ def launch(
     given_up: set[int] | None = None,
     at_once: int | None = None,
 ) -> list[JobReturn]:
-    """Run the jobs that are not done yet, each in its own process, one job per slot at a time.
+    """Run the jobs that are not done yet, one job per slot at a time.
 
     Args:
         parts: the arguments that Hydra passes to the launcher.
@@ -140,7 +138,8 @@ class _Launcher:
     ) -> None:
         self._ask = ask
         self.parts, self.bases, self.settings, self.display = parts, bases, settings, display
-        self.free = list(slots)
+        # A slot is its process, if that can take another job, or else the device for a new one.
+        self.free: list[str | WorkerProcess | None] = list(slots)
         self.running: list[_Running] = []
         self.signals: list[int] = []
         self._repeats = RepeatFilter()
@@ -160,51 +159,62 @@ class _Launcher:
                         self._start(todo.popleft())
                         if not todo and self.free and not self.signals:
                             self._ask()
-                    wait([running.process.sentinel for running in self.running], _SECONDS_BETWEEN_LOOKS)
+                    wait(
+                        [one for running in self.running for one in running.worker.waitables], _SECONDS_BETWEEN_LOOKS
+                    )
                     self._pass_on_signals()
                     for running in list(self.running):
-                        if not running.process.is_alive():
-                            self._end(running, todo)
+                        code = running.worker.ended()
+                        if code is not None:
+                            self._end(running, code, todo)
                             if not todo and not self.signals and not self._is_over:
                                 self._ask()
                         else:
                             self._keep_time(running)
                     self.display.refresh()
             finally:
-                # Jobs are left here only if the loop above raised an error.
-                for running in self.running:
-                    _kill(running.process)
+                # Idle processes, and jobs too if the loop above raised an error.
+                for worker in (*(running.worker for running in self.running), *self.free):
+                    if isinstance(worker, WorkerProcess):
+                        worker.close()
         if self.signals:
             raise Interrupted(self.signals[0])
 
     def _start(self, progress: JobProgress) -> None:
-        from grulab.sweep.worker import work
-
         slot = self.free.pop(0)
         if structure_of(progress.job.overrides) not in self.bases:
             self.bases |= compose_bases(self.parts, [progress.job])
         progress.start()
-        process = multiprocessing.get_context("fork").Process(
-            target=work, args=(self.parts, self.bases, progress.job, progress.folder, slot, os.getpid())
-        )
-        running = _Running(progress, process, slot, _out_of_memory_kills())
-        if self.settings.time_limit is not None:
-            running.stop_at = progress.began + self.settings.time_limit
         # A signal that the child receives before it installs its handlers would be lost, and a pause before the job
         # is among the running ones would not reach it.
         with blocked_signals([*SIGNALS, *PAUSES]):
-            process.start()
+            running = _Running(progress, self._begin(progress, slot), _out_of_memory_kills())
+            if self.settings.time_limit is not None:
+                running.stop_at = progress.began + self.settings.time_limit
             self.running.append(running)
         self.display.changed(progress)
 
-    def _end(self, running: _Running, todo: deque[JobProgress]) -> None:
-        progress, code = running.progress, running.process.exitcode
-        assert code is not None
-        # The job may have left DataLoader workers.
-        _kill(running.process)
+    def _begin(self, progress: JobProgress, slot: str | WorkerProcess | None) -> WorkerProcess:
+        """Send a job to the process of a slot, or to a new one."""
+        if isinstance(slot, WorkerProcess):
+            if slot.start(progress.job, progress.folder):
+                return slot
+            slot.close()
+            slot = slot.slot
+        worker = WorkerProcess(self.parts, self.bases, slot)
+        worker.start(progress.job, progress.folder)
+        return worker
+
+    def _end(self, running: _Running, code: int, todo: deque[JobProgress]) -> None:
+        progress, worker = running.progress, running.worker
         self.running.remove(running)
-        running.process.close()
-        self.free.append(running.slot)
+        # A signal for a job that ended at that moment may still reach its process.
+        if worker.goes_on and self.settings.reuse and not self.signals and running.kill_at == float("inf"):
+            self.free.append(worker)
+        else:
+            # The job may have left DataLoader workers.
+            worker.close()
+            self.free.append(worker.slot)
         progress.seconds += active_time() - progress.began
         progress.score = result_of(progress.folder, progress.job.config)
         if progress.score is not None:
@@ -241,22 +251,20 @@ class _Launcher:
     def _keep_time(self, running: _Running) -> None:
         now = active_time()
         if now > running.kill_at:
-            _kill(running.process)
+            running.worker.kill()
         elif now > running.stop_at and running.kill_at == float("inf"):
             running.kill_at = now + _GRACE_SECONDS
-            assert running.process.pid is not None
-            os.kill(running.process.pid, signal.SIGTERM)
+            os.kill(running.worker.pid, signal.SIGTERM)
 
     def _pass_on_signals(self) -> None:
         """Forward the first signal to the jobs, so that they save their state; kill them at the second signal."""
         if len(self.signals) > 1:
             for running in self.running:
-                _kill(running.process)
+                running.worker.kill()
         elif self.signals and not self.display.is_stopping:
             self.display.stopping(len(self.running))
             for running in self.running:
-                assert running.process.pid is not None
-                os.kill(running.process.pid, self.signals[0])
+                os.kill(running.worker.pid, self.signals[0])
 
     def _pause(self, signum: int, frame: FrameType | None) -> None:
         """Stop the jobs, which have no terminal that could stop them, and this process; continue them after SIGCONT.
@@ -265,33 +273,16 @@ class _Launcher:
         """
         with time_stands_still():
             for running in self.running:
-                _signal_group(running.process, signal.SIGSTOP)
+                running.worker.signal(signal.SIGSTOP)
             # Writing is what SIGTTOU forbids.
             with self.display.visible_cursor() if signum == signal.SIGTSTP else nullcontext():
                 pause(signum)
             for running in self.running:
-                _signal_group(running.process, signal.SIGCONT)
+                running.worker.signal(signal.SIGCONT)
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         if not self._repeats.is_repeat():
             self.signals.append(signum)
-
-
-def _kill(process: ForkProcess) -> None:
-    """Kill a job and the processes that it has started."""
-    _signal_group(process, signal.SIGKILL)
-
-
-def _signal_group(process: ForkProcess, signum: int) -> None:
-    """Signal a job and the processes that it has started: its process group, whose id is the job's process id."""
-    assert process.pid is not None
-    with suppress(ProcessLookupError, PermissionError):
-        try:
-            os.killpg(process.pid, signum)
-        except ProcessLookupError:
-            # A job that was forked a moment ago has no group of its own yet.
-            if process.is_alive():
-                os.kill(process.pid, signum)
 
 
 def _death(signum: int, out_of_memory_before: int) -> str:

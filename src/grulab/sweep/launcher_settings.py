@@ -29,6 +29,7 @@ class SliceSettings:
     on_failure: Literal["continue", "stop"]
     retries: Annotated[Integer, Field(ge=0, le=1000)]
     time_limit: Annotated[Number, Field(gt=0)] | None
+    reuse: bool
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,7 +63,7 @@ _SCHEMA: TypeAdapter[LocalSettings] = TypeAdapter(LocalSettings)
 # As in conf/hydra/launcher/local.yaml, for the launchers that do not have them.
 _DEFAULTS: dict[str, Any] = {
     "cores": None, "devices": None, "jobs_per_device": "auto", "on_failure": "continue", "retries": 0,
-    "time_limit": None,
+    "time_limit": None, "reuse": True,
 }  # fmt: skip
 
 

@@ -13,6 +13,64 @@ class ChildFailedError(RuntimeError):
     """The function has raised an exception, or its process has died."""
 
 
+class Child:
+    """A function that runs in a forked process while this process goes on.
+
+    Args:
+        function: what to call.
+        arguments: its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        context = multiprocessing.get_context("fork")
+        self._receiver, sender = context.Pipe(duplex=False)
+        parent = os.getpid()
+
+        def work() -> None:
+            end_with_parent(parent)
+            self._receiver.close()
+            try:
+                sender.send((True, function(*arguments)))
+            except BaseException:
+                sender.send((False, traceback.format_exc().strip().splitlines()[-1]))
+            sender.close()
+            # A regular exit would run the exit handlers of the parent's libraries.
+            os._exit(0)
+
+        self._process = context.Process(target=work)
+        self._process.start()
+        sender.close()
+
+    def result(self, seconds: float | None = None) -> Any:
+        """Wait for what the function returns.
+
+        Args:
+            seconds: the longest time to wait; None waits for ever.
+
+        Raises:
+            ChildFailedError: with the last line of the exception, or if it takes too long.
+        """
+        try:
+            if not self._receiver.poll(seconds):
+                self._process.kill()
+                self._process.join()
+                raise ChildFailedError(f"it took over {seconds:g} seconds")
+            is_done, result = self._receiver.recv()
+        except EOFError:
+            self._process.join()
+            raise ChildFailedError(f"its process ended with the code {self._process.exitcode}") from None
+        except BaseException:
+            # A signal: nobody waits for the result any more.
+            self._process.kill()
+            raise
+        finally:
+            self._receiver.close()
+        self._process.join()
+        if not is_done:
+            raise ChildFailedError(str(result))
+        return result
+
+
 def in_child(function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
     """Return what a function returns in a forked process.
 
@@ -27,41 +85,4 @@ def in_child(function: Callable[..., Any], *arguments: Any, seconds: float | Non
     Raises:
         ChildFailedError: with the last line of the exception, or if it takes too long.
     """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-
-    parent = os.getpid()
-
-    def work() -> None:
-        end_with_parent(parent)
-        receiver.close()
-        try:
-            sender.send((True, function(*arguments)))
-        except BaseException:
-            sender.send((False, traceback.format_exc().strip().splitlines()[-1]))
-        sender.close()
-        # A regular exit would run the exit handlers of the parent's libraries.
-        os._exit(0)
-
-    process = context.Process(target=work)
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(seconds):
-            process.kill()
-            process.join()
-            raise ChildFailedError(f"it took over {seconds:g} seconds")
-        is_done, result = receiver.recv()
-    except EOFError:
-        process.join()
-        raise ChildFailedError(f"its process ended with the code {process.exitcode}") from None
-    except BaseException:
-        # A signal: nobody waits for the result any more.
-        process.kill()
-        raise
-    finally:
-        receiver.close()
-    process.join()
-    if not is_done:
-        raise ChildFailedError(str(result))
-    return result
+    return Child(function, *arguments).result(seconds)

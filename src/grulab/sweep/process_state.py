@@ -1,0 +1,137 @@
+"""What a job can leave behind in its process, so that the next job finds the process as the first one did."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from grulab.system.signals import PAUSES, SIGNALS
+
+_LOGGER_DEFAULTS: tuple[Any, ...] = (logging.NOTSET, False, True, (), ())
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """The state of this process that is not local to a function.
+
+    The states of random generators are not part of it, because each run seeds them; nor is memory.
+
+    Attributes:
+        folder: the working directory.
+        environment: the environment variables.
+        path: where modules are imported from.
+        streams: standard output and standard error.
+        handlers: what is done at a signal that stops or pauses a run.
+        loggers: level, disabled, propagate, handlers and filters of each logger that differ from a new one's.
+        torch_flags: name and value of each flag.
+        numpy_errors: what NumPy does at a division by zero, and so on.
+        hydra: Hydra's configuration of the present job, or None.
+        collector: whether garbage is collected, and after how many new objects.
+        threads: number of threads, which cannot be restored.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+    path: tuple[str, ...]
+    streams: tuple[Any, Any]
+    handlers: dict[signal.Signals, Any]
+    loggers: dict[str, tuple[Any, ...]]
+    torch_flags: dict[str, Any]
+    numpy_errors: dict[str, Any]
+    hydra: Any
+    collector: tuple[bool, tuple[int, int, int]]
+    threads: int
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return the present state."""
+        return cls(
+            folder=Path.cwd(),
+            environment=dict(os.environ),
+            path=tuple(sys.path),
+            streams=(sys.stdout, sys.stderr),
+            handlers={signum: signal.getsignal(signum) for signum in (*SIGNALS, *PAUSES)},
+            loggers={logger.name: state for logger in _loggers() if (state := _state_of(logger)) != _LOGGER_DEFAULTS},
+            torch_flags={name: read() for name, (read, _) in _TORCH_FLAGS.items()},
+            numpy_errors=dict(np.geterr()),
+            hydra=HydraConfig.instance().cfg,
+            collector=(gc.isenabled(), gc.get_threshold()),
+            threads=threading.active_count(),
+        )
+
+    def restore(self) -> None:
+        """Bring this process back to this state, as far as that is possible."""
+        os.chdir(self.folder)
+        for name in os.environ.keys() - self.environment.keys():
+            del os.environ[name]
+        os.environ.update(self.environment)
+        sys.path[:] = self.path
+        sys.stdout, sys.stderr = self.streams
+        for signum, handler in self.handlers.items():
+            if signal.getsignal(signum) != handler:
+                signal.signal(signum, handler)
+        for logger in _loggers():
+            _restore_logger(logger, *self.loggers.get(logger.name, _LOGGER_DEFAULTS))
+        for name, (read, write) in _TORCH_FLAGS.items():
+            if read() != self.torch_flags[name]:
+                write(self.torch_flags[name])
+        np.seterr(**self.numpy_errors)
+        HydraConfig.instance().cfg = self.hydra
+        (gc.enable if self.collector[0] else gc.disable)()
+        gc.set_threshold(*self.collector[1])
+
+
+def _flag(owner: Any, name: str) -> tuple[Any, Any]:
+    return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
+
+
+# (read, write) for each flag.
+_TORCH_FLAGS: dict[str, tuple[Any, Any]] = {
+    "grad": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "deterministic warn": (
+        torch.is_deterministic_algorithms_warn_only_enabled,
+        lambda value: torch.use_deterministic_algorithms(
+            torch.are_deterministic_algorithms_enabled(), warn_only=value
+        ),
+    ),
+    "threads": (torch.get_num_threads, torch.set_num_threads),
+    **{
+        f"cudnn.{name}": _flag(torch.backends.cudnn, name)
+        for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+    },
+    "matmul.allow_tf32": _flag(torch.backends.cuda.matmul, "allow_tf32"),
+    "mkldnn.enabled": _flag(torch.backends.mkldnn, "enabled"),
+}
+
+
+def _loggers() -> Iterable[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+
+
+def _state_of(logger: logging.Logger) -> tuple[Any, ...]:
+    return logger.level, logger.disabled, logger.propagate, tuple(logger.handlers), tuple(logger.filters)
+
+
+def _restore_logger(
+    logger: logging.Logger, level: int, disabled: bool, propagate: bool, handlers: Any, filters: Any
+) -> None:
+    logger.disabled, logger.propagate = disabled, propagate
+    if logger.level != level:
+        logger.setLevel(level)
+    for handler in logger.handlers:
+        if handler not in handlers:
+            handler.close()
+    logger.handlers[:], logger.filters[:] = handlers, filters
