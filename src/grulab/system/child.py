@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from grulab.system.parent_death import end_with_parent
@@ -27,15 +28,16 @@ class Child:
         parent = os.getpid()
 
         def work() -> None:
-            end_with_parent(parent)
-            self._receiver.close()
             try:
-                sender.send((True, function(*arguments)))
-            except BaseException:
-                sender.send((False, traceback.format_exc().strip().splitlines()[-1]))
-            sender.close()
-            # A regular exit would run the exit handlers of the parent's libraries.
-            os._exit(0)
+                end_with_parent(parent)
+                self._receiver.close()
+                answer = _answer(function, arguments)
+                # Nobody waits for it, if an error has ended what the parent did meanwhile.
+                with suppress(OSError):
+                    sender.send(answer)
+            finally:
+                # A regular exit would run the exit handlers of the parent's libraries.
+                os._exit(0)
 
         self._process = context.Process(target=work)
         self._process.start()
@@ -69,6 +71,13 @@ class Child:
         if not is_done:
             raise ChildFailedError(str(result))
         return result
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    try:
+        return True, function(*arguments)
+    except BaseException:
+        return False, traceback.format_exc().strip().splitlines()[-1]
 
 
 def in_child(function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
