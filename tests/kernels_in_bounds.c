@@ -1,9 +1,14 @@
-/* Runs the kernels over layers, and steps over classifiers, of many shapes, with arrays of exactly the required length: the address sanitizer
- * stops at the first byte read or written out of bounds, and reports leaks at the end. */
+/* Runs the kernels over layers, and steps over classifiers, of many shapes and with several threads, with arrays of
+ * exactly the required length: the address sanitizer stops at the first byte read or written out of bounds, and reports
+ * leaks at the end; the thread sanitizer at the first two accesses that nothing puts in order. */
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* Small layers have several windows and threads too. */
+#define WINDOW 400
+#define LEAST_WORK 0.0
 #include "gru.c"
 
 static float *numbers(int64_t count)
@@ -27,6 +32,7 @@ static void check(int64_t input_size, int64_t H, int64_t directions, int64_t ste
             g.weights[d][w] = numbers(sizes[w]);
             g.d_weights[d][w] = numbers(sizes[w]);
         }
+    g.threads = 1 + rand() % 5;
     g.h_0 = some ? numbers(directions * batch * H) : 0;
     g.output = numbers(rows * directions * H);
     g.h_n = numbers(directions * batch * H);
@@ -37,6 +43,11 @@ static void check(int64_t input_size, int64_t H, int64_t directions, int64_t ste
     g.d_h = numbers(directions * batch * H);
     g.d_x = some ? numbers(rows * input_size) : 0;
     if (gru_backward(&g, lanes)) abort();
+    /* Again, with gates that were not kept. */
+    const float *gates = g.gates;
+    g.gates = 0;
+    if (gru_backward(&g, lanes)) abort();
+    g.gates = (float *)gates;
     for (int d = 0; d < directions; d++)
         for (int w = 0; w < 4; w++) {
             free((float *)g.weights[d][w]);
@@ -72,6 +83,7 @@ static void check_step(int64_t F, int64_t H, int64_t D, int64_t layers, int64_t 
     s.gain_1 = 0.1f, s.beta_2 = 0.999f, s.gain_2 = 0.001f, s.epsilon = 1e-8f, s.shrink = 0.9f, s.rate = 0.01f;
     s.root_of_correction = 0.1f;
     s.loss = &loss, s.hits = &hits;
+    s.threads = 1 + rand() % 5;
     for (int step = 0; step < 3; step++) {
         int64_t *lengths = malloc(batch * sizeof(int64_t)), *y = malloc(batch * sizeof(int64_t)), rows = 0;
         for (int64_t i = 0; i < batch; i++) {

@@ -311,9 +311,12 @@ def test_weights_changed_before_the_backward_pass_are_noticed() -> None:
         loss.backward()
 
 
-def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_the_kernels_stay_in_bounds_and_leave_nothing_behind(sanitizers: str, tmp_path: Path) -> None:
     program, source = tmp_path / "program", Path(__file__).with_name("kernels_in_bounds.c")
-    options = "-std=gnu11 -g -O1 -Wno-psabi -fno-math-errno -fsanitize=address,undefined -fno-sanitize-recover=all"
+    options = (
+        f"-std=gnu11 -g -O1 -Wno-psabi -fno-math-errno -pthread -fsanitize={sanitizers} -fno-sanitize-recover=all"
+    )
     compiler = [*shlex.split(os.environ.get("CC", "cc")), *shlex.split(options)]
     command = [*compiler, f"-I{library.PATH.parent}", "-o", str(program), str(source)]
     subprocess.run(command, check=True, capture_output=True)

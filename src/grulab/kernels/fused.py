@@ -26,6 +26,7 @@ class _Layer(ctypes.Structure):
         ("weights", _Weights),
         *((name, _Address) for name in ("h_0", "output", "h_n", "gates", "d_output", "d_h", "d_x")),
         ("d_weights", _Weights),
+        ("threads", ctypes.c_int64),
     ]
 
 
@@ -124,7 +125,8 @@ class _FusedLayer(torch.autograd.Function):
         # The caller passes with_gradients, because inside this function autograd is always disabled.
         gates = None
         if with_gradients and any(ctx.needs_input_grad):
-            gates = x.new_empty(directions, len(x), 4 * hidden_size)
+            if _library().gru_keeps_gates(len(x), hidden_size, directions):
+                gates = x.new_empty(directions, len(x), 4 * hidden_size)
             # The inputs themselves, which are connected to their graphs, and no contiguous copies.
             ctx.save_for_backward(output, gates, *inputs)
             ctx.set_materialize_grads(False)
@@ -201,6 +203,7 @@ def _layer(
         h_0=_address(h_0),
         output=_address(output),
         gates=_address(gates),
+        threads=torch.get_num_threads(),
     )
 
 

@@ -25,9 +25,16 @@
  * first multiplication to the stored state. A backward step computes the gradients of the gates and one product; the
  * gradients of the weights are computed once, over all steps.
  *
- * Why it is reproducible: there is one thread, and each number is a sum whose order depends neither on the other
- * sequences of the batch nor on the width of the vectors. (AVX2 and AVX-512 give the same bits; without their fused
+ * Why it is reproducible: each number is a sum whose order depends neither on the other sequences of the batch, nor on
+ * the width of the vectors, nor on the number of threads. (AVX2 and AVX-512 give the same bits; without their fused
  * multiply-add, the last bits differ.)
+ *
+ * Threads: sequences do not depend on each other, so each thread takes a share of them through all steps, without
+ * waiting for the others. Of the gradients of the weights each thread computes a share of the rows.
+ *
+ * Memory: the steps are cut into windows of some hundred rows; what is needed for a window only is overwritten by the
+ * next one. For the backward pass the outputs are kept, and the gates; without these (gates is null) they are computed
+ * again, window by window, with the same bits.
  *
  * Packed (torch.nn.utils.rnn.PackedSequence): the rows hold the first step of all sequences, then the second step of
  * the sequences that have one, and so on. The longest sequence comes first, so the sequences of a step are the first
@@ -37,6 +44,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "pool.h"
 
 /* One layer; every array is contiguous, in PyTorch's layout, and not null unless its comment allows null. */
 struct gru_layer {
@@ -51,13 +60,14 @@ struct gru_layer {
     const float *h_0;                /* (directions, batch_sizes[0], hidden_size), or null for zeros */
     float *output;                   /* (rows, directions hidden_size): gru_forward writes, gru_backward reads it */
     float *h_n;                      /* (directions, batch_sizes[0], hidden_size): gru_forward writes it */
-    float *gates;                    /* (directions, rows, 4 hidden_size): r, z, n, q; gru_forward writes it unless
-                                        null, gru_backward reads it */
+    float *gates;                    /* (directions, rows, 4 hidden_size): r, z, n, q; gru_forward writes it and
+                                        gru_backward reads it, unless null */
     const float *d_output;           /* (rows, directions hidden_size), or null for zeros; gru_backward reads it */
     float *d_h;                      /* (directions, batch_sizes[0], hidden_size): gru_backward reads the gradient
                                         with respect to h_n and writes the gradient with respect to h_0 */
     float *d_x;                      /* (rows, input_size): gru_backward writes it unless null */
     float *d_weights[2][4];          /* shapes as weights: gru_backward writes them */
+    int64_t threads;                 /* that may be used; small layers use one */
 };
 
 enum { W_IH, W_HH, B_IH, B_HH };
@@ -89,6 +99,7 @@ struct gru_step {
     float rate, root_of_correction;  /* of this step: lr / (1 - beta_1^t), and the root of 1 - beta_2^t */
     float *loss;                     /* the mean loss of the batch */
     int64_t *hits;                   /* the number of sequences whose class has the largest logit */
+    int64_t threads;                 /* that may be used */
     float *arena;                    /* memory for everything in between, grown when it is too small */
     int64_t arena_size;
 };
@@ -96,6 +107,81 @@ struct gru_step {
 /* The gradients of the weights are summed in blocks of this many rows: summed one by one, a million small numbers
  * would lose their last digits, and a block stays in the cache. */
 #define BLOCK 256
+
+/* Rows times units of a window, if a step does not have more: what is between two stages stays in the cache. */
+#ifndef WINDOW
+#define WINDOW 65536
+#endif
+
+/* Multiplications and additions of a layer under which it is computed by one thread: others would come too late. */
+#ifndef LEAST_WORK
+#define LEAST_WORK 2e6
+#endif
+
+/* Bytes of a layer's gates beyond which they are not kept for the backward pass. */
+#ifndef MOST_GATES
+#define MOST_GATES (INT64_C(1) << 29)
+#endif
+
+/* What one of `of` tasks has of some rows: every so-many-th tile of them; see FOR_TILES. */
+struct share {
+    int64_t task, of, rows;
+};
+
+/* The windows of a packed batch. One allocation, at row_of. */
+struct plan {
+    int64_t windows, most_rows;      /* the number of windows, and of rows of the largest */
+    int64_t *row_of;                 /* (steps + 1): the first row of each step, and the end */
+    int64_t *starts;                 /* (windows + 1): the first step of each window, and the end */
+    float *zeros;                    /* (hidden_size) */
+};
+
+/* Return 0, or 1 if an allocation fails. */
+static int make_plan(struct plan *plan, const struct gru_layer *g)
+{
+    int64_t steps = g->steps;
+    plan->row_of = calloc(2 * (steps + 1) + g->hidden_size, sizeof(int64_t));
+    if (!plan->row_of) return 1;
+    plan->starts = plan->row_of + steps + 1;
+    plan->zeros = (float *)(plan->starts + steps + 1);
+    plan->windows = plan->most_rows = 0;
+    for (int64_t t = 0, rows = 0; t <= steps; t++) {
+        int64_t more = t < steps ? g->batch_sizes[t] : 0;
+        if (t == steps || (rows + more) * g->hidden_size > WINDOW) {
+            if (rows > plan->most_rows) plan->most_rows = rows;
+            if (t) plan->starts[++plan->windows] = t;
+            rows = 0;
+        }
+        if (t < steps) plan->row_of[t + 1] = plan->row_of[t] + more;
+        rows += more;
+    }
+    return 0;
+}
+
+static int threads_for(const struct gru_layer *g)
+{
+    double work = (double)g->rows * 3.0 * (double)g->hidden_size * (double)(g->input_size + g->hidden_size) *
+                  (double)g->directions;
+    if (g->threads < 2 || work < LEAST_WORK) return 1;
+    return g->threads < MOST_THREADS ? (int)g->threads : MOST_THREADS;
+}
+
+/* Divide memory among arrays for each direction; directions that are not computed at the same time share theirs.
+ * Return the memory, which the caller frees, or null if there is none. */
+static float *share_memory(int at_once, int64_t directions, int count, const int64_t *sizes, float **const *parts)
+{
+    int64_t all = 16;
+    for (int i = 0; i < count; i++) all += at_once * ((sizes[i] + 15) / 16 * 16);
+    float *memory = aligned_alloc(64, all * sizeof(float)), *place = memory;
+    for (int64_t d = 0; memory && d < directions; d++) {
+        if (at_once == 1) place = memory;
+        for (int i = 0; i < count; i++) {
+            parts[i][d] = place;
+            place += (sizes[i] + 15) / 16 * 16;
+        }
+    }
+    return memory;
+}
 
 /* One source for every instruction set. ROWS: number of sequences whose gates fit the registers (3 ROWS accumulators,
  * 3 weights and a state: 28 of 32 registers with AVX-512, 16 of 16 with AVX2). */
@@ -177,6 +263,12 @@ int gru_backward(const struct gru_layer *layer, int lanes)
     return backward_4(layer);
 }
 
+/* Return whether the gates of a layer are kept for the backward pass, or computed again to save memory. */
+int gru_keeps_gates(int64_t rows, int64_t hidden_size, int64_t directions)
+{
+    return rows * hidden_size * directions * 4 * (int64_t)sizeof(float) <= MOST_GATES;
+}
+
 int64_t gru_step_size(void) { return sizeof(struct gru_step); }
 
 /* Return memory from the arena, aligned to a cache line; or only count it, if the arena is null. */
@@ -200,7 +292,8 @@ static int64_t lay_out(const struct gru_step *s, int64_t rows, struct gru_layer 
     *last = take(s->arena, &used, batch * (2 * width + s->classes) + deepest * widest);
     for (int64_t l = 0; l < s->num_layers; l++) {
         if (l && s->masks) x = take(s->arena, &used, rows * width);
-        float *output = take(s->arena, &used, rows * width), *gates = take(s->arena, &used, rows * 4 * width);
+        float *output = take(s->arena, &used, rows * width), *gates = 0;
+        if (gru_keeps_gates(rows, H, D)) gates = take(s->arena, &used, rows * 4 * width);
         float *h_n = take(s->arena, &used, batch * width), *d_h = take(s->arena, &used, batch * width);
         float *d_x = l ? take(s->arena, &used, rows * width) : 0;
         if (s->arena) {
@@ -218,6 +311,7 @@ static int64_t lay_out(const struct gru_step *s, int64_t rows, struct gru_layer 
             layer->h_n = h_n;
             layer->d_h = d_h;
             layer->d_x = d_x;
+            layer->threads = s->threads;
             if (l) layers[l - 1].d_output = d_x;
             for (int64_t d = 0; d < D; d++)
                 for (int64_t w = 0; w < 4; w++) {

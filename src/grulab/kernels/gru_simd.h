@@ -137,10 +137,17 @@ INLINE void NAME(tile)(const int R, const int P, int64_t depth, const float *a, 
         }
 }
 
-/* c (m, n) = a b + bias, or c += a b if bias is null. a[i * row + k * column] is the element (i, k) of a (m, depth),
- * b is in panels, and the rows of c are stride apart. */
-FUNCTION void NAME(multiply)(int64_t m, int64_t n, int64_t depth, const float *a, int64_t row, int64_t column,
-                             const float *panels, const float *bias, float *c, int64_t stride)
+/* The rows are divided among tasks in tiles: task `of` tasks' first tile is its number, and the next ones follow in the
+ * order 0 1 2 2 1 0 0 1 2 ..., since the first sequences of a batch are the longest. */
+#define FOR_TILES(i, last, m, s) \
+    for (int64_t tile_ = (s).task, turn_ = 0, i, last; \
+         i = tile_ * (s).rows, last = LEAST(i + (s).rows, m), i < (m); \
+         turn_++, tile_ = (turn_ & ~INT64_C(1)) * (s).of + (turn_ & 1 ? 2 * (s).of - 1 - (s).task : (s).task))
+
+/* c (m, n) = a b + bias, or c += a b if bias is null, for a share of the rows. a[i * row + k * column] is the element (i, k)
+ * of a (m, depth), b is in panels, and the rows of c are stride apart. */
+FUNCTION void NAME(multiply)(struct share share, int64_t m, int64_t n, int64_t depth, const float *a, int64_t row,
+                             int64_t column, const float *panels, const float *bias, float *c, int64_t stride)
 {
 #define TILE(R, P) \
     NAME(tile)(R, P, depth, a + i * row, row, column, panels + j * depth, bias ? bias + j : 0, c + i * stride + j, \
@@ -148,11 +155,11 @@ FUNCTION void NAME(multiply)(int64_t m, int64_t n, int64_t depth, const float *a
 #define TWO_PANELS(R) TILE(R, 2)
 #define ONE_PANEL(R) TILE(R, 1)
     for (int64_t j = 0; j < n; j += 2 * LANES)
-        for (int64_t i = 0; i < m; i += ROWS) {
+        FOR_TILES(i, last, m, share) {
             if (n - j > LANES) {
-                WITH_ROWS(LEAST(m - i, ROWS), TWO_PANELS)
+                WITH_ROWS(last - i, TWO_PANELS)
             } else {
-                WITH_ROWS(LEAST(m - i, ROWS), ONE_PANEL)
+                WITH_ROWS(last - i, ONE_PANEL)
             }
         }
 #undef TILE
@@ -198,17 +205,21 @@ INLINE void NAME(forward_tile)(const int R, int64_t H, int64_t j, const float *h
     }
 }
 
-/* One step of m sequences. h: their previous states, h_stride apart, or null for zeros. */
-FUNCTION void NAME(forward_step)(int64_t m, int64_t H, const float *h, int64_t h_stride, const float *panels,
-                                 const float *inputs, const float *bias_n, float *output, int64_t stride,
-                                 float *gates)
+/* One step of a share of the sequences from `first` to m. h: their previous states, h_stride apart, or null for zeros. */
+FUNCTION void NAME(forward_step)(struct share share, int64_t first, int64_t m, int64_t H, const float *h, int64_t h_stride,
+                                 const float *panels, const float *inputs, const float *bias_n, float *output,
+                                 int64_t stride, float *gates)
 {
 #define STEP(R) \
     NAME(forward_tile)(R, H, j, h ? h + i * h_stride : 0, h_stride, panels + 3 * j * H, inputs + i * 3 * H, bias_n, \
                        output + i * stride, stride, gates ? gates + i * 4 * H : 0)
+    if (first >= m) return;
     for (int64_t j = 0; j < H; j += LANES)
-        for (int64_t i = 0; i < m; i += ROWS) {
-            WITH_ROWS(LEAST(m - i, ROWS), STEP)
+        FOR_TILES(begin, last, m, share) {
+            int64_t i = begin < first ? first : begin;
+            if (i < last) {
+                WITH_ROWS(last - i, STEP)
+            }
         }
 #undef STEP
 }
@@ -223,74 +234,156 @@ FUNCTION int NAME(are_finite)(const float *p, const float *end)
     return finite;
 }
 
-FUNCTION void NAME(forward_direction)(const struct gru_layer *g, int reverse, float *inputs, float *bias,
-                                      const float *zeros, float *panels)
+#define EVERYTHING ((struct share){0, 1, ROWS})
+
+/* What the tasks of a layer share. The steps are cut into windows, in which the memory between two stages is reused. */
+struct NAME(pass) {
+    const struct gru_layer *g;
+    struct plan plan;
+    int threads, groups;             /* tasks of a stage; tasks among which the sequences of a direction are divided */
+    int64_t tile;                    /* rows of a tile of sequences */
+    int first, count;                /* the directions that are computed at the same time */
+    int64_t window;                  /* the present one, counted in the order of time; of the second direction of two
+                                        that are computed at once, from the end */
+    /* For each direction: */
+    const float *h_0[2];             /* initial states, or null for zeros */
+    int64_t h_0_stride;
+    float *panels_h[2], *panels_x[2];
+    float *bias[2];                  /* forward: of the inputs (3 H). Backward: gradients of the biases (4 H) */
+    float *inputs[2];                /* (rows of a window, 3 H): W_i x with its biases */
+    float *gates[2];                 /* (rows of a window, 4 H), if they are computed again for the backward pass */
+    float *d_gates[2], *before[2];   /* (rows of a window, 4 H and H) */
+    float *rows_of_block[2];         /* backward: panels for each task */
+    int64_t block_size;
+};
+
+/* Return the window in which a direction is. */
+FUNCTION int64_t NAME(window_of)(const struct NAME(pass) *p, int d, int is_backward)
 {
-    int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
-    const float *const *w = g->weights[reverse];
-    const float *bias_n = w[B_HH] + 2 * H;
-    float *h_n = g->h_n + reverse * batch * H, *all_output = g->output + reverse * H;
-    float *all_gates = g->gates ? g->gates + reverse * g->rows * 4 * H : 0;
+    return (d == 1) == is_backward ? p->window : p->plan.windows - 1 - p->window;
+}
 
-    NAME(pack_transposed)(g->input_size, 3 * H, w[W_IH], panels);
-    for (int64_t j = 0; j < 3 * H; j++) bias[j] = w[B_IH][j] + (j < 2 * H ? w[B_HH][j] : 0.0f);
-    NAME(multiply)(g->rows, 3 * H, g->input_size, g->x, g->input_size, 1, panels, bias, inputs, 3 * H);
+/* Return the share of the sequences of a direction that a task has. */
+FUNCTION struct share NAME(share_of)(const struct NAME(pass) *p, int task)
+{
+    return (struct share){task % p->groups, p->groups, p->tile};
+}
 
+/* Prepare the weights of a direction for the products of the forward pass. */
+FUNCTION void NAME(prepare)(void *work, int task)
+{
+    struct NAME(pass) *p = work;
+    const struct gru_layer *g = p->g;
+    int d = p->first + task;
+    int64_t H = g->hidden_size, batch = g->batch_sizes[0];
+    const float *const *w = g->weights[d];
+    NAME(pack_transposed)(g->input_size, 3 * H, w[W_IH], p->panels_x[d]);
+    for (int64_t j = 0; j < 3 * H; j++) p->bias[d][j] = w[B_IH][j] + (j < 2 * H ? w[B_HH][j] : 0.0f);
     /* Panels of W_h with the three gates side by side, in the order panel, row, gate, lane. */
-    float *panel = panels;
+    float *panel = p->panels_h[d];
     for (int64_t j = 0; j < H; j += LANES)
         for (int64_t k = 0; k < H; k++)
             for (int gate = 0; gate < 3; gate++, panel += LANES)
                 for (int64_t lane = 0; lane < LANES; lane++)
                     panel[lane] = j + lane < H ? w[W_HH][(gate * H + j + lane) * H + k] : 0.0f;
-
-    const float *h_0 = g->h_0 ? g->h_0 + reverse * batch * H : 0;
-    int64_t h_0_stride = H;
+    p->h_0[d] = g->h_0 ? g->h_0 + d * batch * H : 0;
     /* The product with a state of zeros is left out, unless a weight is not finite: 0 times infinity is NaN. */
-    if (!h_0 && !NAME(are_finite)(panels, panel)) {
-        h_0 = zeros;
-        h_0_stride = 0;
+    if (!g->h_0 && !NAME(are_finite)(p->panels_h[d], panel)) p->h_0[d] = p->plan.zeros;
+}
+
+/* W_i x for a share of the rows of a window, in all directions of the pass. */
+FUNCTION void NAME(inputs)(struct NAME(pass) *p, int task, int is_backward)
+{
+    const struct gru_layer *g = p->g;
+    int64_t H = g->hidden_size, F = g->input_size;
+    for (int d = p->first; d < p->first + p->count; d++) {
+        const int64_t *rows = p->plan.row_of + p->plan.starts[NAME(window_of)(p, d, is_backward)];
+        int64_t row = rows[0], m = p->plan.row_of[p->plan.starts[NAME(window_of)(p, d, is_backward) + 1]] - row;
+        NAME(multiply)((struct share){task, p->threads, ROWS}, m, 3 * H, F, g->x + row * F, F, 1, p->panels_x[d],
+                       p->bias[d], p->inputs[d], 3 * H);
     }
-    const float *h = h_0;
-    int64_t h_stride = h_0_stride, row = reverse ? g->rows : 0, known = reverse ? 0 : batch;
-    for (int64_t s = 0; s < g->steps; s++) {
-        int64_t t = reverse ? g->steps - 1 - s : s, m = g->batch_sizes[t];
-        if (reverse) row -= m;
-        float *output = all_output + row * stride, *gates = all_gates ? all_gates + row * 4 * H : 0;
-        known = LEAST(known, m);
-        NAME(forward_step)(known, H, h, h_stride, panels, inputs + row * 3 * H, bias_n, output, stride, gates);
-        /* In the backward direction, shorter sequences start at a later iteration, from h_0. */
-        NAME(forward_step)(m - known, H, h_0 ? h_0 + known * h_0_stride : 0, h_0_stride, panels,
-                           inputs + (row + known) * 3 * H, bias_n, output + known * stride, stride, gates ? gates + known * 4 * H : 0);
-        /* In the forward direction, the sequences that have no next step end here. */
-        int64_t going_on = reverse ? (t ? m : 0) : t + 1 < g->steps ? g->batch_sizes[t + 1] : 0;
-        for (int64_t i = going_on; i < m; i++) memcpy(h_n + i * H, output + i * stride, H * sizeof(float));
-        h = output;
-        h_stride = stride;
-        known = m;
-        if (!reverse) row += m;
+}
+
+FUNCTION void NAME(inputs_forward)(void *work, int task) { NAME(inputs)(work, task, 0); }
+FUNCTION void NAME(inputs_again)(void *work, int task) { NAME(inputs)(work, task, 1); }
+
+/* The steps of a window for a share of the sequences. In a backward pass the states are there already: the gates are
+ * computed again from them, and the new states, which are the same, are left in `before`. */
+FUNCTION void NAME(steps)(struct NAME(pass) *p, int task, int is_backward)
+{
+    const struct gru_layer *g = p->g;
+    const struct plan *plan = &p->plan;
+    int d = p->first + task / p->groups;
+    int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
+    int64_t window = NAME(window_of)(p, d, is_backward), begin = plan->starts[window], end = plan->starts[window + 1];
+    struct share share = NAME(share_of)(p, task);
+    const float *bias_n = g->weights[d][B_HH] + 2 * H, *h_0 = p->h_0[d];
+    float *states = g->output + d * H, *h_n = g->h_n ? g->h_n + d * batch * H : 0;
+    for (int64_t s = begin; s < end; s++) {
+        int64_t t = d ? end - 1 - (s - begin) : s, m = g->batch_sizes[t], row = plan->row_of[t];
+        int64_t place = row - plan->row_of[begin];
+        /* The first `known` sequences have their previous state at h; the others start from h_0. */
+        int64_t known = d ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
+        const float *h = states + (d ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
+        const float *inputs = p->inputs[d] + place * 3 * H;
+        float *output = is_backward ? p->before[d] + place * H : states + row * stride, *gates = 0;
+        if (is_backward)
+            gates = p->gates[d] + place * 4 * H;
+        else if (g->gates)
+            gates = g->gates + (d * g->rows + row) * 4 * H;
+        int64_t between = is_backward ? H : stride;
+        NAME(forward_step)(share, 0, known, H, h, stride, p->panels_h[d], inputs, bias_n, output, between, gates);
+        NAME(forward_step)(share, known, m, H, h_0, p->h_0_stride, p->panels_h[d], inputs, bias_n, output, between,
+                           gates);
+        if (is_backward) continue;
+        /* The sequences that have no next step, which in the second direction is the one before, end here. */
+        int64_t going_on = d ? (t ? m : 0) : t + 1 < g->steps ? g->batch_sizes[t + 1] : 0;
+        FOR_TILES(i, last, m, share)
+            for (int64_t r = i < going_on ? going_on : i; r < last; r++)
+                memcpy(h_n + r * H, output + r * stride, H * sizeof(float));
     }
+}
+
+FUNCTION void NAME(steps_forward)(void *work, int task) { NAME(steps)(work, task, 0); }
+FUNCTION void NAME(steps_again)(void *work, int task) { NAME(steps)(work, task, 1); }
+
+/* Divide the work of a layer; return 0, or 1 if an allocation fails. */
+FUNCTION int NAME(begin)(struct NAME(pass) *p, const struct gru_layer *g)
+{
+    *p = (struct NAME(pass)){.g = g, .threads = threads_for(g), .h_0_stride = g->h_0 ? g->hidden_size : 0};
+    p->count = p->threads > 1 ? g->directions : 1;
+    p->groups = p->threads % p->count ? p->threads : p->threads / p->count;
+    /* Smaller tiles, if there would be none for some of the tasks. */
+    for (p->tile = ROWS; p->tile > 1 && p->tile * p->groups > g->batch_sizes[0]; p->tile /= 2) {}
+    return make_plan(&p->plan, g);
 }
 
 FUNCTION int NAME(forward)(const struct gru_layer *g)
 {
-    int64_t H = g->hidden_size, deepest = g->input_size > H ? g->input_size : H;
-    /* W_i x of all rows, the biases added to it, and panels of 3 x COLUMNS(H) or COLUMNS(3 H) columns. */
-    float *inputs = malloc((g->rows * 3 * H + 4 * H + 3 * COLUMNS(H) * deepest) * sizeof(float));
-    if (!inputs) return 1;
-    float *bias = inputs + g->rows * 3 * H, *zeros = bias + 3 * H;
-    memset(zeros, 0, H * sizeof(float));
-    for (int reverse = 0; reverse < g->directions; reverse++)
-        NAME(forward_direction)(g, reverse, inputs, bias, zeros, zeros + H);
-    free(inputs);
-    return 0;
+    struct NAME(pass) pass, *p = &pass;
+    if (NAME(begin)(p, g)) return 1;
+    int64_t H = g->hidden_size, F = g->input_size;
+    int64_t sizes[] = {p->plan.most_rows * 3 * H, 3 * H, COLUMNS(3 * H) * F, 3 * COLUMNS(H) * H};
+    float **parts[] = {p->inputs, p->bias, p->panels_x, p->panels_h};
+    float *memory = share_memory(p->count, g->directions, 4, sizes, parts);
+    for (p->first = 0; memory && p->first < g->directions; p->first += p->count) {
+        parallel(p->threads, p->count, NAME(prepare), p);
+        for (p->window = 0; p->window < p->plan.windows; p->window++) {
+            parallel(p->threads, p->threads, NAME(inputs_forward), p);
+            parallel(p->threads, p->count * p->groups, NAME(steps_forward), p);
+        }
+    }
+    free(memory);
+    free(p->plan.row_of);
+    return !memory;
 }
 
-/* For one step of m sequences, write the gradients [dn, dr, dz, dq] and the previous states; replace dh' by dh' z. */
-FUNCTION void NAME(gates_backward)(int64_t m, int64_t H, const float *h, int64_t h_stride, const float *d_output,
+/* For one step of the sequences from i to m, write the gradients [dn, dr, dz, dq] and the previous states; replace dh' by
+ * dh' z. */
+FUNCTION void NAME(gates_backward)(int64_t i, int64_t m, int64_t H, const float *h, int64_t h_stride, const float *d_output,
                                    int64_t stride, const float *gates, float *d_h, float *d_gates, float *before)
 {
-    for (int64_t i = 0; i < m; i++)
+    for (; i < m; i++)
         for (int64_t j = 0; j < H; j += LANES) {
             int64_t n = H - j;
             const float *g = gates + i * 4 * H + j;
@@ -310,86 +403,144 @@ FUNCTION void NAME(gates_backward)(int64_t m, int64_t H, const float *h, int64_t
         }
 }
 
-/* The gradients of the weights: the transposed gradients of the gates times the inputs and times the previous states,
- * summed over all rows. */
-FUNCTION void NAME(weights_backward)(const struct gru_layer *g, int reverse, const float *d_gates,
-                                     const float *before, float *panels, float *bias)
+/* Prepare the weights of a direction for the products of the backward pass. */
+FUNCTION void NAME(prepare_backward)(void *work, int task)
 {
+    struct NAME(pass) *p = work;
+    const struct gru_layer *g = p->g;
+    int d = p->first + task;
     int64_t H = g->hidden_size, F = g->input_size;
-    float *const *d_w = g->d_weights[reverse];
-    memset(d_w[W_IH], 0, 3 * H * F * sizeof(float));
-    memset(d_w[W_HH], 0, 3 * H * H * sizeof(float));
-    memset(bias, 0, 4 * H * sizeof(float));
-    for (int64_t start = 0; start < g->rows; start += BLOCK) {
-        int64_t rows = LEAST(g->rows - start, BLOCK);
-        const float *d = d_gates + start * 4 * H;
-        NAME(pack)(rows, H, before + start * H, panels);
-        NAME(multiply)(3 * H, H, rows, d + H, 1, 4 * H, panels, 0, d_w[W_HH], H);
-        NAME(pack)(rows, F, g->x + start * F, panels);
-        NAME(multiply)(2 * H, F, rows, d + H, 1, 4 * H, panels, 0, d_w[W_IH], F);
-        NAME(multiply)(H, F, rows, d, 1, 4 * H, panels, 0, d_w[W_IH] + 2 * H * F, F);
-        for (int64_t j = 0; j < 4 * H; j += LANES) {
-            V sum = {0};
-            for (int64_t i = 0; i < rows; i++) sum += NAME(load)(d + i * 4 * H + j, 4 * H - j);
-            NAME(store)(bias + j, NAME(load)(bias + j, 4 * H - j) + sum, 4 * H - j);
+    const float *const *w = g->weights[d];
+    NAME(pack)(3 * H, H, w[W_HH], p->panels_h[d]);
+    /* Panels of W_i with the gates in the order of d_gates: n, r, z. */
+    for (int64_t j = 0; g->d_x && j < F; j += LANES)
+        for (int64_t k = 0; k < 3 * H; k++)
+            *(V *)(p->panels_x[d] + j * 3 * H + k * LANES) =
+                NAME(load)(w[W_IH] + (k < H ? k + 2 * H : k - H) * F + j, F - j);
+    memset(g->d_weights[d][W_IH], 0, 3 * H * F * sizeof(float));
+    memset(g->d_weights[d][W_HH], 0, 3 * H * H * sizeof(float));
+    memset(p->bias[d], 0, 4 * H * sizeof(float));
+}
+
+/* The steps of a window, backwards, for a share of the sequences. */
+FUNCTION void NAME(steps_backward)(void *work, int task)
+{
+    struct NAME(pass) *p = work;
+    const struct gru_layer *g = p->g;
+    const struct plan *plan = &p->plan;
+    int d = p->first + task / p->groups;
+    int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
+    int64_t window = NAME(window_of)(p, d, 1), begin = plan->starts[window], end = plan->starts[window + 1];
+    struct share share = NAME(share_of)(p, task);
+    const float *h_0 = g->h_0 ? g->h_0 + d * batch * H : 0;
+    float *d_h = g->d_h + d * batch * H;
+    for (int64_t s = begin; s < end; s++) {
+        int64_t t = d ? s : end - 1 - (s - begin), m = g->batch_sizes[t], row = plan->row_of[t];
+        int64_t place = row - plan->row_of[begin];
+        int64_t known = d ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
+        const float *h = g->output + d * H + (d ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
+        const float *d_output = g->d_output ? g->d_output + d * H + row * stride : 0;
+        const float *gates = g->gates ? g->gates + (d * g->rows + row) * 4 * H : p->gates[d] + place * 4 * H;
+        float *d_gates = p->d_gates[d] + place * 4 * H, *before = p->before[d] + place * H;
+        FOR_TILES(i, last, m, share) {
+            int64_t middle = i > known ? i : LEAST(known, last);
+            NAME(gates_backward)(i, middle, H, h, stride, d_output, stride, gates, d_h, d_gates, before);
+            NAME(gates_backward)(middle, last, H, h_0, H, d_output, stride, gates, d_h, d_gates, before);
+        }
+        NAME(multiply)(share, m, H, 3 * H, d_gates + H, 4 * H, 1, p->panels_h[d], 0, d_h, H);
+    }
+}
+
+/* Add to the gradients of the weights the transposed gradients of the gates times the inputs and times the previous
+ * states, summed over the rows of a window; a task has a share of the rows of each matrix. */
+FUNCTION void NAME(weights_backward)(void *work, int task)
+{
+    struct NAME(pass) *p = work;
+    const struct gru_layer *g = p->g;
+    int64_t H = g->hidden_size, F = g->input_size;
+    struct share share = {task, p->threads, ROWS}, columns = {task, p->threads, LANES};
+    for (int d = p->first; d < p->first + p->count; d++) {
+        int64_t window = NAME(window_of)(p, d, 1), row = p->plan.row_of[p->plan.starts[window]];
+        int64_t all = p->plan.row_of[p->plan.starts[window + 1]] - row;
+        float *const *d_w = g->d_weights[d], *panels = p->rows_of_block[d] + task * p->block_size;
+        for (int64_t start = 0; start < all; start += BLOCK) {
+            int64_t rows = LEAST(all - start, BLOCK);
+            const float *d_gates = p->d_gates[d] + start * 4 * H;
+            NAME(pack)(rows, H, p->before[d] + start * H, panels);
+            NAME(multiply)(share, 3 * H, H, rows, d_gates + H, 1, 4 * H, panels, 0, d_w[W_HH], H);
+            NAME(pack)(rows, F, g->x + (row + start) * F, panels);
+            NAME(multiply)(share, 2 * H, F, rows, d_gates + H, 1, 4 * H, panels, 0, d_w[W_IH], F);
+            NAME(multiply)(share, H, F, rows, d_gates, 1, 4 * H, panels, 0, d_w[W_IH] + 2 * H * F, F);
+            FOR_TILES(j, last, 4 * H, columns) {
+                V sum = {0};
+                for (int64_t i = 0; i < rows; i++) sum += NAME(load)(d_gates + i * 4 * H + j, 4 * H - j);
+                NAME(store)(p->bias[d] + j, NAME(load)(p->bias[d] + j, 4 * H - j) + sum, 4 * H - j);
+                (void)last;
+            }
         }
     }
-    memcpy(d_w[B_IH], bias + H, 2 * H * sizeof(float));
-    memcpy(d_w[B_IH] + 2 * H, bias, H * sizeof(float));
-    memcpy(d_w[B_HH], bias + H, 3 * H * sizeof(float));
 }
 
-FUNCTION void NAME(backward_direction)(const struct gru_layer *g, int reverse, float *d_gates, float *before,
-                                       float *panels, float *bias)
+/* Add to the gradients of the inputs, for a share of the rows of a window. */
+FUNCTION void NAME(inputs_backward)(struct NAME(pass) *p, int d, int task)
 {
-    int64_t H = g->hidden_size, F = g->input_size, batch = g->batch_sizes[0], stride = g->directions * H;
-    const float *const *w = g->weights[reverse];
-    const float *h_0 = g->h_0 ? g->h_0 + reverse * batch * H : 0;
-    const float *all_gates = g->gates + reverse * g->rows * 4 * H;
-    float *d_h = g->d_h + reverse * batch * H;
-
-    NAME(pack)(3 * H, H, w[W_HH], panels);
-    int64_t row = reverse ? 0 : g->rows;
-    for (int64_t s = 0; s < g->steps; s++) {
-        int64_t t = reverse ? s : g->steps - 1 - s, m = g->batch_sizes[t];
-        if (!reverse) row -= m;
-        /* The first `known` sequences have their previous state in output, at h; the others start from h_0. */
-        int64_t known = reverse ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
-        const float *h = g->output + reverse * H + (reverse ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
-        const float *d_output = g->d_output ? g->d_output + reverse * H + row * stride : 0;
-        const float *gates = all_gates + row * 4 * H;
-        float *d = d_gates + row * 4 * H;
-        NAME(gates_backward)(known, H, h, stride, d_output, stride, gates, d_h, d, before + row * H);
-        NAME(gates_backward)(m - known, H, h_0 ? h_0 + known * H : 0, H, d_output ? d_output + known * stride : 0,
-                             stride, gates + known * 4 * H, d_h + known * H, d + known * 4 * H,
-                             before + (row + known) * H);
-        NAME(multiply)(m, H, 3 * H, d + H, 4 * H, 1, panels, 0, d_h, H);
-        if (reverse) row += m;
-    }
-    NAME(weights_backward)(g, reverse, d_gates, before, panels, bias);
-    if (g->d_x) {
-        /* Panels of W_i with the gates in the order of d_gates: n, r, z. */
-        for (int64_t j = 0; j < F; j += LANES)
-            for (int64_t k = 0; k < 3 * H; k++)
-                *(V *)(panels + j * 3 * H + k * LANES) =
-                    NAME(load)(w[W_IH] + (k < H ? k + 2 * H : k - H) * F + j, F - j);
-        if (!reverse) memset(g->d_x, 0, g->rows * F * sizeof(float));
-        NAME(multiply)(g->rows, F, 3 * H, d_gates, 4 * H, 1, panels, 0, g->d_x, F);
-    }
+    const struct gru_layer *g = p->g;
+    int64_t H = g->hidden_size, F = g->input_size, window = NAME(window_of)(p, d, 1);
+    int64_t row = p->plan.row_of[p->plan.starts[window]], m = p->plan.row_of[p->plan.starts[window + 1]] - row;
+    NAME(multiply)((struct share){task, p->threads, ROWS}, m, F, 3 * H, p->d_gates[d], 4 * H, 1, p->panels_x[d], 0,
+                   g->d_x + row * F, F);
 }
+
+/* One direction after the other: both may be in the same window. */
+FUNCTION void NAME(inputs_backward_0)(void *work, int task) { NAME(inputs_backward)(work, 0, task); }
+FUNCTION void NAME(inputs_backward_1)(void *work, int task) { NAME(inputs_backward)(work, 1, task); }
 
 FUNCTION int NAME(backward)(const struct gru_layer *g)
 {
-    int64_t H = g->hidden_size, widest = COLUMNS(g->input_size > H ? g->input_size : H);
-    int64_t deepest = 3 * H > BLOCK ? 3 * H : BLOCK;
-    /* The gradients of the gates, the previous states, panels, and the gradients of the biases. */
-    float *d_gates = malloc((g->rows * 5 * H + widest * deepest + 4 * H) * sizeof(float));
-    if (!d_gates) return 1;
-    float *before = d_gates + g->rows * 4 * H, *panels = before + g->rows * H, *bias = panels + widest * deepest;
-    for (int reverse = 0; reverse < g->directions; reverse++)
-        NAME(backward_direction)(g, reverse, d_gates, before, panels, bias);
-    free(d_gates);
-    return 0;
+    struct NAME(pass) pass, *p = &pass;
+    if (NAME(begin)(p, g)) return 1;
+    int64_t H = g->hidden_size, F = g->input_size, most_rows = p->plan.most_rows;
+    int64_t again = !g->gates, widest = COLUMNS(F > H ? F : H);
+    p->block_size = widest * BLOCK;
+    struct NAME(pass) forward = *p;
+    int64_t sizes[] = {most_rows * 4 * H, most_rows * H, 4 * H, 3 * H * COLUMNS(F), 3 * H * COLUMNS(H),
+                       p->threads * p->block_size, again * most_rows * 3 * H, again * most_rows * 4 * H, again * 3 * H,
+                       again * COLUMNS(3 * H) * F, again * 3 * COLUMNS(H) * H};
+    float **parts[] = {p->d_gates, p->before, p->bias, p->panels_x, p->panels_h, p->rows_of_block, forward.inputs,
+                       forward.gates, forward.bias, forward.panels_x, forward.panels_h};
+    float *memory = share_memory(p->count, g->directions, 11, sizes, parts);
+    if (memory && g->d_x) memset(g->d_x, 0, g->rows * F * sizeof(float));
+    for (int first = 0; memory && first < g->directions; first += p->count) {
+        p->first = forward.first = first;
+        parallel(p->threads, p->count, NAME(prepare_backward), p);
+        if (again) {
+            for (int d = 0; d < 2; d++) {
+                forward.before[d] = p->before[d];
+                p->gates[d] = forward.gates[d];
+            }
+            parallel(p->threads, p->count, NAME(prepare), &forward);
+        }
+        for (p->window = 0; p->window < p->plan.windows; p->window++) {
+            if (again) {
+                forward.window = p->window;
+                parallel(p->threads, p->threads, NAME(inputs_again), &forward);
+                parallel(p->threads, p->count * p->groups, NAME(steps_again), &forward);
+            }
+            parallel(p->threads, p->count * p->groups, NAME(steps_backward), p);
+            parallel(p->threads, p->threads, NAME(weights_backward), p);
+            if (g->d_x && first == 0) parallel(p->threads, p->threads, NAME(inputs_backward_0), p);
+            if (g->d_x && first + p->count == 2) parallel(p->threads, p->threads, NAME(inputs_backward_1), p);
+        }
+        for (int d = first; d < first + p->count; d++) {
+            float *const *d_w = g->d_weights[d];
+            memcpy(d_w[B_IH], p->bias[d] + H, 2 * H * sizeof(float));
+            memcpy(d_w[B_IH] + 2 * H, p->bias[d], H * sizeof(float));
+            memcpy(d_w[B_HH], p->bias[d] + H, 3 * H * sizeof(float));
+        }
+    }
+    free(memory);
+    free(p->plan.row_of);
+    return !memory;
 }
 
 #include "step_simd.h"
@@ -400,8 +551,10 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
 #undef INLINE
 #undef COLUMNS
 #undef WITH_ROWS
+#undef FOR_TILES
 #undef FIVE_TO_SEVEN_ROWS
 #undef LEAST
+#undef EVERYTHING
 #undef TARGET
 #undef LANES
 #undef ROWS

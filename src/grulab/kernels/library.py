@@ -16,9 +16,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 PATH = _FOLDER / "libgru.so"
-SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h", _FOLDER / "step_simd.h")
+SOURCES = (_FOLDER / "gru.c", _FOLDER / "gru_simd.h", _FOLDER / "step_simd.h", _FOLDER / "pool.h")
 # No -march: the instruction set is selected at run time. No -ffast-math: NaN must stay NaN.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread")
 # For x86, GCC 13 splits some multiply-adds in two roundings, which ones depends on the loop around them: a sequence
 # would have other bits alone than in a batch.
 FUSE_ALWAYS = "--param=avoid-fma-max-bits=0"
@@ -44,28 +44,36 @@ def problem() -> str | None:
 
 
 @cache
-def load() -> ctypes.CDLL:
+def load(path: Path = PATH) -> ctypes.CDLL:
     """Load the shared library.
+
+    Args:
+        path: of the library.
 
     Raises:
         OSError: if the file is not a shared library.
         AttributeError: if the library lacks the functions of gru.c.
     """
-    kernels = ctypes.CDLL(str(PATH))
+    kernels = ctypes.CDLL(str(path))
     kernels.gru_sources.restype = ctypes.c_char_p
     kernels.gru_layer_size.restype = ctypes.c_int64
     kernels.gru_step_size.restype = ctypes.c_int64
+    kernels.gru_keeps_gates.argtypes = [ctypes.c_int64] * 3
     return kernels
 
 
-def build(path: Path = PATH) -> None:
+def build(path: Path = PATH, *flags: str) -> None:
     """Compile the kernels with the C compiler that ``CC`` names, or ``cc``.
+
+    Args:
+        path: of the library.
+        flags: further ones, such as other values of the constants of gru.c.
 
     Raises:
         OSError: if the compiler does not exist.
         subprocess.CalledProcessError: if the compilation fails; ``stderr`` says why.
     """
-    compiler = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f'-DGRU_SOURCES="{_fingerprint()}"']
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *flags, f'-DGRU_SOURCES="{_fingerprint()}"']
     # A temporary name, because a process may have the old library open, and a failure must leave no partial file.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

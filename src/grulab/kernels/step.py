@@ -34,7 +34,9 @@ class _Step(ctypes.Structure):
         ("is_decoupled", _Long),
         *((name, ctypes.c_float) for name in ("gain_1", "beta_2", "gain_2", "epsilon", "weight_decay", "shrink")),
         *((name, ctypes.c_float) for name in ("rate", "root_of_correction")),
-        *((name, _Address) for name in ("loss", "hits", "arena")),
+        *((name, _Address) for name in ("loss", "hits")),
+        ("threads", _Long),
+        ("arena", _Address),
         ("arena_size", _Long),
     ]
 
@@ -94,6 +96,7 @@ class TrainingStep:
             weight_decay=self._group["weight_decay"],
             loss=self._loss.data_ptr(),
             hits=self._hits.ctypes.data,
+            threads=torch.get_num_threads(),
         )
         self._lanes = _lanes_for(gru.hidden_size)
         self._kernel = _library().gru_train

@@ -126,7 +126,7 @@ FUNCTION void NAME(head_forward)(const struct gru_step *s, const struct gru_laye
         for (int64_t d = 0; d < D; d++)
             memcpy(last + (i * D + d) * H, top->h_n + (d * batch + i) * H, H * sizeof(float));
     NAME(pack_transposed)(D * H, s->classes, weight->weight, panels);
-    NAME(multiply)(batch, s->classes, D * H, last, D * H, 1, panels, bias->weight, logits, s->classes);
+    NAME(multiply)(EVERYTHING, batch, s->classes, D * H, last, D * H, 1, panels, bias->weight, logits, s->classes);
 }
 
 /* From the gradients of the logits: those of the head's weights, and of the last layer's h_n in d_h. */
@@ -137,7 +137,7 @@ FUNCTION void NAME(head_backward)(const struct gru_step *s, const struct gru_lay
     const struct gru_parameter *weight = s->parameter + s->parameters - 2, *bias = weight + 1;
     memset(weight->gradient, 0, C * D * H * sizeof(float));
     NAME(pack)(batch, D * H, last, panels);
-    NAME(multiply)(C, D * H, batch, d_logits, 1, C, panels, 0, weight->gradient, D * H);
+    NAME(multiply)(EVERYTHING, C, D * H, batch, d_logits, 1, C, panels, 0, weight->gradient, D * H);
     for (int64_t c = 0; c < C; c++) {
         float sum = 0.0f;
         for (int64_t i = 0; i < batch; i++) sum += d_logits[i * C + c];
@@ -145,7 +145,7 @@ FUNCTION void NAME(head_backward)(const struct gru_step *s, const struct gru_lay
     }
     memset(d_last, 0, batch * D * H * sizeof(float));
     NAME(pack)(C, D * H, weight->weight, panels);
-    NAME(multiply)(batch, D * H, C, d_logits, C, 1, panels, 0, d_last, D * H);
+    NAME(multiply)(EVERYTHING, batch, D * H, C, d_logits, C, 1, panels, 0, d_last, D * H);
     for (int64_t i = 0; i < batch; i++)
         for (int64_t d = 0; d < D; d++)
             memcpy(top->d_h + (d * batch + i) * H, d_last + (i * D + d) * H, H * sizeof(float));
