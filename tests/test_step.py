@@ -3,13 +3,13 @@
 import copy
 import json
 import math
+import random
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -41,15 +41,6 @@ def batches(count: int, size: int, steps: int, features: int, classes: int, seed
             x[row, length:] = math.nan
         found.append((x, lengths, torch.randint(0, classes, (size,), generator=generator)))
     return found
-
-
-def in_another_order(batch: Batch, seed: int) -> Batch:
-    """Return a batch with sequences of the same length in another order; with the seed 0, as it is."""
-    x, lengths, y = batch
-    generator = torch.Generator().manual_seed(seed)
-    ties = torch.rand(len(y), generator=generator) if seed else torch.arange(len(y)) / len(y)
-    order = (ties - lengths).argsort()
-    return x[order], lengths[order], y[order]
 
 
 class Classifier(nn.Module):
@@ -109,29 +100,41 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     return max(float((a.detach().double() - b.detach().double()).abs().max()) for a, b in pairs)
 
 
-@settings(max_examples=25)
-@given(
-    st.integers(1, 6), st.integers(1, 20), st.integers(1, 3), st.booleans(), st.integers(2, 9), st.integers(1, 20),
-    st.integers(1, 12), st.sampled_from(["adam", "adamw"]), st.sampled_from([0.0, 0.01]),
-    st.sampled_from([None, 0.5]), st.booleans(),
-)  # fmt: skip
-def test_a_hundred_steps_are_as_near_to_64_bits_as_torchs(
-    features: int, hidden: int, layers: int, both: bool, classes: int, size: int, steps: int, algorithm: str,
-    decay: float, clip: float | None, is_weighted: bool,
-) -> None:  # fmt: skip
-    model = make(features, hidden, layers, both, classes)
-    exact, torchs = plain(model, torch.float64), [plain(model, torch.float32) for _ in range(3)]
-    weights = torch.linspace(0.5, 1.5, classes) if is_weighted else None
-    data = batches(100, size, steps, features, classes)
-    train_plainly(exact, data, algorithm, decay, clip, weights)
-    # The error of one training is a matter of luck: another order of the batch may round ten times as far off.
-    for seed, other in enumerate(torchs):
-        train_plainly(other, [in_another_order(batch, seed) for batch in data], algorithm, decay, clip, weights)
-    step = step_of(model, algorithm, decay, clip, weights)
-    for batch in data:
-        assert step(*batch).isfinite()
-    # Both are far below a millionth of a weight, where the ratio of two roundings says nothing.
-    assert distance(model, exact) <= 2 * max(distance(other, exact) for other in torchs) + 2e-6
+def test_a_hundred_steps_are_as_near_to_64_bits_as_torchs() -> None:
+    """Over random options. The error of one training is a matter of luck: its ratio to torch's is from 0.4 to 8, also if
+    autograd takes the kernels' gradients. A systematic error would show in the mean.
+    """
+    generator = random.Random(0)
+    logarithms = []
+    for seed in range(40):
+        both, layers, classes = generator.random() < 0.5, generator.randint(1, 3), generator.randint(2, 9)
+        model = make(generator.randint(1, 6), generator.randint(1, 20), layers, both, classes)
+        algorithm, decay = generator.choice(["adam", "adamw"]), generator.choice([0.0, 0.01])
+        clip, weights = generator.choice([None, 0.5]), generator.choice([None, torch.linspace(0.5, 1.5, classes)])
+        data = batches(100, generator.randint(1, 20), generator.randint(1, 12), model.gru.input_size, classes, seed)
+        exact, torchs = plain(model, torch.float64), plain(model, torch.float32)
+        train_plainly(exact, data, algorithm, decay, clip, weights)
+        train_plainly(torchs, data, algorithm, decay, clip, weights)
+        step = step_of(model, algorithm, decay, clip, weights)
+        for batch in data:
+            assert step(*batch).isfinite()
+        logarithms.append(math.log(distance(model, exact) / distance(torchs, exact)))
+    assert math.exp(statistics.mean(logarithms)) < 1.5
+    assert math.exp(max(logarithms)) < 30
+
+
+def test_the_gradient_of_a_class_that_is_certain_keeps_its_digits() -> None:
+    """As the difference of a probability near 1 and 1 it would have few."""
+    model = make(2, 6, 1, False, 3)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([12.0, 0.0, 0.5]))
+    exact = plain(model, torch.float64)
+    step = step_of(model)
+    ((x, lengths, y),) = batches(1, 9, 5, 2, 3)
+    exact.loss((x, lengths, torch.zeros_like(y)), None).backward()  # type: ignore[no-untyped-call]
+    step(x, lengths, torch.zeros_like(y))
+    assert exact.head.bias.grad is not None
+    torch.testing.assert_close(step._gradients[-1].double(), exact.head.bias.grad, rtol=1e-5, atol=0)
 
 
 def test_the_state_is_that_of_torchs_optimizer() -> None:

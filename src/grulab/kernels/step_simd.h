@@ -45,15 +45,17 @@ FUNCTION void NAME(cross_entropy)(const struct gru_step *s, float *logits)
                 most = row[c];
                 best = c;
             }
-        float own = row[y] - most, total = 0.0f, weight = s->class_weights ? s->class_weights[y] : 1.0f;
+        float own = row[y] - most, others = 0.0f, weight = s->class_weights ? s->class_weights[y] : 1.0f;
         for (int64_t c = 0; c < C; c += LANES)
             NAME(store)(row + c, NAME(exp)(NAME(load)(row + c, C - c) - most), C - c);
-        for (int64_t c = 0; c < C; c++) total += row[c];
+        for (int64_t c = 0; c < C; c++) others += c == y ? 0.0f : row[c];
+        float total = others + row[y];
         sum += (double)weight * (NAME(log)(NAME(splat)(total))[0] - own);
         hits += best == y;
         float scale = weight / ((float)batch * total);
         for (int64_t c = 0; c < C; c += LANES) NAME(store)(row + c, NAME(load)(row + c, C - c) * scale, C - c);
-        row[y] -= weight / (float)batch;
+        /* p - 1, as the sum of the others: the difference would lose the digits of a p near 1. */
+        row[y] = -others * scale;
         /* exp() cuts what is not finite. */
         if (most - most != 0.0f || own - own != 0.0f) sum += own - own;
     }
