@@ -101,8 +101,8 @@ def distance(one: nn.Module, other: nn.Module) -> float:
 
 
 def test_a_hundred_steps_are_as_near_to_64_bits_as_torchs() -> None:
-    """Over random options. The error of one training is a matter of luck: its ratio to torch's is from 0.4 to 8, also if
-    autograd takes the kernels' gradients. A systematic error would show in the mean.
+    """Over random options. The error of one training is a matter of luck: its ratio to that of torch is 0.4 to 16,
+    with the gradients of the kernels in autograd too. A systematic error would show in the mean.
     """
     generator = random.Random(0)
     logarithms = []
