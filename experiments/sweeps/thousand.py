@@ -29,10 +29,12 @@ def main() -> None:
         root = Path(folder)
         began = time.perf_counter()
         sweep = Sweep(["train", "-m", *ARGUMENTS, "hydra.sweep.dir=sweep"], root, root / "log")
-        memory: list[tuple[int, float]] = []
+        memory: list[tuple[int, float, float]] = []
         while sweep.process.poll() is None:
             time.sleep(0.5)
-            memory.append((len(list((root / "sweep").glob("*/summary.json"))), _megabytes(sweep.process.pid)))
+            done = len(list((root / "sweep").glob("*/summary.json")))
+            largest = max((_megabytes(pid) for pid in sweep.members() if pid != sweep.process.pid), default=0.0)
+            memory.append((done, _megabytes(sweep.process.pid), largest))
         assert sweep.process.returncode == 0, (root / "log").read_text()[-2000:]
         wall = time.perf_counter() - began
         summaries = [json.loads(path.read_text()) for path in (root / "sweep").glob("*/summary.json")]
@@ -42,16 +44,22 @@ def main() -> None:
         last = max(path.stat().st_mtime for path in (root / "sweep").glob("*/summary.json"))
         slots = available_cores()
         overhead = (slots * (last - first) - sum(runs)) / JOBS
-        while_running = [(done, size) for done, size in memory if 0 < done < JOBS]
-        early = statistics.median(size for done, size in while_running if done <= 100)
-        late = statistics.median(size for done, size in while_running if done >= JOBS - 100)
+        processes = {json.loads(path.read_text())["pid"] for path in (root / "sweep").glob("*/.owner")}
+        early = [sizes for done, *sizes in memory if 50 < done <= 150]
+        late = [sizes for done, *sizes in memory if JOBS - 100 <= done < JOBS]
+        (parent, worker), (parent_late, worker_late) = (
+            [statistics.median(column) for column in zip(*sizes, strict=True)] for sizes in (early, late)
+        )
         resume, report = (_seconds([verb, "sweep"], root) for verb in ("resume", "report"))
     rows = [
         ["the whole sweep, start-up and report included", f"{wall:.0f} s"],
         ["a run, from its summary (median)", f"{1000 * statistics.median(runs):.0f} ms"],
         [f"beside it, for each job: slots ({slots}) × time - runs", f"{1000 * overhead:.0f} ms"],
-        ["memory of the parent, median over the first 100 jobs", f"{early:.0f} MB"],
-        ["and over the last 100", f"{late:.0f} MB"],
+        ["processes that ran the jobs", str(len(processes))],
+        ["memory of the parent, median over the jobs 50 to 150", f"{parent:.0f} MB"],
+        ["and over the last 100", f"{parent_late:.0f} MB"],
+        ["memory of the larger of the two processes, over the jobs 50 to 150", f"{worker:.0f} MB"],
+        ["and over the last 100", f"{worker_late:.0f} MB"],
         ["`grulab resume` of the finished sweep, its report included", f"{resume:.1f} s"],
         ["`grulab report`", f"{report:.1f} s"],
     ]

@@ -1,6 +1,6 @@
 """Measures kernels, runs and sweeps side by side with the alternatives.
 
-python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale]
+python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale length]
 
 It installs Keras and JAX in a separate environment under outputs/, and takes about half an hour.
 """
@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from experiments.throughput import kernel, peers, pictures, runs, scale
+from experiments.throughput import kernel, length, peers, pictures, runs, scale
 
 from grulab.config.compose import compose
 from grulab.kernels import fused
@@ -28,7 +28,7 @@ from grulab.report.sections import Section, to_markdown
 from grulab.system.cores import available_cores
 
 HERE = Path(__file__).parent
-PARTS = ("kernel", "runs", "sweep", "scale")
+PARTS = ("kernel", "runs", "sweep", "scale", "length")
 SHAPES = {
     "5 to 10 steps, 8 units": ["model.hidden_size=8"],
     "50 to 100 steps, 64 units": ["data.min_length=50", "data.max_length=100", "model.hidden_size=64"],
@@ -46,15 +46,22 @@ SWEEPS = {
         f"hydra.launcher.n_jobs={available_cores()}",
     ],
 }
-_KERAS = "Keras 3 on JAX"
+KERAS = "Keras 3 on JAX"
 _IMPORTS = (
     "from grulab.system.quick_import import quick_import\n"
     "with quick_import():\n    import grulab.commands.train, torch.utils.tensorboard, grulab.training.run"
 )
 
 
-def measure_runs(repeats: int) -> pd.DataFrame:
+def measure_runs(
+    repeats: int, shapes: Mapping[str, list[str]], contenders: Callable[[str], Sequence[str]]
+) -> pd.DataFrame:
     """Train the same run with each contender in turn, on one core.
+
+    Args:
+        repeats: how often.
+        shapes: the overrides of each run.
+        contenders: those for the run with a name.
 
     Returns:
         A row for each shape, contender and repeat: ``epoch``, the median seconds of a training epoch without the
@@ -62,14 +69,15 @@ def measure_runs(repeats: int) -> pd.DataFrame:
     """
     rows: list[tuple[str, str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for shape, overrides in SHAPES.items():
+        for shape, overrides in shapes.items():
             config = compose(overrides)
             data = Path(folder) / f"{len(rows)}.npz"
             peers.export(config.data, data)
             options = ["run", "--hidden-size", str(config.model.hidden_size), "--threads", "1"]
+            options += ["--batch-size", str(config.data.batch_size), "--epochs", str(config.trainer.max_epochs)]
             for repeat in range(repeats):
-                for contender in (*runs.CONTENDERS, _KERAS):
-                    if contender == _KERAS:
+                for contender in contenders(shape):
+                    if contender == KERAS:
                         found = peers.keras(options, data)
                         epochs = found["train_epoch_seconds"]
                         whole = found["total_seconds"] - found["import_seconds"]
@@ -94,8 +102,8 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
         peers.export(compose([]).data, data)
         contenders: dict[str, Callable[[], Any]] = {
             **{name: partial(_sweep, command, Path(folder)) for name, command in SWEEPS.items()},
-            f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
-            f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
+            f"{KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
+            f"{KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
         }
         for repeat in range(repeats):
             for name, contender in contenders.items():
@@ -154,7 +162,7 @@ def report_kernel(repeats: int) -> list[Section]:
 
 def report_runs(repeats: int) -> list[Section]:
     """Measure single runs, and return the sections of runs.md."""
-    table = measure_runs(repeats)
+    table = measure_runs(repeats, SHAPES, lambda shape: [*runs.CONTENDERS, KERAS])
     pictures.draw_runs(table, HERE / "figures" / "runs.png")
     sections: list[Section] = []
     for shape, found in table.groupby("shape", sort=False):
@@ -244,6 +252,10 @@ def main(repeats: int, parts: list[str]) -> None:
     for part in parts:
         if part == "scale":
             scale.main()
+            continue
+        if part == "length":
+            shapes = {str(steps): length.overrides(steps) for steps in length.STEPS}
+            length.report(measure_runs(repeats, shapes, lambda steps: [*length.contenders(int(steps)), KERAS]))
             continue
         title = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep"}[part]
         command = (

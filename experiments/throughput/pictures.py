@@ -68,6 +68,31 @@ def draw_sweep(table: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
+def draw_length(medians: pd.DataFrame, path: Path) -> None:
+    """Draw the time per step of a batch against the length of the sequences.
+
+    Args:
+        medians: microseconds; a row for each length, a column for each contender, NaN where it was not measured.
+        path: PNG file to write.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for name in medians.columns:
+        is_ours = name == "grulab"
+        values = medians[name].dropna()
+        axis.plot(
+            values.index, values, "o-", label=name, linewidth=2 if is_ours else 1, color="C0" if is_ours else None
+        )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("length of the sequences (steps)")
+    axis.set_ylabel("µs per step of a batch")
+    axis.set_title("Training, 64 units, batch 32, one core", fontsize=10)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def _bars(axis: Axes, values: "pd.Series[float]", form: str) -> None:
     colours = [_OURS if str(name) == "grulab" else _OTHERS for name in values.index]
     bars = axis.barh([str(name) for name in values.index], values.to_numpy(), color=colours)

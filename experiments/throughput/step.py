@@ -66,17 +66,26 @@ def _batch(steps: int) -> Batch:
     return x, lengths, torch.randint(0, _CLASSES, (_BATCH,), generator=generator)
 
 
-def _parts(kind: type[nn.GRU], hidden: int, layers: int, directions: int) -> tuple[nn.GRU, nn.Linear]:
+def _parts(
+    kind: type[nn.GRU], hidden: int, layers: int, directions: int, features: int = _FEATURES, classes: int = _CLASSES
+) -> tuple[nn.GRU, nn.Linear]:
     torch.manual_seed(0)
-    gru = kind(_FEATURES, hidden, layers, batch_first=True, bidirectional=directions == 2)
-    return gru, nn.Linear(hidden * directions, _CLASSES)
+    gru = kind(features, hidden, layers, batch_first=True, bidirectional=directions == 2)
+    return gru, nn.Linear(hidden * directions, classes)
+
+
+def in_c(
+    hidden: int, layers: int, directions: int, features: int = _FEATURES, classes: int = _CLASSES
+) -> TrainingStep:
+    """Return the training step of a new model, on as many cores as torch has now."""
+    gru, head = _parts(FusedGRU, hidden, layers, directions, features, classes)
+    assert isinstance(gru, FusedGRU)
+    optimizer = make_optimizer([*gru.parameters(), *head.parameters()], "adam", 0.001, 0.0, fused=True)
+    return TrainingStep(gru, head, optimizer, None, None)
 
 
 def _in_c(hidden: int, layers: int, directions: int) -> Callable[[Batch], object]:
-    gru, head = _parts(FusedGRU, hidden, layers, directions)
-    assert isinstance(gru, FusedGRU)
-    optimizer = make_optimizer([*gru.parameters(), *head.parameters()], "adam", 0.001, 0.0, fused=True)
-    step = TrainingStep(gru, head, optimizer, None, None)
+    step = in_c(hidden, layers, directions)
     return lambda batch: step(*batch)
 
 

@@ -99,12 +99,17 @@ class Sinusoids(GeneratedTask):
         valid = (steps < lengths[:, None]).astype(np.float64)  # (sequences, time)
         products = (features * valid[:, :, None]).transpose(0, 2, 1) / self.config.noise**2
         log_likelihood = np.zeros((len(features), self.num_classes))
+        phases = 2 * np.pi * np.arange(self._phases()) / self._phases()
         for index, frequency in enumerate(self.config.frequencies):
-            turns = frequency * steps[:, None] + np.arange(self._phases()) / self._phases()
-            waves = np.sin(2 * np.pi * turns)  # (time, phases)
+            # The sum over time of x sin(angle + phase), and that of sin(angle + phase)^2, from sums without the phase: the
+            # number of phases grows with the length too.
+            angles = 2 * np.pi * frequency * steps
+            sine, cosine = (np.matmul(products, wave(angles))[:, :, None] for wave in (np.sin, np.cos))
+            double_sine, double_cosine = ((valid @ wave(2 * angles))[:, None] for wave in (np.sin, np.cos))
+            energy = lengths[:, None] - double_cosine * np.cos(2 * phases) + double_sine * np.sin(2 * phases)
             # |x - wave|^2 without |x|^2, which is the same for every class: (sequences, features, phases)
-            exponent = np.matmul(products, waves)
-            exponent -= (valid @ (waves**2 / (2 * self.config.noise**2)))[:, None, :]
+            exponent = sine * np.cos(phases) + cosine * np.sin(phases)
+            exponent -= (energy / (4 * self.config.noise**2))[:, None, :]
             highest = exponent.max(axis=2)
             exponent -= highest[:, :, None]
             integral = np.exp(exponent, out=exponent).mean(axis=2)
