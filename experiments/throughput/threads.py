@@ -77,10 +77,10 @@ def main() -> None:
     columns += [*(f"{count} cores, times" for count in counts[1:]), "GFLOP/s of one core"]
     text = (
         f"`python -m experiments.throughput.threads`: medians of {repeats} in turn, with the lowest and the highest "
-        "ratio of neighbours. The bits are the same for each number of cores. Lengths that differ are from half of the "
-        "steps to all. Multiplications and additions of the matrix products only are counted. On the same core a "
-        f"product of 1024 × 1024 matrices in torch makes {flops:.0f} GFLOP/s, and multiply-adds that wait for nothing "
-        f"{peak:.0f}."
+        "ratio of neighbours. The bits are the same for each number of cores. Lengths that differ are from half of "
+        "the steps to all. Multiplications and additions of the matrix products only are counted. On the same core a "
+        f"product of 1024 × 1024 matrices in torch makes {flops:.0f} GFLOP/s, and multiply-adds that wait for "
+        f"nothing {peak:.0f}."
     )
     report = to_markdown(
         "A training step on several cores", [Section("Cores", text, pd.DataFrame(rows, columns=columns))]
