@@ -8,6 +8,7 @@
 
 /* Small layers have several windows and threads too. */
 #define WINDOW 400
+#define BLOCK 16
 #define LEAST_WORK 0.0
 #include "gru.c"
 

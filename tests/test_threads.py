@@ -36,7 +36,9 @@ def use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Use]:
     def load(window: int, keep: bool) -> None:
         if (window, keep) not in found:
             path = folder / f"{window}-{keep}.so"
-            library.build(path, f"-DWINDOW={window}", "-DLEAST_WORK=0.0", f"-DMOST_GATES={2**29 if keep else 0}")
+            library.build(
+                path, f"-DWINDOW={window}", "-DBLOCK=16", "-DLEAST_WORK=0.0", f"-DMOST_GATES={2**29 if keep else 0}"
+            )
             found[window, keep] = library.load(path)
         kernels = found[window, keep]
         fused._library = step._library = lambda: kernels  # type: ignore[assignment]

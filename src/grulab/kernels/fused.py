@@ -46,9 +46,10 @@ def widest_lanes() -> int:
 class FusedGRU(nn.GRU):
     """A drop-in replacement for ``nn.GRU``: same arguments, parameters, ``state_dict`` and numbers, faster on a CPU.
 
-    The compiled kernels compute packed float32 sequences on the CPU, forward and backward, in one thread and with
-    the same bits each time. ``nn.GRU`` computes all other cases (another device or dtype, autocast, padded input, no
-    bias, tracing), and every case if the kernels are not built.
+    The compiled kernels compute packed float32 sequences on the CPU, forward and backward, on as many cores as
+    ``torch.get_num_threads()`` says, and with the same bits for any number of them. ``nn.GRU`` computes all other
+    cases (another device or dtype, autocast, padded input, no bias, tracing), and every case if the kernels are not
+    built.
 
     Second derivatives (``create_graph=True``) are those of ``nn.GRU``, in its time; forward-mode derivatives are not
     supported.

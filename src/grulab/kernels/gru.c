@@ -25,14 +25,14 @@
  * first multiplication to the stored state. A backward step computes the gradients of the gates and one product; the
  * gradients of the weights are computed once, over all steps.
  *
- * Why it is reproducible: each number is a sum whose order depends neither on the other sequences of the batch, nor on
- * the width of the vectors, nor on the number of threads. (AVX2 and AVX-512 give the same bits; without their fused
+ * Why it is reproducible: the order of each sum depends neither on the width of the vectors nor on the number of threads;
+ * that of a state not on the other sequences of the batch either. (AVX2 and AVX-512 give the same bits; without their fused
  * multiply-add, the last bits differ.)
  *
  * Threads: sequences do not depend on each other, so each thread takes a share of them through all steps, without
  * waiting for the others. Of the gradients of the weights each thread computes a share of the rows.
  *
- * Memory: the steps are cut into windows of some hundred rows; what is needed for a window only is overwritten by the
+ * Memory: the steps are cut into windows of some hundred rows, or thousand if there are few units; what is needed for a window only is overwritten by the
  * next one. For the backward pass the outputs are kept, and the gates; without these (gates is null) they are computed
  * again, window by window, with the same bits.
  *
@@ -106,9 +106,11 @@ struct gru_step {
 
 /* The gradients of the weights are summed in blocks of this many rows: summed one by one, a million small numbers
  * would lose their last digits, and a block stays in the cache. */
+#ifndef BLOCK
 #define BLOCK 256
+#endif
 
-/* Rows times units of a window, if a step does not have more: what is between two stages stays in the cache. */
+/* Rows times units of a window, if neither a step nor a block has more: what is between two stages stays in the cache. */
 #ifndef WINDOW
 #define WINDOW 65536
 #endif
@@ -140,14 +142,15 @@ struct plan {
 static int make_plan(struct plan *plan, const struct gru_layer *g)
 {
     int64_t steps = g->steps;
-    plan->row_of = calloc(2 * (steps + 1) + g->hidden_size, sizeof(int64_t));
+    plan->row_of = calloc(2 * (steps + 1) + (g->hidden_size + 1) / 2, sizeof(int64_t));
     if (!plan->row_of) return 1;
     plan->starts = plan->row_of + steps + 1;
     plan->zeros = (float *)(plan->starts + steps + 1);
     plan->windows = plan->most_rows = 0;
+    int64_t most = WINDOW / g->hidden_size > BLOCK ? WINDOW / g->hidden_size : BLOCK;
     for (int64_t t = 0, rows = 0; t <= steps; t++) {
         int64_t more = t < steps ? g->batch_sizes[t] : 0;
-        if (t == steps || (rows + more) * g->hidden_size > WINDOW) {
+        if (t == steps || rows + more > most) {
             if (rows > plan->most_rows) plan->most_rows = rows;
             if (t) plan->starts[++plan->windows] = t;
             rows = 0;
@@ -162,8 +165,10 @@ static int threads_for(const struct gru_layer *g)
 {
     double work = (double)g->rows * 3.0 * (double)g->hidden_size * (double)(g->input_size + g->hidden_size) *
                   (double)g->directions;
-    if (g->threads < 2 || work < LEAST_WORK) return 1;
-    return g->threads < MOST_THREADS ? (int)g->threads : MOST_THREADS;
+    int64_t most = g->batch_sizes[0] * g->directions;
+    if (most > MOST_THREADS) most = MOST_THREADS;
+    if (g->threads < 2 || most < 2 || work < LEAST_WORK) return 1;
+    return (int)(g->threads < most ? g->threads : most);
 }
 
 /* Divide memory among arrays for each direction; directions that are not computed at the same time share theirs.

@@ -137,8 +137,8 @@ INLINE void NAME(tile)(const int R, const int P, int64_t depth, const float *a, 
         }
 }
 
-/* The rows are divided among tasks in tiles: task `of` tasks' first tile is its number, and the next ones follow in the
- * order 0 1 2 2 1 0 0 1 2 ..., since the first sequences of a batch are the longest. */
+/* Loop over the tiles of rows that a task has. Of three tasks, the tiles belong to 0 1 2 2 1 0 0 1 2 ..., since the first
+ * sequences of a batch are the longest. */
 #define FOR_TILES(i, last, m, s) \
     for (int64_t tile_ = (s).task, turn_ = 0, i, last; \
          i = tile_ * (s).rows, last = LEAST(i + (s).rows, m), i < (m); \
@@ -243,8 +243,7 @@ struct NAME(pass) {
     int threads, groups;             /* tasks of a stage; tasks among which the sequences of a direction are divided */
     int64_t tile;                    /* rows of a tile of sequences */
     int first, count;                /* the directions that are computed at the same time */
-    int64_t window;                  /* the present one, counted in the order of time; of the second direction of two
-                                        that are computed at once, from the end */
+    int64_t window;                  /* the present one, counted in the order in which a direction comes to them */
     /* For each direction: */
     const float *h_0[2];             /* initial states, or null for zeros */
     int64_t h_0_stride;
@@ -253,14 +252,23 @@ struct NAME(pass) {
     float *inputs[2];                /* (rows of a window, 3 H): W_i x with its biases */
     float *gates[2];                 /* (rows of a window, 4 H), if they are computed again for the backward pass */
     float *d_gates[2], *before[2];   /* (rows of a window, 4 H and H) */
-    float *rows_of_block[2];         /* backward: panels for each task */
-    int64_t block_size;
+    float *panels_of_rows[2];        /* backward: for each block, panels of `before` and of the inputs */
 };
 
 /* Return the window in which a direction is. */
 FUNCTION int64_t NAME(window_of)(const struct NAME(pass) *p, int d, int is_backward)
 {
     return (d == 1) == is_backward ? p->window : p->plan.windows - 1 - p->window;
+}
+
+/* Return how many of the sequences of step t have a previous state in the output; the first of them is at *h. */
+FUNCTION int64_t NAME(before)(const struct NAME(pass) *p, int d, int64_t t, const float **h)
+{
+    const struct gru_layer *g = p->g;
+    const int64_t *sizes = g->batch_sizes;
+    int64_t row = d ? p->plan.row_of[t + 1] : t ? p->plan.row_of[t - 1] : 0;
+    *h = g->output + d * g->hidden_size + row * g->directions * g->hidden_size;
+    return d ? (t + 1 < g->steps ? sizes[t + 1] : 0) : t ? sizes[t] : 0;
 }
 
 /* Return the share of the sequences of a direction that a task has. */
@@ -322,9 +330,9 @@ FUNCTION void NAME(steps)(struct NAME(pass) *p, int task, int is_backward)
     for (int64_t s = begin; s < end; s++) {
         int64_t t = d ? end - 1 - (s - begin) : s, m = g->batch_sizes[t], row = plan->row_of[t];
         int64_t place = row - plan->row_of[begin];
-        /* The first `known` sequences have their previous state at h; the others start from h_0. */
-        int64_t known = d ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
-        const float *h = states + (d ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
+        const float *h;
+        /* The others start from h_0. */
+        int64_t known = NAME(before)(p, d, t, &h);
         const float *inputs = p->inputs[d] + place * 3 * H;
         float *output = is_backward ? p->before[d] + place * H : states + row * stride, *gates = 0;
         if (is_backward)
@@ -437,8 +445,8 @@ FUNCTION void NAME(steps_backward)(void *work, int task)
     for (int64_t s = begin; s < end; s++) {
         int64_t t = d ? s : end - 1 - (s - begin), m = g->batch_sizes[t], row = plan->row_of[t];
         int64_t place = row - plan->row_of[begin];
-        int64_t known = d ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? m : 0;
-        const float *h = g->output + d * H + (d ? row + m : row - (t ? g->batch_sizes[t - 1] : 0)) * stride;
+        const float *h;
+        int64_t known = NAME(before)(p, d, t, &h);
         const float *d_output = g->d_output ? g->d_output + d * H + row * stride : 0;
         const float *gates = g->gates ? g->gates + (d * g->rows + row) * 4 * H : p->gates[d] + place * 4 * H;
         float *d_gates = p->d_gates[d] + place * 4 * H, *before = p->before[d] + place * H;
@@ -451,31 +459,46 @@ FUNCTION void NAME(steps_backward)(void *work, int task)
     }
 }
 
+/* The rows of a window, in blocks, as the right factors of the gradients of the weights; a task has every so-many-th. */
+FUNCTION void NAME(pack_blocks)(void *work, int task)
+{
+    struct NAME(pass) *p = work;
+    int64_t H = p->g->hidden_size, F = p->g->input_size, size = BLOCK * (COLUMNS(H) + COLUMNS(F));
+    for (int d = p->first; d < p->first + p->count; d++) {
+        int64_t window = NAME(window_of)(p, d, 1), row = p->plan.row_of[p->plan.starts[window]];
+        int64_t all = p->plan.row_of[p->plan.starts[window + 1]] - row;
+        for (int64_t block = task; block * BLOCK < all; block += p->threads) {
+            int64_t start = block * BLOCK, rows = LEAST(all - start, BLOCK);
+            float *panels = p->panels_of_rows[d] + block * size;
+            NAME(pack)(rows, H, p->before[d] + start * H, panels);
+            NAME(pack)(rows, F, p->g->x + (row + start) * F, panels + BLOCK * COLUMNS(H));
+        }
+    }
+}
+
 /* Add to the gradients of the weights the transposed gradients of the gates times the inputs and times the previous
  * states, summed over the rows of a window; a task has a share of the rows of each matrix. */
 FUNCTION void NAME(weights_backward)(void *work, int task)
 {
     struct NAME(pass) *p = work;
     const struct gru_layer *g = p->g;
-    int64_t H = g->hidden_size, F = g->input_size;
-    struct share share = {task, p->threads, ROWS}, columns = {task, p->threads, LANES};
+    int64_t H = g->hidden_size, F = g->input_size, size = BLOCK * (COLUMNS(H) + COLUMNS(F));
+    struct share share = {task, p->threads, ROWS};
     for (int d = p->first; d < p->first + p->count; d++) {
-        int64_t window = NAME(window_of)(p, d, 1), row = p->plan.row_of[p->plan.starts[window]];
-        int64_t all = p->plan.row_of[p->plan.starts[window + 1]] - row;
-        float *const *d_w = g->d_weights[d], *panels = p->rows_of_block[d] + task * p->block_size;
-        for (int64_t start = 0; start < all; start += BLOCK) {
-            int64_t rows = LEAST(all - start, BLOCK);
-            const float *d_gates = p->d_gates[d] + start * 4 * H;
-            NAME(pack)(rows, H, p->before[d] + start * H, panels);
-            NAME(multiply)(share, 3 * H, H, rows, d_gates + H, 1, 4 * H, panels, 0, d_w[W_HH], H);
-            NAME(pack)(rows, F, g->x + (row + start) * F, panels);
-            NAME(multiply)(share, 2 * H, F, rows, d_gates + H, 1, 4 * H, panels, 0, d_w[W_IH], F);
-            NAME(multiply)(share, H, F, rows, d_gates, 1, 4 * H, panels, 0, d_w[W_IH] + 2 * H * F, F);
-            FOR_TILES(j, last, 4 * H, columns) {
+        int64_t window = NAME(window_of)(p, d, 1), all = p->plan.row_of[p->plan.starts[window + 1]] -
+                                                         p->plan.row_of[p->plan.starts[window]];
+        float *const *d_w = g->d_weights[d];
+        for (int64_t block = 0; block * BLOCK < all; block++) {
+            int64_t start = block * BLOCK, rows = LEAST(all - start, BLOCK);
+            const float *d_gates = p->d_gates[d] + start * 4 * H, *states = p->panels_of_rows[d] + block * size;
+            const float *x = states + BLOCK * COLUMNS(H);
+            NAME(multiply)(share, 3 * H, H, rows, d_gates + H, 1, 4 * H, states, 0, d_w[W_HH], H);
+            NAME(multiply)(share, 2 * H, F, rows, d_gates + H, 1, 4 * H, x, 0, d_w[W_IH], F);
+            NAME(multiply)(share, H, F, rows, d_gates, 1, 4 * H, x, 0, d_w[W_IH] + 2 * H * F, F);
+            for (int64_t j = task * LANES; j < 4 * H; j += p->threads * LANES) {
                 V sum = {0};
                 for (int64_t i = 0; i < rows; i++) sum += NAME(load)(d_gates + i * 4 * H + j, 4 * H - j);
                 NAME(store)(p->bias[d] + j, NAME(load)(p->bias[d] + j, 4 * H - j) + sum, 4 * H - j);
-                (void)last;
             }
         }
     }
@@ -500,13 +523,12 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
     struct NAME(pass) pass, *p = &pass;
     if (NAME(begin)(p, g)) return 1;
     int64_t H = g->hidden_size, F = g->input_size, most_rows = p->plan.most_rows;
-    int64_t again = !g->gates, widest = COLUMNS(F > H ? F : H);
-    p->block_size = widest * BLOCK;
+    int64_t again = !g->gates, blocks = (most_rows + BLOCK - 1) / BLOCK;
     struct NAME(pass) forward = *p;
     int64_t sizes[] = {most_rows * 4 * H, most_rows * H, 4 * H, 3 * H * COLUMNS(F), 3 * H * COLUMNS(H),
-                       p->threads * p->block_size, again * most_rows * 3 * H, again * most_rows * 4 * H, again * 3 * H,
+                       blocks * BLOCK * (COLUMNS(H) + COLUMNS(F)), again * most_rows * 3 * H, again * most_rows * 4 * H, again * 3 * H,
                        again * COLUMNS(3 * H) * F, again * 3 * COLUMNS(H) * H};
-    float **parts[] = {p->d_gates, p->before, p->bias, p->panels_x, p->panels_h, p->rows_of_block, forward.inputs,
+    float **parts[] = {p->d_gates, p->before, p->bias, p->panels_x, p->panels_h, p->panels_of_rows, forward.inputs,
                        forward.gates, forward.bias, forward.panels_x, forward.panels_h};
     float *memory = share_memory(p->count, g->directions, 11, sizes, parts);
     if (memory && g->d_x) memset(g->d_x, 0, g->rows * F * sizeof(float));
@@ -527,6 +549,7 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
                 parallel(p->threads, p->count * p->groups, NAME(steps_again), &forward);
             }
             parallel(p->threads, p->count * p->groups, NAME(steps_backward), p);
+            parallel(p->threads, p->threads, NAME(pack_blocks), p);
             parallel(p->threads, p->threads, NAME(weights_backward), p);
             if (g->d_x && first == 0) parallel(p->threads, p->threads, NAME(inputs_backward_0), p);
             if (g->d_x && first + p->count == 2) parallel(p->threads, p->threads, NAME(inputs_backward_1), p);

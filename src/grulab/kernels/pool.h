@@ -1,17 +1,22 @@
 /* Threads that wait for work, so that a call can use several cores. Threads made for each call would cost 100 us.
  *
  * parallel() calls a function for the tasks 0 to count - 1. The caller takes tasks too, so nothing waits for a thread
- * that is slow to wake up. Which thread runs a task changes no bit: tasks write to different places.
+ * that is slow to wake up. Which thread runs a task changes no bit: tasks write to different places, and each thread
+ * rounds as the caller does.
  */
+
+#ifndef POOL_H
+#define POOL_H
 
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 
-enum { MOST_THREADS = 64 };
-/* Looks at the next call before a thread goes to sleep, some 30 us; and before the caller lets others run. */
-enum { LOOKS = 2000 };
+#define MOST_THREADS 64
+/* How often a thread looks for the next call before it goes to sleep: some tens of microseconds. */
+#define LOOKS 2000
 
 typedef void gru_task(void *work, int task);
 
@@ -20,14 +25,15 @@ static struct {
     pthread_mutex_t sleeping;
     pthread_cond_t wake_up;
     int sleepers;                    /* under the lock `sleeping` */
-    int started;                     /* under the lock `in_use` */
-    /* The number of the call (32 bits), of its tasks (16) and of the next task (16). In one word, so that a thread that
-     * comes late takes no task of the next call for one of this. */
-    _Atomic uint64_t state;
+    int started, is_refused;         /* threads, and whether the system gave no more; under the lock `in_use` */
     _Atomic(gru_task *) task;
     _Atomic(void *) work;
+    _Atomic uint64_t rounding;       /* of the caller */
     atomic_int threads;              /* that may take part, the caller among them */
-    atomic_int left;                 /* tasks that are not done */
+    /* The number of the call (32 bits), of its tasks (16) and of the next task (16). In one word, so that a thread that
+     * comes late takes no task of the next call for one of this. */
+    _Atomic uint64_t state __attribute__((aligned(64)));
+    atomic_int left __attribute__((aligned(64)));  /* tasks that are not done */
 } pool = {.in_use = PTHREAD_MUTEX_INITIALIZER, .sleeping = PTHREAD_MUTEX_INITIALIZER, .wake_up = PTHREAD_COND_INITIALIZER};
 
 static inline void pause_briefly(void)
@@ -36,6 +42,31 @@ static inline void pause_briefly(void)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
+#endif
+}
+
+/* How this thread rounds, and whether it takes the smallest numbers for 0. */
+static inline uint64_t get_rounding(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_stmxcsr();
+#elif defined(__aarch64__)
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+static inline void set_rounding(uint64_t mode)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr((unsigned)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#else
+    (void)mode;
 #endif
 }
 
@@ -48,9 +79,11 @@ static void take_tasks(int thread)
         if (next >= count) return;
         gru_task *task = atomic_load_explicit(&pool.task, memory_order_relaxed);
         void *work = atomic_load_explicit(&pool.work, memory_order_relaxed);
+        uint64_t rounding = atomic_load_explicit(&pool.rounding, memory_order_relaxed);
         if (thread >= atomic_load_explicit(&pool.threads, memory_order_relaxed)) return;
         /* If this succeeds, the call was not over, so what was read above is its own. */
         if (!atomic_compare_exchange_weak(&pool.state, &state, state + 1)) continue;
+        if (thread) set_rounding(rounding);
         task(work, next);
         atomic_fetch_sub(&pool.left, 1);
     }
@@ -61,12 +94,10 @@ static void *wait_for_calls(void *argument)
     int thread = (int)(intptr_t)argument;
     uint32_t seen = 0;
     for (;;) {
-        int looks = 0;
-        while (atomic_load(&pool.state) >> 32 == seen && looks < LOOKS) {
-            pause_briefly();
-            looks++;
-        }
-        if (looks == LOOKS) {
+        /* A thread that the last call had no use for sleeps at once. */
+        int looks = thread < atomic_load_explicit(&pool.threads, memory_order_relaxed) ? LOOKS : 0;
+        for (; looks && atomic_load(&pool.state) >> 32 == seen; looks--) pause_briefly();
+        if (!looks) {
             pthread_mutex_lock(&pool.sleeping);
             pool.sleepers++;
             while (atomic_load(&pool.state) >> 32 == seen) pthread_cond_wait(&pool.wake_up, &pool.sleeping);
@@ -85,7 +116,7 @@ static void forget_threads(void)
     pthread_mutex_init(&pool.in_use, 0);
     pthread_mutex_init(&pool.sleeping, 0);
     pthread_cond_init(&pool.wake_up, 0);
-    pool.sleepers = pool.started = 0;
+    pool.sleepers = pool.started = pool.is_refused = 0;
     atomic_store(&pool.state, 0);
 }
 
@@ -94,14 +125,16 @@ static void start_threads(int threads)
 {
     static int is_prepared;
     if (!is_prepared) is_prepared = !pthread_atfork(0, 0, forget_threads);
-    if (!is_prepared || pool.started >= threads - 1) return;
-    /* Signals are for the threads of the program. */
+    if (!is_prepared || pool.is_refused || pool.started >= threads - 1) return;
+    /* Signals are for the threads of the program, but for those of a crash. */
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV), sigdelset(&all, SIGBUS), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.started < threads - 1) {
         pthread_t thread;
-        if (pthread_create(&thread, 0, wait_for_calls, (void *)(intptr_t)(pool.started + 1))) break;
+        pool.is_refused = pthread_create(&thread, 0, wait_for_calls, (void *)(intptr_t)(pool.started + 1));
+        if (pool.is_refused) break;
         pthread_detach(thread);
         pool.started++;
     }
@@ -118,6 +151,7 @@ static void parallel(int threads, int count, gru_task *task, void *work)
     start_threads(threads);
     atomic_store_explicit(&pool.task, task, memory_order_relaxed);
     atomic_store_explicit(&pool.work, work, memory_order_relaxed);
+    atomic_store_explicit(&pool.rounding, get_rounding(), memory_order_relaxed);
     atomic_store_explicit(&pool.threads, threads, memory_order_relaxed);
     atomic_store(&pool.left, count);
     uint64_t call = (atomic_load(&pool.state) >> 32) + 1;
@@ -132,3 +166,5 @@ static void parallel(int threads, int count, gru_task *task, void *work)
     }
     pthread_mutex_unlock(&pool.in_use);
 }
+
+#endif

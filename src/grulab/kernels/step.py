@@ -96,7 +96,6 @@ class TrainingStep:
             weight_decay=self._group["weight_decay"],
             loss=self._loss.data_ptr(),
             hits=self._hits.ctypes.data,
-            threads=torch.get_num_threads(),
         )
         self._lanes = _lanes_for(gru.hidden_size)
         self._kernel = _library().gru_train
@@ -157,6 +156,7 @@ class TrainingStep:
                 f"x is {x.dtype} of shape {tuple(x.shape)}, with {len(lengths)} lengths and {len(y)} classes"
             )
         step, group = self._step, self._group
+        step.threads = torch.get_num_threads()
         step.batch, step.time = x.shape[0], x.shape[1]
         step.x, step.lengths, step.y = x.data_ptr(), lengths.data_ptr(), y.data_ptr()
         count = self.steps + 1

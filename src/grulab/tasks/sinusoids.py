@@ -101,7 +101,7 @@ class Sinusoids(GeneratedTask):
         log_likelihood = np.zeros((len(features), self.num_classes))
         phases = 2 * np.pi * np.arange(self._phases()) / self._phases()
         for index, frequency in enumerate(self.config.frequencies):
-            # The sum over time of x sin(angle + phase), and that of sin(angle + phase)^2, from sums without the phase:
+            # The sums over time of x sin(angle + phase) and of sin(angle + phase)^2, from sums without the phase:
             # the number of phases grows with the length too.
             angles = 2 * np.pi * frequency * steps
             sine, cosine = (np.matmul(products, wave(angles))[:, :, None] for wave in (np.sin, np.cos))
