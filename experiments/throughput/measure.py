@@ -111,12 +111,13 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
                 contender()
                 rows.append((name, repeat, time.perf_counter() - began))
                 print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
-            rows.append(("imports", repeat, time.perf_counter() - began))
-            floor = _json(["-m", "experiments.throughput.floor"])
-            rows.append(("loops", repeat, floor["loops"] / cores))
-            rows.append(("kernels", repeat, floor["kernels"] / cores))
+                if name == "grulab":
+                    began = time.perf_counter()
+                    subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
+                    rows.append(("imports", repeat, time.perf_counter() - began))
+                    floor = _json(["-m", "experiments.throughput.floor"])
+                    rows.append(("loops", repeat, floor["loops"] / cores))
+                    rows.append(("kernels", repeat, floor["kernels"] / cores))
     return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
 
 
