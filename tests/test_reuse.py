@@ -155,6 +155,7 @@ LEAVE: dict[str, Callable[[], object]] = {
     "a new logger": _add_logger,
     "no gradients": lambda: torch.set_grad_enabled(False),
     "a default type": lambda: torch.set_default_dtype(torch.float64),
+    "a search for anomalies": lambda: torch.autograd.set_detect_anomaly(True),
     "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
     "threads of torch": lambda: torch.set_num_threads(2),
     "a flag of cuDNN": lambda: setattr(torch.backends.cudnn, "benchmark", True),

@@ -77,7 +77,7 @@ def _parts(
 def in_c(
     hidden: int, layers: int, directions: int, features: int = _FEATURES, classes: int = _CLASSES
 ) -> TrainingStep:
-    """Return the training step of a new model, on as many cores as torch has now."""
+    """Return the training step of a new model."""
     gru, head = _parts(FusedGRU, hidden, layers, directions, features, classes)
     assert isinstance(gru, FusedGRU)
     optimizer = make_optimizer([*gru.parameters(), *head.parameters()], "adam", 0.001, 0.0, fused=True)

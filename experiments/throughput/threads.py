@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from experiments.throughput.step import in_c
 
-from grulab.kernels.step import TrainingStep
 from grulab.report.sections import Section, to_markdown
 from grulab.system.cores import available_cores
 
@@ -97,15 +96,12 @@ def _measure(shape: tuple[int, int, int, int, int, bool], counts: list[int], rep
         lengths = torch.randint(steps // 2, steps + 1, (batch,)).sort(descending=True)[0]
         lengths[0] = steps
     data = torch.randn(batch, steps, FEATURES), lengths, torch.randint(0, CLASSES, (batch,))
-    trainings: list[TrainingStep] = []
-    for count in counts:
-        torch.set_num_threads(count)
-        trainings.append(in_c(hidden, layers, directions, FEATURES, CLASSES))
-    torch.set_num_threads(1)
+    trainings = [in_c(hidden, layers, directions, FEATURES, CLASSES) for _ in counts]
     seconds: list[list[float]] = []
     for number in range(repeats + 3):
         turn, losses = [], []
-        for training in trainings:
+        for count, training in zip(counts, trainings, strict=True):
+            torch.set_num_threads(count)
             began = time.perf_counter()
             losses.append(training(*data))
             turn.append(time.perf_counter() - began)

@@ -40,10 +40,10 @@ class PaddedBatch(NamedTuple):
 
     def take(self, rows: Tensor) -> "PaddedBatch":
         """Return the sequences at ``rows``, (batch,) int64, as a batch that is padded to the longest of them."""
-        lengths = self.lengths[rows]
+        lengths = self.lengths.index_select(0, rows)
         # The slice is a view; only the selected sequences are copied.
         x = self.x[:, : int(lengths.max())].index_select(0, rows)
-        return PaddedBatch(x, lengths, self.y[rows])
+        return PaddedBatch(x, lengths, self.y.index_select(0, rows))
 
     def lengthened(self) -> "PaddedBatch":
         """Return the batch padded to :func:`rounded_length`."""

@@ -99,6 +99,7 @@ def _flag(owner: Any, name: str) -> tuple[Any, Any]:
 _TORCH_FLAGS: dict[str, tuple[Any, Any]] = {
     "grad": (torch.is_grad_enabled, torch.set_grad_enabled),
     "dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "anomalies": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     "deterministic warn": (
         torch.is_deterministic_algorithms_warn_only_enabled,

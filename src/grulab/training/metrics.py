@@ -54,7 +54,7 @@ class LossAndAccuracy(Metric):
         self.sum_up(loss, logits, y)
 
     def add_counted(self, loss: Tensor, hits: int, sequences: int) -> None:
-        """Add a batch whose hits are counted already.
+        """Add a batch whose hits are counted already, on the CPU.
 
         Args:
             loss: (), mean loss of the batch.
@@ -62,7 +62,10 @@ class LossAndAccuracy(Metric):
             sequences: number of sequences.
         """
         self.count()
-        self._add_sums(loss, hits, sequences)
+        # NumPy takes a fifth of torch's time for a single number, and the product is exact in 64 bits.
+        self.loss_sum.numpy()[()] += loss.item() * sequences
+        self.correct.numpy()[()] += hits
+        self.sequences.numpy()[()] += sequences
 
     def count(self) -> None:
         """Count a batch that :meth:`sum_up` adds."""
@@ -70,12 +73,9 @@ class LossAndAccuracy(Metric):
 
     def sum_up(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         """Do the part of :meth:`add` that runs on the device."""
-        self._add_sums(loss.detach(), (logits.argmax(dim=1) == y).sum(), len(y))
-
-    def _add_sums(self, loss: Tensor, hits: Tensor | int, sequences: int) -> None:
-        self.loss_sum.add_(loss, alpha=sequences)
-        self.correct.add_(hits)
-        self.sequences.add_(sequences)
+        self.loss_sum.add_(loss.detach(), alpha=len(y))
+        self.correct.add_((logits.argmax(dim=1) == y).sum())
+        self.sequences.add_(len(y))
 
     def reset(self) -> None:
         """Set the sums to 0, in the same memory, to which a CUDA graph adds."""
