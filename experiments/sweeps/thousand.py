@@ -86,7 +86,8 @@ def _seconds(arguments: list[str], root: Path) -> float:
 def _megabytes(pid: int) -> float:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+        # Without the pages of libraries, which are mapped as they are needed.
+        return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
     except (OSError, StopIteration):
         return 0.0
 

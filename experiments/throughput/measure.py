@@ -1,6 +1,6 @@
 """Measures kernels, runs and sweeps side by side with the alternatives.
 
-python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale length]
+python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale length floor]
 
 It installs Keras and JAX in a separate environment under outputs/, and takes about half an hour.
 """
@@ -28,7 +28,7 @@ from grulab.report.sections import Section, to_markdown
 from grulab.system.cores import available_cores
 
 HERE = Path(__file__).parent
-PARTS = ("kernel", "runs", "sweep", "scale", "length")
+PARTS = ("kernel", "runs", "sweep", "scale", "length", "floor")
 SHAPES = {
     "5 to 10 steps, 8 units": ["model.hidden_size=8"],
     "50 to 100 steps, 64 units": ["data.min_length=50", "data.max_length=100", "model.hidden_size=64"],
@@ -119,6 +119,29 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
                     rows.append(("loops", repeat, floor["loops"] / cores))
                     rows.append(("kernels", repeat, floor["kernels"] / cores))
     return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
+
+
+def report_floor(repeats: int) -> list[Section]:
+    """Run the default sweep and its floor in turn, and return the section of floor.md."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            began = time.perf_counter()
+            _sweep(_GRULAB, Path(folder))
+            whole = time.perf_counter() - began
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
+            imports = time.perf_counter() - began
+            floor = _json(["-m", "experiments.throughput.floor"])
+            loops = floor["loops"] / available_cores()
+            rows.append([whole, imports, loops, whole / (imports + loops)])
+            print(*(f"{value:.2f}" for value in rows[-1]), flush=True)
+    table = pd.DataFrame(rows, columns=["grulab (s)", "imports (s)", "loops on all cores (s)", "times the floor"])
+    text = (
+        "The sweep, and right after it what it cannot do without: the imports, and the 36 jobs in plain loops of "
+        f"PyTorch with the fused kernels. Median: {table['times the floor'].median():.2f} times."
+    )
+    return [Section("The default sweep and its floor, in turn", text, table.round(2))]
 
 
 def _json(arguments: list[str]) -> dict[str, Any]:
@@ -249,7 +272,7 @@ def describe_machine() -> str:
 
 
 def main(repeats: int, parts: list[str]) -> None:
-    reports = {"kernel": report_kernel, "runs": report_runs, "sweep": report_sweep}
+    reports = {"kernel": report_kernel, "runs": report_runs, "sweep": report_sweep, "floor": report_floor}
     for part in parts:
         if part == "scale":
             scale.main()
@@ -258,7 +281,8 @@ def main(repeats: int, parts: list[str]) -> None:
             shapes = {str(steps): length.overrides(steps) for steps in length.STEPS}
             length.report(measure_runs(repeats, shapes, lambda steps: [*length.contenders(int(steps)), KERAS]))
             continue
-        title = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep"}[part]
+        titles = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep", "floor": "The floor"}
+        title = titles[part]
         command = (
             f"`python -m experiments.throughput.measure --repeats {repeats} --only {part}` on {describe_machine()}"
         )

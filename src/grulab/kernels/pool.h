@@ -15,8 +15,9 @@
 #include <stdint.h>
 
 #define MOST_THREADS 64
-/* How often a thread looks for the next call before it goes to sleep: some tens of microseconds. */
-#define LOOKS 2000
+/* How often a thread looks for the next call before it goes to sleep: some tenths of a millisecond, which is more than
+ * there is between two training steps. */
+#define LOOKS 20000
 
 typedef void gru_task(void *work, int task);
 

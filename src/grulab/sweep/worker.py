@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,8 +71,8 @@ def work(parts: HydraParts, bases: Bases, device: str | None, launcher: Connecti
             before.restore()
             gc.collect()
             _release_device_memory()
-            size = size or _largest_size()
-            goes_on = ProcessState.now() == before and not _has_children() and _largest_size() <= _MOST_GROWTH * size
+            size = size or _size()
+            goes_on = ProcessState.now() == before and not _has_children() and _size() <= _MOST_GROWTH * size
             launcher.send(goes_on)
             if not goes_on:
                 break
@@ -170,8 +170,13 @@ def _has_children() -> bool:
     return True
 
 
-def _largest_size() -> int:
-    """Return the most memory that this process has had, in the operating system's unit."""
+def _size() -> int:
+    """Return the memory of this process in the system's unit; where that is unknown, the most that it has had."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            # Without the pages of libraries, which are mapped one by one as they are needed.
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,17 +23,20 @@ def quick_import() -> Iterator[None]:
     Signals to stop wait until the imports are done: the exception of their handler, raised in a native module that is
     being initialized, would become that module's ImportError.
 
-    At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them. From then
-    on collections are rarer than Python's default, because a step creates many objects and hardly any cycles.
+    At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them, unless nothing
+    was imported: what a run has left would never be freed. From then on collections are rarer than Python's default,
+    because a step creates many objects and hardly any cycles.
     """
     with _ONE_AT_A_TIME, delayed_signals():
+        known = len(sys.modules)
         gc.disable()
         try:
             import_without_local_settings()
             with without_scipy_signal():
                 yield
         finally:
-            gc.freeze()
+            if len(sys.modules) > known:
+                gc.freeze()
             gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
             gc.enable()
 
