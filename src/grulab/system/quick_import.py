@@ -23,9 +23,9 @@ def quick_import() -> Iterator[None]:
     Signals to stop wait until the imports are done: the exception of their handler, raised in a native module that is
     being initialized, would become that module's ImportError.
 
-    At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them, unless nothing
-    was imported: what a run has left would never be freed. From then on collections are rarer than Python's default,
-    because a step creates many objects and hardly any cycles.
+    At the end all existing objects are frozen (``gc.freeze``), so that forked processes keep sharing them, unless
+    nothing was imported: what a run has left would never be freed. From then on collections are rarer than Python's
+    default, because a step creates many objects and hardly any cycles.
     """
     with _ONE_AT_A_TIME, delayed_signals():
         known = len(sys.modules)
