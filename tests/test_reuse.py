@@ -88,6 +88,13 @@ def test_a_failure_ends_the_process_and_reuse_can_be_switched_off(tmp_path: Path
     assert process.stderr == "grulab: hydra.launcher.reuse=maybe: must be true or false\n"
 
 
+def test_a_job_that_changes_its_directory_has_its_files_in_its_folder(tmp_path: Path) -> None:
+    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", *ONE_SLOT, "hydra.job.chdir=true")
+    assert process.returncode == 0, process.stderr
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("hydra.yaml")}
+    assert found == {f"sweep/00{seed}_seed-{seed}/.hydra/hydra.yaml" for seed in (0, 1)}
+
+
 # What a job can leave that is not put back: the process must not go on.
 LEFT = """
 import subprocess, threading, time

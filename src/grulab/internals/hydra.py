@@ -50,8 +50,10 @@ def run_job(task_function: TaskFunction, config: DictConfig, folder: Path, conte
     """
     known, job = HydraConfig.instance(), JobReturn()
     before = known.cfg, Path.cwd()
+    # The working directory may change below.
+    folder = folder.absolute()
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        config.hydra.runtime.output_dir = str(folder.absolute())
+        config.hydra.runtime.output_dir = str(folder)
     try:
         known.set_config(config)
         # Its type says HydraConf, and it is a configuration with the key hydra.
