@@ -171,6 +171,67 @@ static int threads_for(const struct gru_layer *g)
     return (int)(g->threads < most ? g->threads : most);
 }
 
+/* What the tasks of a layer share, forward or backward. */
+struct pass {
+    const struct gru_layer *g;
+    struct plan plan;
+    int is_backward;
+    int threads, groups;             /* tasks of a stage; tasks among which the sequences of a direction are divided */
+    int64_t tile;                    /* rows of a tile of sequences */
+    int first, count;                /* the directions that are computed at the same time */
+    int64_t window;                  /* the present one, counted in the order in which a direction comes to them */
+    /* For each direction: */
+    const float *h_0[2];             /* initial states, or null for zeros */
+    int64_t h_0_stride;
+    float *panels_h[2], *panels_x[2];
+    float *bias[2];                  /* forward: of the inputs (3 H). Backward: gradients of the biases (4 H) */
+    float *inputs[2];                /* (rows of a window, 3 H): W_i x with its biases */
+    float *gates[2];                 /* (rows of a window, 4 H), if they are computed again for the backward pass */
+    float *d_gates[2], *before[2];   /* (rows of a window, 4 H and H) */
+    float *panels_of_rows[2];        /* backward: for each block, panels of `before` and of the inputs */
+};
+
+/* Divide the work of a layer; return 0, or 1 if an allocation fails. */
+static int begin_pass(struct pass *p, const struct gru_layer *g, int is_backward, int64_t rows_of_tile)
+{
+    *p = (struct pass){.g = g, .is_backward = is_backward, .threads = threads_for(g)};
+    p->h_0_stride = g->h_0 ? g->hidden_size : 0;
+    p->count = p->threads > 1 ? g->directions : 1;
+    p->groups = p->threads % p->count ? p->threads : p->threads / p->count;
+    /* Smaller tiles, if there would be none for some of the tasks. */
+    for (p->tile = rows_of_tile; p->tile > 1 && p->tile * p->groups > g->batch_sizes[0]; p->tile /= 2) {}
+    return make_plan(&p->plan, g);
+}
+
+/* The steps and the rows of a window. */
+struct window {
+    int64_t begin, end, row, rows;   /* the first step and the one after the last; the first row, and how many */
+};
+
+/* Return the window in which a direction is. */
+static struct window window_of(const struct pass *p, int d)
+{
+    const struct plan *plan = &p->plan;
+    int64_t number = (d == 1) == p->is_backward ? p->window : plan->windows - 1 - p->window;
+    int64_t begin = plan->starts[number], end = plan->starts[number + 1];
+    return (struct window){begin, end, plan->row_of[begin], plan->row_of[end] - plan->row_of[begin]};
+}
+
+/* Return how many of the sequences of step t have a previous state in the output; the first of them is at *h. */
+static int64_t states_before(const struct pass *p, int d, int64_t t, const float **h)
+{
+    const struct gru_layer *g = p->g;
+    int64_t row = d ? p->plan.row_of[t + 1] : t ? p->plan.row_of[t - 1] : 0;
+    *h = g->output + d * g->hidden_size + row * g->directions * g->hidden_size;
+    return d ? (t + 1 < g->steps ? g->batch_sizes[t + 1] : 0) : t ? g->batch_sizes[t] : 0;
+}
+
+/* Return the share of the sequences of a direction that a task has. */
+static struct share share_of(const struct pass *p, int task)
+{
+    return (struct share){task % p->groups, p->groups, p->tile};
+}
+
 /* Divide memory among arrays for each direction; directions that are not computed at the same time share theirs.
  * Return the memory, which the caller frees, or null if there is none. */
 static float *share_memory(int at_once, int64_t directions, int count, const int64_t *sizes, float **const *parts)

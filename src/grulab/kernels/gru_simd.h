@@ -236,51 +236,10 @@ FUNCTION int NAME(are_finite)(const float *p, const float *end)
 
 #define EVERYTHING ((struct share){0, 1, ROWS})
 
-/* What the tasks of a layer share. The steps are cut into windows, in which the memory between two stages is reused. */
-struct NAME(pass) {
-    const struct gru_layer *g;
-    struct plan plan;
-    int threads, groups;             /* tasks of a stage; tasks among which the sequences of a direction are divided */
-    int64_t tile;                    /* rows of a tile of sequences */
-    int first, count;                /* the directions that are computed at the same time */
-    int64_t window;                  /* the present one, counted in the order in which a direction comes to them */
-    /* For each direction: */
-    const float *h_0[2];             /* initial states, or null for zeros */
-    int64_t h_0_stride;
-    float *panels_h[2], *panels_x[2];
-    float *bias[2];                  /* forward: of the inputs (3 H). Backward: gradients of the biases (4 H) */
-    float *inputs[2];                /* (rows of a window, 3 H): W_i x with its biases */
-    float *gates[2];                 /* (rows of a window, 4 H), if they are computed again for the backward pass */
-    float *d_gates[2], *before[2];   /* (rows of a window, 4 H and H) */
-    float *panels_of_rows[2];        /* backward: for each block, panels of `before` and of the inputs */
-};
-
-/* Return the window in which a direction is. */
-FUNCTION int64_t NAME(window_of)(const struct NAME(pass) *p, int d, int is_backward)
-{
-    return (d == 1) == is_backward ? p->window : p->plan.windows - 1 - p->window;
-}
-
-/* Return how many of the sequences of step t have a previous state in the output; the first of them is at *h. */
-FUNCTION int64_t NAME(before)(const struct NAME(pass) *p, int d, int64_t t, const float **h)
-{
-    const struct gru_layer *g = p->g;
-    const int64_t *sizes = g->batch_sizes;
-    int64_t row = d ? p->plan.row_of[t + 1] : t ? p->plan.row_of[t - 1] : 0;
-    *h = g->output + d * g->hidden_size + row * g->directions * g->hidden_size;
-    return d ? (t + 1 < g->steps ? sizes[t + 1] : 0) : t ? sizes[t] : 0;
-}
-
-/* Return the share of the sequences of a direction that a task has. */
-FUNCTION struct share NAME(share_of)(const struct NAME(pass) *p, int task)
-{
-    return (struct share){task % p->groups, p->groups, p->tile};
-}
-
 /* Prepare the weights of a direction for the products of the forward pass. */
 FUNCTION void NAME(prepare)(void *work, int task)
 {
-    struct NAME(pass) *p = work;
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
     int d = p->first + task;
     int64_t H = g->hidden_size, batch = g->batch_sizes[0];
@@ -300,50 +259,47 @@ FUNCTION void NAME(prepare)(void *work, int task)
 }
 
 /* W_i x for a share of the rows of a window, in all directions of the pass. */
-FUNCTION void NAME(inputs)(struct NAME(pass) *p, int task, int is_backward)
+FUNCTION void NAME(inputs)(void *work, int task)
 {
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
     int64_t H = g->hidden_size, F = g->input_size;
     for (int d = p->first; d < p->first + p->count; d++) {
-        const int64_t *rows = p->plan.row_of + p->plan.starts[NAME(window_of)(p, d, is_backward)];
-        int64_t row = rows[0], m = p->plan.row_of[p->plan.starts[NAME(window_of)(p, d, is_backward) + 1]] - row;
-        NAME(multiply)((struct share){task, p->threads, ROWS}, m, 3 * H, F, g->x + row * F, F, 1, p->panels_x[d],
-                       p->bias[d], p->inputs[d], 3 * H);
+        struct window window = window_of(p, d);
+        NAME(multiply)((struct share){task, p->threads, ROWS}, window.rows, 3 * H, F, g->x + window.row * F, F, 1,
+                       p->panels_x[d], p->bias[d], p->inputs[d], 3 * H);
     }
 }
 
-FUNCTION void NAME(inputs_forward)(void *work, int task) { NAME(inputs)(work, task, 0); }
-FUNCTION void NAME(inputs_again)(void *work, int task) { NAME(inputs)(work, task, 1); }
-
 /* The steps of a window for a share of the sequences. In a backward pass the states are there already: the gates are
  * computed again from them, and the new states, which are the same, are left in `before`. */
-FUNCTION void NAME(steps)(struct NAME(pass) *p, int task, int is_backward)
+FUNCTION void NAME(steps)(void *work, int task)
 {
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
-    const struct plan *plan = &p->plan;
     int d = p->first + task / p->groups;
     int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
-    int64_t window = NAME(window_of)(p, d, is_backward), begin = plan->starts[window], end = plan->starts[window + 1];
-    struct share share = NAME(share_of)(p, task);
+    struct window window = window_of(p, d);
+    struct share share = share_of(p, task);
     const float *bias_n = g->weights[d][B_HH] + 2 * H, *h_0 = p->h_0[d];
     float *states = g->output + d * H, *h_n = g->h_n ? g->h_n + d * batch * H : 0;
-    for (int64_t s = begin; s < end; s++) {
-        int64_t t = d ? end - 1 - (s - begin) : s, m = g->batch_sizes[t], row = plan->row_of[t];
-        int64_t place = row - plan->row_of[begin];
+    for (int64_t s = 0; s < window.end - window.begin; s++) {
+        int64_t t = d ? window.end - 1 - s : window.begin + s, m = g->batch_sizes[t], row = p->plan.row_of[t];
+        int64_t place = row - window.row;
         const float *h;
         /* The others start from h_0. */
-        int64_t known = NAME(before)(p, d, t, &h);
+        int64_t known = states_before(p, d, t, &h);
         const float *inputs = p->inputs[d] + place * 3 * H;
-        float *output = is_backward ? p->before[d] + place * H : states + row * stride, *gates = 0;
-        if (is_backward)
+        float *output = p->is_backward ? p->before[d] + place * H : states + row * stride, *gates = 0;
+        if (p->is_backward)
             gates = p->gates[d] + place * 4 * H;
         else if (g->gates)
             gates = g->gates + (d * g->rows + row) * 4 * H;
-        int64_t between = is_backward ? H : stride;
+        int64_t between = p->is_backward ? H : stride;
         NAME(forward_step)(share, 0, known, H, h, stride, p->panels_h[d], inputs, bias_n, output, between, gates);
         NAME(forward_step)(share, known, m, H, h_0, p->h_0_stride, p->panels_h[d], inputs, bias_n, output, between,
                            gates);
-        if (is_backward) continue;
+        if (p->is_backward) continue;
         /* The sequences that have no next step, which in the second direction is the one before, end here. */
         int64_t going_on = d ? (t ? m : 0) : t + 1 < g->steps ? g->batch_sizes[t + 1] : 0;
         FOR_TILES(i, last, m, share)
@@ -352,24 +308,10 @@ FUNCTION void NAME(steps)(struct NAME(pass) *p, int task, int is_backward)
     }
 }
 
-FUNCTION void NAME(steps_forward)(void *work, int task) { NAME(steps)(work, task, 0); }
-FUNCTION void NAME(steps_again)(void *work, int task) { NAME(steps)(work, task, 1); }
-
-/* Divide the work of a layer; return 0, or 1 if an allocation fails. */
-FUNCTION int NAME(begin)(struct NAME(pass) *p, const struct gru_layer *g)
-{
-    *p = (struct NAME(pass)){.g = g, .threads = threads_for(g), .h_0_stride = g->h_0 ? g->hidden_size : 0};
-    p->count = p->threads > 1 ? g->directions : 1;
-    p->groups = p->threads % p->count ? p->threads : p->threads / p->count;
-    /* Smaller tiles, if there would be none for some of the tasks. */
-    for (p->tile = ROWS; p->tile > 1 && p->tile * p->groups > g->batch_sizes[0]; p->tile /= 2) {}
-    return make_plan(&p->plan, g);
-}
-
 FUNCTION int NAME(forward)(const struct gru_layer *g)
 {
-    struct NAME(pass) pass, *p = &pass;
-    if (NAME(begin)(p, g)) return 1;
+    struct pass pass, *p = &pass;
+    if (begin_pass(p, g, 0, ROWS)) return 1;
     int64_t H = g->hidden_size, F = g->input_size;
     int64_t sizes[] = {p->plan.most_rows * 3 * H, 3 * H, COLUMNS(3 * H) * F, 3 * COLUMNS(H) * H};
     float **parts[] = {p->inputs, p->bias, p->panels_x, p->panels_h};
@@ -377,8 +319,8 @@ FUNCTION int NAME(forward)(const struct gru_layer *g)
     for (p->first = 0; memory && p->first < g->directions; p->first += p->count) {
         parallel(p->threads, p->count, NAME(prepare), p);
         for (p->window = 0; p->window < p->plan.windows; p->window++) {
-            parallel(p->threads, p->threads, NAME(inputs_forward), p);
-            parallel(p->threads, p->count * p->groups, NAME(steps_forward), p);
+            parallel(p->threads, p->threads, NAME(inputs), p);
+            parallel(p->threads, p->count * p->groups, NAME(steps), p);
         }
     }
     free(memory);
@@ -414,7 +356,7 @@ FUNCTION void NAME(gates_backward)(int64_t i, int64_t m, int64_t H, const float 
 /* Prepare the weights of a direction for the products of the backward pass. */
 FUNCTION void NAME(prepare_backward)(void *work, int task)
 {
-    struct NAME(pass) *p = work;
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
     int d = p->first + task;
     int64_t H = g->hidden_size, F = g->input_size;
@@ -433,20 +375,19 @@ FUNCTION void NAME(prepare_backward)(void *work, int task)
 /* The steps of a window, backwards, for a share of the sequences. */
 FUNCTION void NAME(steps_backward)(void *work, int task)
 {
-    struct NAME(pass) *p = work;
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
-    const struct plan *plan = &p->plan;
     int d = p->first + task / p->groups;
     int64_t H = g->hidden_size, batch = g->batch_sizes[0], stride = g->directions * H;
-    int64_t window = NAME(window_of)(p, d, 1), begin = plan->starts[window], end = plan->starts[window + 1];
-    struct share share = NAME(share_of)(p, task);
+    struct window window = window_of(p, d);
+    struct share share = share_of(p, task);
     const float *h_0 = g->h_0 ? g->h_0 + d * batch * H : 0;
     float *d_h = g->d_h + d * batch * H;
-    for (int64_t s = begin; s < end; s++) {
-        int64_t t = d ? s : end - 1 - (s - begin), m = g->batch_sizes[t], row = plan->row_of[t];
-        int64_t place = row - plan->row_of[begin];
+    for (int64_t s = 0; s < window.end - window.begin; s++) {
+        int64_t t = d ? window.begin + s : window.end - 1 - s, m = g->batch_sizes[t], row = p->plan.row_of[t];
+        int64_t place = row - window.row;
         const float *h;
-        int64_t known = NAME(before)(p, d, t, &h);
+        int64_t known = states_before(p, d, t, &h);
         const float *d_output = g->d_output ? g->d_output + d * H + row * stride : 0;
         const float *gates = g->gates ? g->gates + (d * g->rows + row) * 4 * H : p->gates[d] + place * 4 * H;
         float *d_gates = p->d_gates[d] + place * 4 * H, *before = p->before[d] + place * H;
@@ -462,16 +403,15 @@ FUNCTION void NAME(steps_backward)(void *work, int task)
 /* The rows of a window, in blocks, as the right factors of the gradients of the weights; a task has every so-many-th. */
 FUNCTION void NAME(pack_blocks)(void *work, int task)
 {
-    struct NAME(pass) *p = work;
+    struct pass *p = work;
     int64_t H = p->g->hidden_size, F = p->g->input_size, size = BLOCK * (COLUMNS(H) + COLUMNS(F));
     for (int d = p->first; d < p->first + p->count; d++) {
-        int64_t window = NAME(window_of)(p, d, 1), row = p->plan.row_of[p->plan.starts[window]];
-        int64_t all = p->plan.row_of[p->plan.starts[window + 1]] - row;
-        for (int64_t block = task; block * BLOCK < all; block += p->threads) {
-            int64_t start = block * BLOCK, rows = LEAST(all - start, BLOCK);
+        struct window window = window_of(p, d);
+        for (int64_t block = task; block * BLOCK < window.rows; block += p->threads) {
+            int64_t start = block * BLOCK, rows = LEAST(window.rows - start, BLOCK);
             float *panels = p->panels_of_rows[d] + block * size;
             NAME(pack)(rows, H, p->before[d] + start * H, panels);
-            NAME(pack)(rows, F, p->g->x + (row + start) * F, panels + BLOCK * COLUMNS(H));
+            NAME(pack)(rows, F, p->g->x + (window.row + start) * F, panels + BLOCK * COLUMNS(H));
         }
     }
 }
@@ -480,16 +420,15 @@ FUNCTION void NAME(pack_blocks)(void *work, int task)
  * states, summed over the rows of a window; a task has a share of the rows of each matrix. */
 FUNCTION void NAME(weights_backward)(void *work, int task)
 {
-    struct NAME(pass) *p = work;
+    struct pass *p = work;
     const struct gru_layer *g = p->g;
     int64_t H = g->hidden_size, F = g->input_size, size = BLOCK * (COLUMNS(H) + COLUMNS(F));
     struct share share = {task, p->threads, ROWS};
     for (int d = p->first; d < p->first + p->count; d++) {
-        int64_t window = NAME(window_of)(p, d, 1), all = p->plan.row_of[p->plan.starts[window + 1]] -
-                                                         p->plan.row_of[p->plan.starts[window]];
+        struct window window = window_of(p, d);
         float *const *d_w = g->d_weights[d];
-        for (int64_t block = 0; block * BLOCK < all; block++) {
-            int64_t start = block * BLOCK, rows = LEAST(all - start, BLOCK);
+        for (int64_t block = 0; block * BLOCK < window.rows; block++) {
+            int64_t start = block * BLOCK, rows = LEAST(window.rows - start, BLOCK);
             const float *d_gates = p->d_gates[d] + start * 4 * H, *states = p->panels_of_rows[d] + block * size;
             const float *x = states + BLOCK * COLUMNS(H);
             NAME(multiply)(share, 3 * H, H, rows, d_gates + H, 1, 4 * H, states, 0, d_w[W_HH], H);
@@ -505,13 +444,13 @@ FUNCTION void NAME(weights_backward)(void *work, int task)
 }
 
 /* Add to the gradients of the inputs, for a share of the rows of a window. */
-FUNCTION void NAME(inputs_backward)(struct NAME(pass) *p, int d, int task)
+FUNCTION void NAME(inputs_backward)(struct pass *p, int d, int task)
 {
     const struct gru_layer *g = p->g;
-    int64_t H = g->hidden_size, F = g->input_size, window = NAME(window_of)(p, d, 1);
-    int64_t row = p->plan.row_of[p->plan.starts[window]], m = p->plan.row_of[p->plan.starts[window + 1]] - row;
-    NAME(multiply)((struct share){task, p->threads, ROWS}, m, F, 3 * H, p->d_gates[d], 4 * H, 1, p->panels_x[d], 0,
-                   g->d_x + row * F, F);
+    int64_t H = g->hidden_size, F = g->input_size;
+    struct window window = window_of(p, d);
+    NAME(multiply)((struct share){task, p->threads, ROWS}, window.rows, F, 3 * H, p->d_gates[d], 4 * H, 1,
+                   p->panels_x[d], 0, g->d_x + window.row * F, F);
 }
 
 /* One direction after the other: both may be in the same window. */
@@ -520,11 +459,11 @@ FUNCTION void NAME(inputs_backward_1)(void *work, int task) { NAME(inputs_backwa
 
 FUNCTION int NAME(backward)(const struct gru_layer *g)
 {
-    struct NAME(pass) pass, *p = &pass;
-    if (NAME(begin)(p, g)) return 1;
+    struct pass pass, *p = &pass;
+    if (begin_pass(p, g, 1, ROWS)) return 1;
     int64_t H = g->hidden_size, F = g->input_size, most_rows = p->plan.most_rows;
     int64_t again = !g->gates, blocks = (most_rows + BLOCK - 1) / BLOCK;
-    struct NAME(pass) forward = *p;
+    struct pass forward = *p;
     int64_t sizes[] = {most_rows * 4 * H, most_rows * H, 4 * H, 3 * H * COLUMNS(F), 3 * H * COLUMNS(H),
                        blocks * BLOCK * (COLUMNS(H) + COLUMNS(F)), again * most_rows * 3 * H, again * most_rows * 4 * H, again * 3 * H,
                        again * COLUMNS(3 * H) * F, again * 3 * COLUMNS(H) * H};
@@ -545,8 +484,8 @@ FUNCTION int NAME(backward)(const struct gru_layer *g)
         for (p->window = 0; p->window < p->plan.windows; p->window++) {
             if (again) {
                 forward.window = p->window;
-                parallel(p->threads, p->threads, NAME(inputs_again), &forward);
-                parallel(p->threads, p->count * p->groups, NAME(steps_again), &forward);
+                parallel(p->threads, p->threads, NAME(inputs), &forward);
+                parallel(p->threads, p->count * p->groups, NAME(steps), &forward);
             }
             parallel(p->threads, p->count * p->groups, NAME(steps_backward), p);
             parallel(p->threads, p->threads, NAME(pack_blocks), p);
