@@ -16,17 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from experiments.sweeps.harness import processes_of
 
 from grulab.run_folder.checkpoint_file import load
 from grulab.sweep.process_state import ProcessState
 from tests.conftest import FAULTS, SIX_JOBS, SMALL, grulab, statuses
 
 ONE_SLOT = ["hydra.launcher.cores=1", "hydra.sweep.dir=sweep"]
-
-
-def processes(sweep_dir: Path) -> list[int]:
-    """Return the process of each job, in the order of the jobs."""
-    return [json.loads(path.read_text())["pid"] for path in sorted(sweep_dir.glob("0*/.owner"))]
 
 
 def test_jobs_of_a_slot_share_a_process_and_are_the_runs_made_alone(tmp_path: Path) -> None:
@@ -52,7 +48,7 @@ def test_jobs_of_a_slot_share_a_process_and_are_the_runs_made_alone(tmp_path: Pa
     process = grulab(tmp_path, "train", "-m", *SMALL, *axes, f"hydra.sweeper.zip=[{','.join(keys)}]", *ONE_SLOT)
     assert process.returncode == 0, process.stderr
     folders = sorted((tmp_path / "sweep").glob("0*"))
-    assert len(set(processes(tmp_path / "sweep"))) == 1
+    assert len(set(processes_of(tmp_path / "sweep"))) == 1
     for folder, (name, words) in zip(folders, jobs.items(), strict=True):
         alone = grulab(tmp_path, "train", *SMALL, *words, f"hydra.run.dir={name}")
         assert alone.returncode == 0, alone.stderr
@@ -77,12 +73,12 @@ def test_a_failure_ends_the_process_and_reuse_can_be_switched_off(tmp_path: Path
     sweep = tmp_path / "sweep"
     assert statuses(sweep) == ["done", "failed", "done", "failed", "done", "done"]
     # The launcher itself has recorded that the fourth was killed.
-    first, second, third, _, fifth, sixth = processes(sweep)
+    first, second, third, _, fifth, sixth = processes_of(sweep)
     assert first == second
     assert fifth == sixth
     assert len({first, third, fifth}) == 3
     assert grulab(tmp_path, *arguments[:-1], "hydra.sweep.dir=each", "hydra.launcher.reuse=false").returncode == 0
-    assert len(set(processes(tmp_path / "each"))) == 6
+    assert len(set(processes_of(tmp_path / "each"))) == 6
     process = grulab(tmp_path, *arguments[:-1], "hydra.sweep.dir=no", "hydra.launcher.reuse=maybe")
     assert process.returncode == 2
     assert process.stderr == "grulab: hydra.launcher.reuse=maybe: must be true or false\n"
@@ -95,14 +91,17 @@ def test_a_job_that_changes_its_directory_has_its_files_in_its_folder(tmp_path: 
     assert found == {f"sweep/00{seed}_seed-{seed}/.hydra/hydra.yaml" for seed in (0, 1)}
 
 
-# What a job can leave that is not put back: the process must not go on.
-LEFT = """
-import subprocess, threading, time
+# The grulab program whose jobs leave something behind when their test begins.
+AT_TEST = """
+import subprocess, threading, time, warnings
 import grulab.training.module as module
 kept = []
 def a_thread(): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 def a_process(): kept.append(subprocess.Popen(["sleep", "1000"]))
 def memory(): kept.append(bytearray(b"x") * 2**29)
+def warn():
+    warnings.warn("once")
+    warnings.simplefilter("ignore")
 test_start = module.SequenceClassifier.on_test_epoch_start
 def leave(self):
     test_start(self)
@@ -114,34 +113,33 @@ module.SequenceClassifier.on_test_epoch_start = leave
 @pytest.mark.skipif(sys.platform != "linux", reason="counts processes in /proc")
 @pytest.mark.parametrize("left", ["a_thread", "a_process", "memory"])
 def test_what_cannot_be_put_back_ends_the_process(tmp_path: Path, left: str) -> None:
-    program = FAULTS % {}
-    program = program.replace("EpochLog = ", LEFT.format(left=left) + "\nEpochLog = ", 1)
+    program = AT_TEST.format(left=left) + FAULTS % {}
     arguments = ["train", "-m", *SMALL, "seed=0,1,2", *ONE_SLOT]
     process = grulab(tmp_path, *arguments, program=program)
     assert process.returncode == 0, process.stderr
     assert statuses(tmp_path / "sweep") == ["done"] * 3
     # The first job decides how much memory is usual.
-    assert len(set(processes(tmp_path / "sweep"))) == (2 if left == "memory" else 3)
+    assert len(set(processes_of(tmp_path / "sweep"))) == (2 if left == "memory" else 3)
     found = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, text=True, check=False).stdout
     assert found == ""
 
 
+DIES = """
+import os, signal
+import grulab.sweep.process_state as state
+restore = state.ProcessState.restore
+def end(self):
+    restore(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+state.ProcessState.restore = end
+"""
+
+
 def test_a_process_that_died_between_two_jobs_is_replaced(tmp_path: Path) -> None:
-    program = (FAULTS % {}).replace(
-        "EpochLog = ",
-        "import grulab.sweep.process_state as state\n"
-        "restore = state.ProcessState.restore\n"
-        "def end(self):\n"
-        "    restore(self)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "state.ProcessState.restore = end\n"
-        "EpochLog = ",
-        1,
-    )
-    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", *ONE_SLOT, program=program)
+    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1,2", *ONE_SLOT, program=DIES + FAULTS % {})
     assert process.returncode == 0, process.stderr
     assert statuses(tmp_path / "sweep") == ["done"] * 3
-    assert len(set(processes(tmp_path / "sweep"))) == 3
+    assert len(set(processes_of(tmp_path / "sweep"))) == 3
 
 
 def _add_logger() -> None:
@@ -173,8 +171,7 @@ LEAVE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("what", LEAVE)
-def test_what_a_job_leaves_is_put_back(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Pytest has its own streams, which restore() would put back as well.
+def test_what_a_job_leaves_is_put_back(what: str) -> None:
     before = ProcessState.now()
     LEAVE[what]()
     changed = ProcessState.now()
@@ -197,20 +194,9 @@ def test_a_thread_is_noticed() -> None:
 
 def test_a_filter_of_warnings_ends_with_its_job(tmp_path: Path) -> None:
     """A job that ignores warnings does not take them from the next one."""
-    program = (FAULTS % {}).replace(
-        "EpochLog = ",
-        "import warnings\nimport grulab.training.module as module\n"
-        "test_start = module.SequenceClassifier.on_test_epoch_start\n"
-        "def warn(self):\n"
-        "    test_start(self)\n"
-        "    warnings.warn('once')\n"
-        "    warnings.simplefilter('ignore')\n"
-        "module.SequenceClassifier.on_test_epoch_start = warn\n"
-        "EpochLog = ",
-        1,
-    )
+    program = AT_TEST.format(left="warn") + FAULTS % {}
     assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", *ONE_SLOT, program=program).returncode == 0
-    assert len(set(processes(tmp_path / "sweep"))) == 1
+    assert len(set(processes_of(tmp_path / "sweep"))) == 1
     for path in (tmp_path / "sweep").glob("0*/run.log"):
         assert path.read_text().count("UserWarning: once") == 1
     assert warnings.filters

@@ -230,7 +230,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
             # A run may go on with other values of keys that do not make it another run.
             del content[KEY]["config"]
         found += [f"{name}: {key}" for key in one.keys() | other.keys() if not same(one.get(key), other.get(key))]
-    if _table(expected) != _table(actual):
+    if table_of(expected) != table_of(actual):
         found.append("metrics.csv")
     if (curves := _curves(expected)) != _curves(actual):
         found.append("TensorBoard")
@@ -258,7 +258,8 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _table(run: Path) -> list[str]:
+def table_of(run: Path) -> list[str]:
+    """Return metrics.csv without wall times."""
     with (run / "metrics.csv").open("rb") as file:
         return [line.decode().rsplit(",", 1)[0] for line in file]
 

@@ -95,6 +95,11 @@ def done_jobs(sweep_dir: Path) -> dict[str, bytes]:
     return found
 
 
+def processes_of(sweep_dir: Path) -> list[int]:
+    """Return the id of the process that last had the folder of each job, in the order of the jobs."""
+    return [json.loads(path.read_text())["pid"] for path in sorted(sweep_dir.glob("*/.owner"))]
+
+
 def leaderboard(sweep_dir: Path) -> str:
     """Return leaderboard.csv apart from wall times."""
     table = pd.read_csv(sweep_dir / "leaderboard.csv", dtype=str)

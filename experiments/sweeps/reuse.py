@@ -11,16 +11,14 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-from experiments.sweeps.harness import Sweep
+from experiments.exact_resume.harness import differences, table_of
+from experiments.sweeps.harness import Sweep, processes_of
 
 from grulab.config.compose import compose
 from grulab.config.schema import Config
 from grulab.report.sections import Section, to_markdown
-from grulab.run_folder.checkpoint_file import load
 from grulab.sweep.worker import prepare_to_fork
 from grulab.system.child import in_child
 from grulab.training.run import train
@@ -68,7 +66,7 @@ def main() -> None:
     text = (
         f"`python -m experiments.sweeps.reuse`: random values of {len(CHOICES)} keys, two slots; one learning rate "
         f"in twelve is {_TOO_LARGE}, which fails. Each job is compared with the same run in a process of its own: "
-        "rows of metrics.csv, all tensors of last.ckpt, the metrics of summary.json, or the error."
+        "both checkpoints, metrics.csv, TensorBoard's curves and summary.json, or the error and the rows before it."
     )
     report = to_markdown(
         "Jobs that share a process", [Section("Jobs and runs alone", text, table.round({"seconds": 0}))]
@@ -96,13 +94,11 @@ def compare(root: Path, fixed: list[str], values: list[dict[str, str]]) -> tuple
     for number, (folder, config) in enumerate(zip(folders, configs, strict=True)):
         alone = root / "alone" / str(number)
         in_child(run_alone, config, alone)
-        in_sweep = content_of(folder)
-        failed += in_sweep["status"] == "failed"
-        if not equal(in_sweep, content_of(alone)):
+        failed += json.loads((folder / "summary.json").read_text())["status"] == "failed"
+        if not is_same(alone, folder):
             different += 1
             print(f"different: {folder.name} {values[number]}", flush=True)
-    owners = {json.loads((folder / ".owner").read_text())["pid"] for folder in folders}
-    return len(folders), failed, len(owners), different, seconds
+    return len(folders), failed, len(set(processes_of(root / "sweep"))), different, seconds
 
 
 def run_alone(config: Config, folder: Path) -> None:
@@ -111,29 +107,13 @@ def run_alone(config: Config, folder: Path) -> None:
         train(config, folder)
 
 
-def content_of(run_dir: Path) -> dict[str, Any]:
-    """Return what a run has computed."""
-    summary = json.loads((run_dir / "summary.json").read_text())
-    found = {key: summary.get(key) for key in ("status", "metrics", "step", "backend", "baselines")}
-    found["error"] = (summary.get("error") or {}).get("message")
-    found["rows"] = pd.read_csv(run_dir / "metrics.csv", dtype=str).drop(columns="seconds").to_csv()
-    last = run_dir / "checkpoints" / "last.ckpt"
-    found["last"] = load(last) if last.exists() else {}
-    # The durations of its epochs.
-    for row in found["last"].get("callbacks", {}).get("EpochLog", {}).get("rows", []):
-        row.pop("seconds")
-    return found
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Return whether two nested values are the same, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other or (one != one and other != other))
+def is_same(alone: Path, in_sweep: Path) -> bool:
+    """Return whether two runs have computed the same, or failed at the same epoch with the same error."""
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (alone, in_sweep))
+    if one["status"] == other["status"] == "done":
+        return not differences(alone, in_sweep)
+    ends = [(run["status"], run["error"]["message"]) for run in (one, other)]
+    return ends[0] == ends[1] and table_of(alone) == table_of(in_sweep)
 
 
 if __name__ == "__main__":

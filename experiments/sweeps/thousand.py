@@ -9,9 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.sweeps.harness import Sweep
+from experiments.sweeps.harness import Sweep, processes_of
 
 from grulab.system.cores import available_cores
+from grulab.system.memory import anonymous_kibibytes
 
 JOBS = 1000
 ARGUMENTS = [
@@ -44,7 +45,7 @@ def main() -> None:
         last = max(path.stat().st_mtime for path in (root / "sweep").glob("*/summary.json"))
         slots = available_cores()
         overhead = (slots * (last - first) - sum(runs)) / JOBS
-        processes = {json.loads(path.read_text())["pid"] for path in (root / "sweep").glob("*/.owner")}
+        processes = set(processes_of(root / "sweep"))
         early = [sizes for done, *sizes in memory if 50 < done <= 150]
         late = [sizes for done, *sizes in memory if JOBS - 100 <= done < JOBS]
         (parent, worker), (parent_late, worker_late) = (
@@ -84,12 +85,7 @@ def _seconds(arguments: list[str], root: Path) -> float:
 
 
 def _megabytes(pid: int) -> float:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        # Without the pages of libraries, which are mapped as they are needed.
-        return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
-    except (OSError, StopIteration):
-        return 0.0
+    return (anonymous_kibibytes(pid) or 0) / 1024
 
 
 if __name__ == "__main__":

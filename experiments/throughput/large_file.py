@@ -20,18 +20,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grulab.system.memory import anonymous_kibibytes
+
 FEATURES, LONGEST, CLASSES, TOGETHER = 8, 100, 5, 20_000
 TABLE = Path(__file__).with_name("large_file.md")
 FIRST_STEP = """
 import os, sys, time
-from pathlib import Path
+from grulab.system.memory import anonymous_kibibytes
 from grulab.training.module import SequenceClassifier
 from grulab.cli import main
 
 def stop(*_):
-    status = Path("/proc/self/status").read_text()
-    anonymous = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
-    print("FIRST", time.time(), int(anonymous) / 2**20, flush=True)
+    print("FIRST", time.time(), anonymous_kibibytes() / 2**20, flush=True)
     os._exit(0)
 
 SequenceClassifier.training_step = stop
@@ -90,12 +90,7 @@ def peak(folder: Path, *arguments: str) -> tuple[float, float]:
 
     def watch() -> None:
         while process.poll() is None:
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                return
-            found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
-            most[0] = max(most[0], int(found[0]) / 2**20 if found else 0)
+            most[0] = max(most[0], (anonymous_kibibytes(process.pid) or 0) / 2**20)
             time.sleep(0.1)
 
     watcher = threading.Thread(target=watch)

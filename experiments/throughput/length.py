@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 
 import pandas as pd
 import torch
@@ -76,8 +77,6 @@ def report(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    from time import perf_counter
-
     torch.set_num_threads(1)
     found = {}
     for name, steps in (("kept", 10_000), ("microseconds", _VERY_LONG)):

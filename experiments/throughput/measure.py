@@ -46,7 +46,7 @@ SWEEPS = {
         f"hydra.launcher.n_jobs={available_cores()}",
     ],
 }
-KERAS = "Keras 3 on JAX"
+_KERAS = "Keras 3 on JAX"
 _IMPORTS = (
     "from grulab.system.quick_import import quick_import\n"
     "with quick_import():\n    import grulab.commands.train, torch.utils.tensorboard, grulab.training.run"
@@ -77,7 +77,7 @@ def measure_runs(
             options += ["--batch-size", str(config.data.batch_size), "--epochs", str(config.trainer.max_epochs)]
             for repeat in range(repeats):
                 for contender in contenders(shape):
-                    if contender == KERAS:
+                    if contender == _KERAS:
                         found = peers.keras(options, data)
                         epochs = found["train_epoch_seconds"]
                         whole = found["total_seconds"] - found["import_seconds"]
@@ -95,15 +95,14 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
     Returns:
         A row with ``seconds`` for each repeat of each contender and of each part of the floor.
     """
-    cores = available_cores()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
         peers.export(compose([]).data, data)
         contenders: dict[str, Callable[[], Any]] = {
             **{name: partial(_sweep, command, Path(folder)) for name, command in SWEEPS.items()},
-            f"{KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
-            f"{KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
+            f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
+            f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
         }
         for repeat in range(repeats):
             for name, contender in contenders.items():
@@ -112,12 +111,7 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
                 rows.append((name, repeat, time.perf_counter() - began))
                 print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
                 if name == "grulab":
-                    began = time.perf_counter()
-                    subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
-                    rows.append(("imports", repeat, time.perf_counter() - began))
-                    floor = _json(["-m", "experiments.throughput.floor"])
-                    rows.append(("loops", repeat, floor["loops"] / cores))
-                    rows.append(("kernels", repeat, floor["kernels"] / cores))
+                    rows += [(part, repeat, seconds) for part, seconds in _measure_floor().items()]
     return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
 
 
@@ -129,12 +123,9 @@ def report_floor(repeats: int) -> list[Section]:
             began = time.perf_counter()
             _sweep(_GRULAB, Path(folder))
             whole = time.perf_counter() - began
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
-            imports = time.perf_counter() - began
-            floor = _json(["-m", "experiments.throughput.floor"])
-            loops = floor["loops"] / available_cores()
-            rows.append([whole, imports, loops, whole / (imports + loops)])
+            floor = _measure_floor()
+            least = floor["imports"] + floor["loops"]
+            rows.append([whole, floor["imports"], floor["loops"], whole / least])
             print(*(f"{value:.2f}" for value in rows[-1]), flush=True)
     table = pd.DataFrame(rows, columns=["grulab (s)", "imports (s)", "loops on all cores (s)", "times the floor"])
     text = (
@@ -142,6 +133,15 @@ def report_floor(repeats: int) -> list[Section]:
         f"PyTorch with the fused kernels. Median: {table['times the floor'].median():.2f} times."
     )
     return [Section("The default sweep and its floor, in turn", text, table.round(2))]
+
+
+def _measure_floor() -> dict[str, float]:
+    """Return the seconds of the imports, and of the loops and of their kernels on all cores."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _IMPORTS], check=True)
+    imports = time.perf_counter() - began
+    found = _json(["-m", "experiments.throughput.floor"])
+    return {"imports": imports, **{part: found[part] / available_cores() for part in ("loops", "kernels")}}
 
 
 def _json(arguments: list[str]) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def report_kernel(repeats: int) -> list[Section]:
 
 def report_runs(repeats: int) -> list[Section]:
     """Measure single runs, and return the sections of runs.md."""
-    table = measure_runs(repeats, SHAPES, lambda shape: [*runs.CONTENDERS, KERAS])
+    table = measure_runs(repeats, SHAPES, lambda shape: [*runs.CONTENDERS, _KERAS])
     pictures.draw_runs(table, HERE / "figures" / "runs.png")
     sections: list[Section] = []
     for shape, found in table.groupby("shape", sort=False):
@@ -279,7 +279,7 @@ def main(repeats: int, parts: list[str]) -> None:
             continue
         if part == "length":
             shapes = {str(steps): length.overrides(steps) for steps in length.STEPS}
-            length.report(measure_runs(repeats, shapes, lambda steps: [*length.contenders(int(steps)), KERAS]))
+            length.report(measure_runs(repeats, shapes, lambda steps: [*length.contenders(int(steps)), _KERAS]))
             continue
         titles = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep", "floor": "The floor"}
         title = titles[part]

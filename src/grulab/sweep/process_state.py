@@ -22,9 +22,11 @@ _LOGGER_DEFAULTS: tuple[Any, ...] = (logging.NOTSET, False, True, (), ())
 
 @dataclass(frozen=True)
 class ProcessState:
-    """The state of this process that is not local to a function.
+    """What runs of grulab, Lightning and Hydra change in their process and do not put back.
 
-    The states of random generators are not part of it, because each run seeds them; nor is memory.
+    It is not all that a process has. The states of random generators are left out, because each run seeds them;
+    filters of warnings, which worker.py puts back; and what only code of a user would change, such as the umask or a
+    default device.
 
     Attributes:
         folder: the working directory.

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +26,7 @@ from grulab.sweep.failures import DISK_FULL_EXIT, LOCKED_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
 from grulab.sweep.run_job import run_known
+from grulab.system.memory import anonymous_kibibytes
 from grulab.system.parent_death import end_with_parent
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted, install_handler, restore_default_pauses, unblock_signals
@@ -172,12 +173,7 @@ def _has_children() -> bool:
 
 def _size() -> int:
     """Return the memory of this process in the system's unit; where that is unknown, the most that it has had."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            # Without the pages of libraries, which are mapped one by one as they are needed.
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return anonymous_kibibytes() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _be_alone(parent: int) -> None:
