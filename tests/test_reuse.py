@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import pandas as pd
 import pytest
 import torch
 from experiments.sweeps.harness import processes_of
+from omegaconf import OmegaConf
+from torch import nn
 
 from grulab.run_folder.checkpoint_file import load
 from grulab.sweep.process_state import ProcessState
@@ -98,6 +102,7 @@ import grulab.training.module as module
 kept = []
 def a_thread(): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 def a_process(): kept.append(subprocess.Popen(["sleep", "1000"]))
+def an_orphan(): subprocess.run("sleep 1000 &", shell=True)
 def memory(): kept.append(bytearray(b"x") * 2**29)
 def warn():
     warnings.warn("once")
@@ -111,7 +116,7 @@ module.SequenceClassifier.on_test_epoch_start = leave
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts processes in /proc")
-@pytest.mark.parametrize("left", ["a_thread", "a_process", "memory"])
+@pytest.mark.parametrize("left", ["a_thread", "a_process", "an_orphan", "memory"])
 def test_what_cannot_be_put_back_ends_the_process(tmp_path: Path, left: str) -> None:
     program = AT_TEST.format(left=left) + FAULTS % {}
     arguments = ["train", "-m", *SMALL, "seed=0,1,2", *ONE_SLOT]
@@ -165,6 +170,7 @@ LEAVE: dict[str, Callable[[], object]] = {
     "threads of torch": lambda: torch.set_num_threads(2),
     "a flag of cuDNN": lambda: setattr(torch.backends.cudnn, "benchmark", True),
     "TF32": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "less precise products": lambda: torch.set_float32_matmul_precision("medium"),
     "errors of NumPy": lambda: np.seterr(all="raise"),
     "no garbage collector": lambda: __import__("gc").disable(),
 }
@@ -178,6 +184,38 @@ def test_what_a_job_leaves_is_put_back(what: str) -> None:
     before.restore()
     assert changed != before
     assert ProcessState.now() == before
+
+
+NOTICED: dict[str, Callable[[], object]] = {
+    "a umask": lambda: os.umask(0o077),
+    "a signal that is blocked": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
+    "a handler of another signal": lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),
+    "disabled logs": lambda: logging.disable(logging.INFO),
+    "captured warnings": lambda: logging.captureWarnings(True),
+    "a resolver": lambda: OmegaConf.register_new_resolver("left_by_a_job", str),
+    "a default device": lambda: torch.set_default_device("meta"),
+    "autocast": lambda: torch.set_autocast_enabled("cpu", True),
+    "a hook of all modules": lambda: nn.modules.module.register_module_forward_hook(lambda *_: None),
+    "a kind of attention": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "a start method": lambda: multiprocessing.set_start_method("spawn", force=True),
+}
+
+
+@pytest.mark.parametrize("what", NOTICED)
+def test_what_is_not_put_back_is_noticed(what: str) -> None:
+    def look(sender: Connection) -> None:
+        before = ProcessState.now()
+        NOTICED[what]()
+        before.restore()
+        sender.send(ProcessState.now() != before)
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # What is left cannot be put back, so a process of its own takes it.
+    process = multiprocessing.get_context("fork").Process(target=look, args=(sender,))
+    process.start()
+    assert receiver.poll(60)
+    assert receiver.recv()
+    process.join()
 
 
 def test_a_thread_is_noticed() -> None:

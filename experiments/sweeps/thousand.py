@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.sweeps.harness import Sweep, processes_of
 
 from grulab.system.cores import available_cores
-from grulab.system.memory import anonymous_kibibytes
+from grulab.system.proc_status import anonymous_kibibytes
 
 JOBS = 1000
 ARGUMENTS = [

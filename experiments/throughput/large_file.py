@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grulab.system.memory import anonymous_kibibytes
+from grulab.system.proc_status import anonymous_kibibytes
 
 FEATURES, LONGEST, CLASSES, TOGETHER = 8, 100, 5, 20_000
 TABLE = Path(__file__).with_name("large_file.md")
 FIRST_STEP = """
 import os, sys, time
-from grulab.system.memory import anonymous_kibibytes
+from grulab.system.proc_status import anonymous_kibibytes
 from grulab.training.module import SequenceClassifier
 from grulab.cli import main
 

@@ -56,7 +56,12 @@ def notes_on_options(config: Config) -> list[str]:
             f"optimizer.horizon={config.optimizer.horizon}: the learning rate is 0 in the epochs after it, of "
             f"trainer.max_epochs={config.trainer.max_epochs}"
         )
-    if config.data.num_workers > (cores := available_cores()):
+    if config.trainer.threads > (cores := available_cores()):
+        lines.append(
+            f"trainer.threads={config.trainer.threads} is more than the {cores} cores that this process may use: "
+            "the threads wait for each other"
+        )
+    if config.data.num_workers > cores:
         lines.append(
             f"data.num_workers={config.data.num_workers} is more than the {cores} cores that this process may use: "
             "the workers wait for each other"

@@ -44,17 +44,17 @@ def problem() -> str | None:
 
 
 @cache
-def load(path: Path = PATH) -> ctypes.CDLL:
+def load(path: Path | None = None) -> ctypes.CDLL:
     """Load the shared library.
 
     Args:
-        path: of the library.
+        path: of the library; None takes the one that is installed.
 
     Raises:
         OSError: if the file is not a shared library.
         AttributeError: if the library lacks the functions of gru.c.
     """
-    kernels = ctypes.CDLL(str(path))
+    kernels = ctypes.CDLL(str(path or PATH))
     kernels.gru_sources.restype = ctypes.c_char_p
     kernels.gru_layer_size.restype = ctypes.c_int64
     kernels.gru_step_size.restype = ctypes.c_int64

@@ -202,7 +202,11 @@ class _Launcher:
             slot.close()
             slot = slot.slot
         worker = WorkerProcess(self.parts, self.bases, slot)
-        worker.start(progress.job, progress.folder)
+        try:
+            worker.start(progress.job, progress.folder)
+        except BaseException:
+            worker.close()
+            raise
         return worker
 
     def _end(self, running: _Running, code: int, todo: deque[JobProgress]) -> None:

@@ -2,11 +2,13 @@
 
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +16,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from omegaconf.basecontainer import BaseContainer
 
+from grulab.system.proc_status import proc_status
 from grulab.system.signals import PAUSES, SIGNALS
 
 _LOGGER_DEFAULTS: tuple[Any, ...] = (logging.NOTSET, False, True, (), ())
@@ -24,9 +28,9 @@ _LOGGER_DEFAULTS: tuple[Any, ...] = (logging.NOTSET, False, True, (), ())
 class ProcessState:
     """What runs of grulab, Lightning and Hydra change in their process and do not put back.
 
-    It is not all that a process has. The states of random generators are left out, because each run seeds them;
-    filters of warnings, which worker.py puts back; and what only code of a user would change, such as the umask or a
-    default device.
+    Beside what can be put back there is what only code of a user would change, which is compared alone: a process
+    in which it differs takes no other job. The states of random generators are left out, because each run seeds them,
+    and filters of warnings, which worker.py puts back.
 
     Attributes:
         folder: the working directory.
@@ -39,7 +43,7 @@ class ProcessState:
         numpy_errors: what NumPy does at a division by zero, and so on.
         hydra: Hydra's configuration of the present job, or None.
         collector: whether garbage is collected, and after how many new objects.
-        threads: number of threads, which cannot be restored.
+        others: what cannot be put back, or need not be.
     """
 
     folder: Path
@@ -52,7 +56,7 @@ class ProcessState:
     numpy_errors: dict[str, Any]
     hydra: Any
     collector: tuple[bool, tuple[int, int, int]]
-    threads: int
+    others: dict[str, Any]
 
     @classmethod
     def now(cls) -> Self:
@@ -68,7 +72,7 @@ class ProcessState:
             numpy_errors=dict(np.geterr()),
             hydra=HydraConfig.instance().cfg,
             collector=(gc.isenabled(), gc.get_threshold()),
-            threads=threading.active_count(),
+            others={name: read() for name, read in _OTHERS.items()},
         )
 
     def restore(self) -> None:
@@ -114,9 +118,40 @@ _TORCH_FLAGS: dict[str, tuple[Any, Any]] = {
         f"cudnn.{name}": _flag(torch.backends.cudnn, name)
         for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
     },
-    "matmul.allow_tf32": _flag(torch.backends.cuda.matmul, "allow_tf32"),
+    # It stands for matmul.allow_tf32, which cannot be read once this has been set.
+    "matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     "mkldnn.enabled": _flag(torch.backends.mkldnn, "enabled"),
 }
+
+
+def _of_kernel() -> list[str | None]:
+    status = proc_status()
+    return [status.get(name) for name in ("Umask", "SigBlk", "SigIgn", "SigCgt")]
+
+
+_OTHERS: dict[str, Callable[[], Any]] = {
+    "threads": threading.active_count,
+    "start method of processes": lambda: multiprocessing.get_start_method(allow_none=True),
+    "umask and signals": _of_kernel,
+    "logs that are disabled": lambda: logging.root.manager.disable,
+    "what shows a warning": lambda: warnings.showwarning,
+    "resolvers of OmegaConf": lambda: list(BaseContainer._resolvers),
+    "default device": torch.get_default_device,
+    "autocast": lambda: [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")],
+    "hooks of all modules": lambda: [len(hooks) for hooks in _hooks_of_all_modules()],
+    "attention": lambda: [
+        getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "math", "mem_efficient")
+    ],
+    "sums of 16-bit floats": lambda: [
+        getattr(torch.backends.cuda.matmul, f"allow_{kind}_reduced_precision_reduction") for kind in ("fp16", "bf16")
+    ],
+}
+
+
+def _hooks_of_all_modules() -> Iterator[Sized]:
+    for name, hooks in vars(torch.nn.modules.module).items():
+        if name.startswith("_global_") and isinstance(hooks, Sized):
+            yield hooks
 
 
 def _loggers() -> Iterable[logging.Logger]:

@@ -26,8 +26,8 @@ from grulab.sweep.failures import DISK_FULL_EXIT, LOCKED_EXIT
 from grulab.sweep.hydra_jobs import Bases, HydraParts, job_config
 from grulab.sweep.job import Job
 from grulab.sweep.run_job import run_known
-from grulab.system.memory import anonymous_kibibytes
-from grulab.system.parent_death import end_with_parent
+from grulab.system.parent_death import adopt_orphans, end_with_parent
+from grulab.system.proc_status import anonymous_kibibytes, thread_count
 from grulab.system.quick_import import quick_import
 from grulab.system.signals import Interrupted, install_handler, restore_default_pauses, unblock_signals
 
@@ -58,27 +58,32 @@ def work(parts: HydraParts, bases: Bases, device: str | None, launcher: Connecti
         _redirect_to(os.open(os.devnull, os.O_WRONLY))
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        # Write the traceback of a crash in a native library to run.log.
-        faulthandler.enable()
+        _write_crashes()
         # It imports torch, which the launcher does only if there are jobs to do.
         from grulab.sweep.process_state import ProcessState
 
-        before, size = ProcessState.now(), 0
+        before, size, native_threads = ProcessState.now(), 0, 0
         while (received := _next_job(launcher, parent)) is not None:
             with warnings.catch_warnings():
                 code = _run(*received, parts, bases)
             if code:
                 break
             before.restore()
+            _write_crashes()
             gc.collect()
             _release_device_memory()
-            size = size or _size()
-            goes_on = ProcessState.now() == before and not _has_children() and _size() <= _MOST_GROWTH * size
+            # The first job starts the threads of libraries, and takes the memory that is usual.
+            size, native_threads = size or _size(), native_threads or thread_count()
+            is_as_before = ProcessState.now() == before and not _has_children() and thread_count() <= native_threads
+            goes_on = is_as_before and _size() <= _MOST_GROWTH * size
             launcher.send(goes_on)
             if not goes_on:
                 break
     except Interrupted as error:
         code = error.exit_code
+    except Exception:
+        # The job's own errors are caught; this is of what is done between two jobs, and goes to the last run.log.
+        logging.getLogger(__name__).exception("the process cannot take another job")
     finally:
         logging.shutdown()
         # A regular exit takes a second with torch imported, and everything is already written.
@@ -116,6 +121,15 @@ def prepare_to_fork(configs: Sequence[Config]) -> None:
         checked_ceiling(build_task(data))
         baselines(build_task(data))
         remember_splits(data)
+
+
+def _write_crashes() -> None:
+    """Write the traceback of a crash in a native library to run.log.
+
+    Lightning's trainer puts back the handlers of all signals as Python sees them, which ends this.
+    """
+    faulthandler.disable()
+    faulthandler.enable()
 
 
 def _next_job(launcher: Connection, parent: int) -> tuple[Job, Path] | None:
@@ -180,6 +194,7 @@ def _be_alone(parent: int) -> None:
     """Leave the terminal's process group, and end when the parent process ends for any reason."""
     os.setsid()
     end_with_parent(parent)
+    adopt_orphans()
 
     def stop(signum: int, frame: Any) -> None:
         raise Interrupted(signum)
