@@ -1,6 +1,6 @@
 """Measures kernels, runs and sweeps side by side with the alternatives.
 
-python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep scale length floor]
+python -m experiments.throughput.measure [--repeats 5] [--only kernel runs sweep vowels scale length floor]
 
 It installs Keras and JAX in a separate environment under outputs/, and takes about half an hour.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from experiments.real_data.datasets import training_files
 from experiments.throughput import kernel, length, peers, pictures, runs, scale
 
 from grulab.config.compose import compose
@@ -28,7 +29,7 @@ from grulab.report.sections import Section, to_markdown
 from grulab.system.cores import available_cores
 
 HERE = Path(__file__).parent
-PARTS = ("kernel", "runs", "sweep", "scale", "length", "floor")
+PARTS = ("kernel", "runs", "sweep", "vowels", "scale", "length", "floor")
 SHAPES = {
     "5 to 10 steps, 8 units": ["model.hidden_size=8"],
     "50 to 100 steps, 64 units": ["data.min_length=50", "data.max_length=100", "model.hidden_size=64"],
@@ -113,6 +114,47 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
                 if name == "grulab":
                     rows += [(part, repeat, seconds) for part, seconds in _measure_floor().items()]
     return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
+
+
+def report_vowels(repeats: int, files: Path | None) -> list[Section]:
+    """Run the default sweep's 36 models on Japanese Vowels, and return the section of vowels.md."""
+    file = training_files(files)["JapaneseVowels"]
+    words = ["data=files", f"data.path={file}"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        peers.export(compose(words).data, data)
+        contenders: dict[str, Callable[[], Any]] = {
+            "grulab": lambda: _sweep([*_GRULAB, *words], Path(folder)),
+            "ordinary script, basic launcher": lambda: _sweep([*_ORDINARY, f"file={file}"], Path(folder)),
+            f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
+            f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
+        }
+        for repeat in range(repeats):
+            for name, contender in contenders.items():
+                began = time.perf_counter()
+                contender()
+                rows.append((name, repeat, time.perf_counter() - began))
+                print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
+    table = pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
+    text = (
+        "Japanese Vowels (9 speakers, 234 sequences of 7 to 29 steps to train with): the 36 models of the default "
+        f"sweep, 5 epochs each, {available_cores()} cores, start-up included, {repeats} times in turn."
+    )
+    return [Section("A person's own sequences", text, _seconds_beside_grulab(table))]
+
+
+def _seconds_beside_grulab(table: pd.DataFrame) -> pd.DataFrame:
+    wide = table.pivot(index="repeat", columns="contender", values="seconds")
+    rows = [
+        {
+            "contender": contender,
+            "seconds": _spread(wide[contender], ".1f"),
+            "times as long as grulab": f"{(wide[contender] / wide['grulab']).median():.2f}",
+        }
+        for contender in table["contender"].unique()
+    ]
+    return pd.DataFrame(rows)
 
 
 def report_floor(repeats: int) -> list[Section]:
@@ -223,15 +265,6 @@ def report_sweep(repeats: int) -> list[Section]:
     pictures.draw_sweep(table, HERE / "figures" / "sweep.png")
     wide = table.pivot(index="repeat", columns="contender", values="seconds")
     parts = ["imports", "loops", "kernels"]
-    rows = [
-        {
-            "contender": contender,
-            "seconds": _spread(wide[contender], ".1f"),
-            "times as long as grulab": f"{(wide[contender] / wide['grulab']).median():.2f}",
-        }
-        for contender in table["contender"].unique()
-        if contender not in parts
-    ]
     floors = {"loops": wide["imports"] + wide["loops"], "kernels": wide["imports"] + wide["kernels"]}
     close = {name: (wide["grulab"] / floor).median() for name, floor in floors.items()}
     medians = wide.median()
@@ -248,7 +281,8 @@ def report_sweep(repeats: int) -> list[Section]:
         f"{floors['kernels'].median():.1f} s, and grulab takes {close['kernels']:.2f} times that. "
         "(`python -m experiments.throughput.floor`)"
     )
-    return [Section("The default sweep", text, pd.DataFrame(rows)), Section("The floor", floor)]
+    contenders = _seconds_beside_grulab(table[~table["contender"].isin(parts)])
+    return [Section("The default sweep", text, contenders), Section("The floor", floor)]
 
 
 def _spread(values: "pd.Series[float]", form: str) -> str:
@@ -271,8 +305,14 @@ def describe_machine() -> str:
     )
 
 
-def main(repeats: int, parts: list[str]) -> None:
-    reports = {"kernel": report_kernel, "runs": report_runs, "sweep": report_sweep, "floor": report_floor}
+def main(repeats: int, parts: list[str], files: Path | None) -> None:
+    reports: dict[str, Callable[[int], list[Section]]] = {
+        "kernel": report_kernel,
+        "runs": report_runs,
+        "sweep": report_sweep,
+        "vowels": partial(report_vowels, files=files),
+        "floor": report_floor,
+    }
     for part in parts:
         if part == "scale":
             scale.main()
@@ -281,7 +321,13 @@ def main(repeats: int, parts: list[str]) -> None:
             shapes = {str(steps): length.overrides(steps) for steps in length.STEPS}
             length.report(measure_runs(repeats, shapes, lambda steps: [*length.contenders(int(steps)), _KERAS]))
             continue
-        titles = {"kernel": "Kernels", "runs": "Runs", "sweep": "The default sweep", "floor": "The floor"}
+        titles = {
+            "kernel": "Kernels",
+            "runs": "Runs",
+            "sweep": "The default sweep",
+            "vowels": "A sweep over a file",
+            "floor": "The floor",
+        }
         title = titles[part]
         command = (
             f"`python -m experiments.throughput.measure --repeats {repeats} --only {part}` on {describe_machine()}"
@@ -295,5 +341,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of the .ts files for vowels; default: aeon's")
     arguments = parser.parse_args()
-    main(arguments.repeats, list(arguments.only))
+    main(arguments.repeats, list(arguments.only), arguments.data)

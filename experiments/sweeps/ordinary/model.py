@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from grulab.field_types import SPLITS, Split
+from grulab.tasks.base import DataConfig
 from grulab.tasks.registry import build_task
-from grulab.tasks.sinusoids import SinusoidsConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class SequenceDataset(Dataset[tuple[Tensor, int]]):
     """A dataset of single sequences."""
 
-    def __init__(self, data: SinusoidsConfig, split: Split, size: int) -> None:
+    def __init__(self, data: DataConfig, split: Split, size: int) -> None:
         self.sequences = build_task(data).generate(data.seed, split, np.arange(size))
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ def collate(samples: list[tuple[Tensor, int]]) -> Batch:
     return pad_sequence(sequences, batch_first=True), lengths, torch.tensor([label for _, label in samples])
 
 
-def make_loaders(data: SinusoidsConfig) -> dict[Split, DataLoader[tuple[Tensor, int]]]:
+def make_loaders(data: DataConfig) -> dict[Split, DataLoader[tuple[Tensor, int]]]:
     """Return a loader for each split."""
     return {
         split: DataLoader(
@@ -53,13 +53,23 @@ def make_loaders(data: SinusoidsConfig) -> dict[Split, DataLoader[tuple[Tensor, 
 class GRUModule(L.LightningModule):
     """A GRU, a head, and metrics logged in each step."""
 
-    def __init__(self, hidden_size: int, num_layers: int, bidirectional: bool, lr: float) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        lr: float,
+        num_features: int = 5,
+        num_classes: int = 3,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.gru = nn.GRU(5, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
-        self.head = nn.Linear(hidden_size * (1 + bidirectional), 3)
+        self.gru = nn.GRU(num_features, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.lr = lr
-        self.train_accuracy, self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(3) for _ in range(3))
+        self.train_accuracy, self.val_accuracy, self.test_accuracy = (
+            MulticlassAccuracy(num_classes) for _ in range(3)
+        )
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits."""

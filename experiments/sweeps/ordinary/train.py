@@ -16,6 +16,9 @@ from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from grulab.config.compose import compose
+from grulab.tasks.base import DataConfig
+from grulab.tasks.registry import build_task
 from grulab.tasks.sinusoids import SinusoidsConfig
 
 
@@ -23,9 +26,13 @@ from grulab.tasks.sinusoids import SinusoidsConfig
 def main(config: DictConfig) -> float:
     """Train, validate and test one model."""
     L.seed_everything(config.seed, verbose=False)
-    data = SinusoidsConfig(**cast(dict[str, Any], OmegaConf.to_container(config.data)))
+    data: DataConfig = SinusoidsConfig(**cast(dict[str, Any], OmegaConf.to_container(config.data)))
+    if config.file:
+        data = compose(["data=files", f"data.path={config.file}"]).data
     loaders = make_loaders(data)
-    module = GRUModule(config.hidden_size, config.num_layers, config.bidirectional, config.lr)
+    task = build_task(data)
+    sizes = task.num_features, len(task.class_names)
+    module = GRUModule(config.hidden_size, config.num_layers, config.bidirectional, config.lr, *sizes)
     trainer = L.Trainer(max_epochs=config.max_epochs, default_root_dir=Path(HydraConfig.get().runtime.output_dir))
     trainer.fit(module, loaders["train"], loaders["val"])
     trainer.test(module, loaders["test"], ckpt_path="best")
