@@ -179,6 +179,26 @@ def test_by_index_or_from_memory_with_workers_or_without(task: str, monkeypatch:
         assert all(map(torch.equal, expected, found))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fresh_epochs_have_sequences_of_their_own(workers: int) -> None:
+    """Epoch e has the sequences from e times the size on, each once; validation and test stay as they are."""
+    config = compose(["data.train_size=70", "data.fresh=true", f"data.num_workers={workers}"]).data
+    module = SequenceDataModule(config, seed=3)
+    seen = []
+    for epoch in range(3):
+        plan = list(module._training_batches(epoch, 0))
+        seen.append(np.concatenate(plan))
+        assert sorted(seen[-1]) == list(range(70 * epoch, 70 * epoch + 70))
+        assert all(map(np.array_equal, plan[2:], module._training_batches(epoch, 2)))
+    batches = list(module.train_dataloader())
+    module.close()
+    expected = module.task.generate(config.seed, "train", seen[0])
+    assert np.concatenate([batch.y for batch in batches]).tolist() == expected.classes.tolist()
+    assert sum(float(batch.x.double().sum()) for batch in batches) == pytest.approx(float(expected.features.sum()))
+    for name, is_whole in (("train", False), ("val", True), ("test", True)):
+        assert module.split(name).in_memory == is_whole
+
+
 def test_what_is_fetched_together_is_small() -> None:
     """Small batches are fetched eight at a time, batches of long sequences one at a time."""
     module = SequenceDataModule(compose().data, 0)

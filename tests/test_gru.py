@@ -1,5 +1,7 @@
 """The five facts about nn.GRU that the seed example shows, and the invariants of packed batches."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from grulab import GRUClassifier
+from grulab.config.compose import compose
+from grulab.config.notes import notes
+from grulab.models.chrono import set_chrono_biases
+from grulab.tasks.registry import build_task
+from grulab.training.build import build_module
 
 FEATURES, CLASSES = 5, 3
 
@@ -180,3 +187,50 @@ def test_dropout_acts_between_layers_only() -> None:
     one, two = (GRUClassifier(FEATURES, 8, layers, CLASSES, dropout=0.5).train() for layers in (1, 2))
     assert torch.equal(one(x, lengths), one(x, lengths))
     assert not torch.equal(two(x, lengths), two(x, lengths))
+
+
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
+def test_chrono_biases_remember_for_all_times(num_layers: int, bidirectional: bool) -> None:
+    """A unit with gate z keeps z of its state in a step: it forgets with a time constant of 1 / (1 - z) steps."""
+    torch.manual_seed(0)
+    gru = nn.GRU(3, 2000, num_layers, bidirectional=bidirectional)
+    before = {name: weight.detach().clone() for name, weight in gru.named_parameters()}
+    set_chrono_biases(gru, 100)
+    for name, weight in gru.named_parameters():
+        if "weight" in name:
+            assert torch.equal(weight, before[name])
+            continue
+        reset, update, new = weight.detach().chunk(3)
+        assert torch.equal(torch.cat([reset, new]), torch.cat([before[name][:2000], before[name][4000:]]))
+        if name.startswith("bias_hh"):
+            assert (update == 0).all()
+        else:
+            times = 1 / (1 - torch.sigmoid(update.double()))
+            assert 2 <= times.min() < 2.5
+            assert 99 < times.max() <= 100.001
+            # Uniform from 2 to 100: the mean has a standard error of 0.6.
+            assert times.mean() == pytest.approx(51, abs=3)
+    set_chrono_biases(gru, 1)
+    assert (gru.bias_ih_l0[2000:4000] == 0).all()
+
+
+def test_a_unit_with_a_chrono_bias_keeps_its_state() -> None:
+    gru = nn.GRU(1, 1, batch_first=True)
+    with torch.no_grad():
+        for weight in gru.parameters():
+            weight.zero_()
+        gru.bias_ih_l0[1] = math.log(49)
+        states, _ = gru(torch.zeros(1, 50, 1), torch.ones(1, 1, 1))
+    assert states[0, 49, 0] == pytest.approx(0.98**50, rel=1e-4)
+
+
+def test_an_untrained_run_begins_with_chrono_biases() -> None:
+    config = compose(["data=keep", "data.delay=300", "model.update_bias=chrono"])
+    module = build_module(config, build_task(config.data))
+    assert module.model.gru.bias_ih_l0[8:16].max() > math.log(30)
+    limited = compose(["data=keep", "data.delay=300", "model.update_bias=chrono", "model.chrono_length=5"])
+    module = build_module(limited, build_task(limited.data))
+    assert 0 <= module.model.gru.bias_ih_l0[8:16].max() <= math.log(4)
+    assert any(
+        "has no effect with model.update_bias=default" in note for note in notes(compose(["model.chrono_length=5"]))
+    )

@@ -274,8 +274,37 @@ def test_a_seed_of_the_data_is_not_taken_for_that_of_the_run(tmp_path: Path) -> 
     for number, seed in enumerate((0, 1)):
         write_job(tmp_path / f"{number:03d}", [f"data.seed={seed}"], 0.5 + 0.1 * number)
     board = read_sweep(tmp_path)
-    assert board.short("data.seed") == "data.seed"
-    assert board.label(board.ranking.iloc[0]) == "data.seed 1"
+    assert board.swept == []
+    assert board.ranking["val/accuracy"].tolist() == [pytest.approx(0.55)]
+    assert board.ranking["seeds"].tolist() == [2]
+    write_report(tmp_path)
+    assert "| data seeds |" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_results_are_paired_by_their_data_and_not_by_their_weights(tmp_path: Path) -> None:
+    """The data of a seed are hard or easy for every configuration; the weights of a seed mean nothing in another."""
+    luck = {0: 0.0, 1: 0.1, 2: -0.1, 3: 0.05}
+    for number, (size, data_seed, seed) in enumerate(itertools.product((4, 16), luck, (0, 1, 2))):
+        score = 0.5 + 0.02 * (size == 16) + luck[data_seed] + 0.003 * ((seed * size + data_seed) % 3 - 1)
+        overrides = [f"model.hidden_size={size}", f"data.seed={data_seed}", f"seed={seed}"]
+        write_job(tmp_path / f"{number:03d}", overrides, score, sequences_by_length={"5-10": 1000})
+    board = read_sweep(tmp_path)
+    assert (board.swept, board.repeat) == (["model.hidden_size"], "data.seed")
+    assert board.ranking["seeds"].tolist() == [4, 4]
+    table = effects(board, "model.hidden_size")
+    assert table["pairs"][1] == 4
+    means = board.done.groupby(["model.hidden_size", "data.seed"])["val/accuracy"].mean()
+    gains = means[16] - means[4]
+    assert table["difference"][1] == pytest.approx(gains.mean())
+    assert table["difference_interval"][1] == pytest.approx(3.182446 * gains.std() / 2, rel=1e-5)
+    low, high = bounds(means[16], is_share=True)
+    assert board.ranking["val/accuracy low"][0] == pytest.approx(low)
+    assert board.ranking["val/accuracy high"][0] == pytest.approx(high)
+    write_report(tmp_path)
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "Jobs with the same data share the luck of their test sequences" in text
+    assert "4,000 test sequences leave" in text
+    assert "data.seed='range(" in text
 
 
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ CONFIGURATIONS = [
     ["checkpoint.every_n_steps=3", "model.num_layers=2", "model.dropout=0.3", "model.bidirectional=true"],
     ["data.num_workers=2", "optimizer.schedule=cosine", "trainer.early_stopping_patience=2"],
     ["trainer.precision=64-true", "checkpoint.every_n_steps=2"],
+    ["data.fresh=true", "checkpoint.every_n_steps=5", "optimizer.schedule=linear", "model.update_bias=chrono"],
     ["checkpoint.every_n_epochs=2", "checkpoint.monitor=val/loss", "model.num_layers=2", "model.dropout=0.3"],
 ]
 
@@ -78,7 +79,7 @@ def test_every_kind_of_moment(tmp_path: Path, accelerator: str, moments: list[Mo
     assert differences(tmp_path / "alone", tmp_path / "stopped") == []
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 def test_every_epoch_is_a_good_place_to_stop(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
@@ -113,6 +114,19 @@ def test_early_stopping_is_over_and_patience_can_grow(start: Start) -> None:
     assert resume(stopped, ["trainer.early_stopping_patience=4"])["epochs"] == 5
     assert differences(start("patient", *overrides, "trainer.early_stopping_patience=4"), stopped) == []
     assert resume(stopped, ["trainer.early_stopping_patience=null"])["epochs"] == 9
+
+
+@pytest.mark.parametrize(("monitor", "threshold"), [("val/accuracy", 0.5), ("val/loss", 1.05)])
+def test_a_run_stops_when_it_is_good_enough(start: Start, monitor: str, threshold: float) -> None:
+    overrides = [f"checkpoint.monitor={monitor}", "trainer.max_epochs=30", "optimizer.lr=0.02"]
+    stopped = start("stopped", *overrides, f"trainer.early_stopping_threshold={threshold}")
+    scores = pd.read_csv(stopped / "metrics.csv")[monitor]
+    is_good = scores >= threshold if monitor == "val/accuracy" else scores <= threshold
+    assert 1 < len(scores) < 30
+    assert is_good.tolist() == [False] * (len(scores) - 1) + [True]
+    assert resume(stopped)["epochs"] == len(scores)
+    assert resume(stopped, ["trainer.early_stopping_threshold=null"])["epochs"] == 30
+    assert differences(start("alone", *overrides, "trainer.early_stopping_threshold=null"), stopped) == []
 
 
 def test_a_fixed_horizon_stays_when_a_run_is_extended(start: Start) -> None:

@@ -40,6 +40,8 @@ def notes_on_options(config: Config) -> list[str]:
         lines.append(
             f"model.dropout={config.model.dropout} has no effect with model.num_layers=1: dropout acts between layers"
         )
+    if config.model.chrono_length is not None and config.model.update_bias == "default":
+        lines.append(f"model.chrono_length={config.model.chrono_length} has no effect with model.update_bias=default")
     if config.model.class_weights == "balanced" and task.class_counts("train") is None:
         lines.append(
             f"model.class_weights=balanced has no effect with data={config.data.task}: its classes are equally likely"

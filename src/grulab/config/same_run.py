@@ -25,7 +25,8 @@ _HOW = frozenset(
     }
 )
 # The others set how long a run trains, and where the sequences are; which they are is in data.content.
-MAY_CHANGE = _HOW | {"trainer.max_epochs", "trainer.early_stopping_patience", "data.path", "data.labels"}
+STOPPING = frozenset({"trainer.early_stopping_patience", "trainer.early_stopping_threshold"})
+MAY_CHANGE = _HOW | STOPPING | {"trainer.max_epochs", "data.path", "data.labels"}
 
 
 def differ_in_how_only(before: Config, after: Config) -> bool:

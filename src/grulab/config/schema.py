@@ -26,7 +26,8 @@ ClassWeights = Literal["none", "balanced"]
 Backend = Literal["auto", "fused", "torch"]
 SequenceLayout = Literal["auto", "packed", "padded"]
 Algorithm = Literal["adam", "adamw"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear"]
+UpdateBias = Literal["default", "chrono"]
 Loop = Literal["fast", "lightning"]
 
 
@@ -42,6 +43,8 @@ class ModelConfig:
     sequences: SequenceLayout
     parameter_budget: Count | None
     class_weights: ClassWeights
+    update_bias: UpdateBias
+    chrono_length: Count | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,6 +76,7 @@ class TrainerConfig:
 
     max_epochs: Count
     early_stopping_patience: Count | None
+    early_stopping_threshold: Number | None
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"]
     devices: Annotated[int | list[int], BeforeValidator(_one_device)]
     threads: Annotated[Count, Field(le=1024)]

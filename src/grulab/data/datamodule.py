@@ -139,7 +139,9 @@ class SequenceDataModule(L.LightningDataModule):
 
     def _training_batches(self, epoch: int, done: int) -> Iterator[NDArray[np.int64]]:
         split = self.split("train")
-        return training_batches(split.lengths_of, len(split), self.config.batch_size, self.seed, epoch, done)
+        return training_batches(
+            split.lengths_of, len(split), self.config.batch_size, self.seed, epoch, done, self.task.is_fresh
+        )
 
     def _evaluation_loader(self, name: Split) -> DataLoader[PaddedBatch]:
         split, batch_size = self.split(name), self.evaluation_batch_size()

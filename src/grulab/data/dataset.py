@@ -71,9 +71,11 @@ _remembered: dict[tuple[str, Split], PaddedBatch] = {}
 
 
 def _whole_split(config: DataConfig, name: Split) -> PaddedBatch | None:
-    """Return a whole split, from the cache if it is there; None if the split is too large."""
+    """Return a whole split, from the cache if it is there; None if it is too large, or another one in each epoch."""
     task = build_task(config)
     size = task.size(name)
+    if name == "train" and task.is_fresh:
+        return None
     if size * task.length_range[1] * task.num_features * np.dtype(np.float32).itemsize > IN_MEMORY:
         return None
     key = (repr(config), name)

@@ -21,7 +21,7 @@ LengthsOf = Callable[[Indices], NDArray[np.int64]]
 
 
 def training_batches(
-    lengths_of: LengthsOf, size: int, batch_size: int, seed: int, epoch: int, done: int = 0
+    lengths_of: LengthsOf, size: int, batch_size: int, seed: int, epoch: int, done: int = 0, is_fresh: bool = False
 ) -> Iterator[Indices]:
     """Yield the batches of one epoch: a pure function of its arguments, the same on every machine.
 
@@ -37,6 +37,7 @@ def training_batches(
         seed: the run's seed.
         epoch: number of the epoch, from 0.
         done: number of batches to skip at the beginning.
+        is_fresh: whether an epoch has sequences of its own, which need no shuffling; see :class:`Task`.
 
     Yields:
         The indices of the sequences of one batch: (batch,) int64.
@@ -45,7 +46,10 @@ def training_batches(
     for first in range(done // WINDOW * WINDOW, count_batches(size, batch_size), WINDOW):
         numbers = np.arange(first, min(first + WINDOW, full))
         positions = np.arange(first * batch_size, min((first + WINDOW) * batch_size, size))
-        shuffled = counter_rng.permutation(seed, "sequences", epoch, size, positions)
+        if is_fresh:
+            shuffled = epoch * size + positions
+        else:
+            shuffled = counter_rng.permutation(seed, "sequences", epoch, size, positions)
         whole = len(numbers) * batch_size
         batches = _cut(_longest_first(shuffled[:whole], lengths_of), batch_size)
         keys = counter_rng.bits(seed, "batches", f"epoch {epoch}", numbers, 1)[:, 0]

@@ -28,6 +28,7 @@ from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
 _NOT_SWEPT = {"name", "seed"}
+_DATA_SEED = "data.seed"
 _SOLVED = "model.hidden_size"
 _ABSENT = "absent"
 # Those that the command of a single job needs too.
@@ -41,10 +42,12 @@ class Leaderboard:
     Attributes:
         folder: the sweep's.
         jobs: one row per job: job, status, error, seed, the swept keys, metrics, parameters, seconds and so on.
-        swept: keys whose values differ between jobs and are compared, without the seed.
+        swept: keys whose values differ between jobs and are compared, without the seeds.
         tuned: keys that are chosen for each configuration.
         tied: keys that differ only together with a swept key, or that are computed from other keys, such as the
             hidden size from a parameter budget.
+        repeat: the key whose values are independent repetitions: "data.seed" if the sweep has several data seeds, and
+            its jobs with the same data, which share the luck of their test sequences, count as one; or else "seed".
         metric: the metric that ranks the configurations.
         rungs: numbers of epochs at which configurations were stopped; [] if there are none.
         indifference: of a race; None if the sweep is none.
@@ -60,6 +63,7 @@ class Leaderboard:
     swept: list[str]
     tuned: list[str]
     tied: list[str]
+    repeat: str
     metric: str
     rungs: list[int]
     indifference: float | None
@@ -117,6 +121,10 @@ class Leaderboard:
             jobs = jobs[jobs[key] == row[key]]
         return jobs
 
+    def scores(self, row: "pd.Series[Any]") -> "pd.Series[float]":
+        """Return the metric of a configuration for each repetition."""
+        return _of_repetitions(self.members(row), self.repeat, self.metric)
+
     @cached_property
     def tuned_jobs(self) -> pd.DataFrame:
         """The finished jobs of all configurations with their chosen tuned values: what effects are between."""
@@ -146,6 +154,10 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
         for job in members
     ]
     swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))
+    # A race and a search take configurations that differ in it for different ones.
+    has_data_seeds = design["kind"] == "grid" and len({job[_DATA_SEED] for job in values}) > 1
+    repeat = _DATA_SEED if has_data_seeds else "seed"
+    swept = [key for key in swept if key != repeat]
     if design["seeds"] is not None:
         # With few trials two keys happen to change together.
         swept, tied = [*swept, *tied], []
@@ -153,15 +165,18 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     tuned = [key for key in swept if key in design["tune"]] if design["kind"] != "race" else []
     swept = [key for key in swept if key not in tuned]
     configs = pd.DataFrame(
-        [{key: job.get(key, _ABSENT) for key in [*swept, *tuned, *tied, "seed"]} for job in values]
+        [
+            {key: job.get(key, _ABSENT) for key in dict.fromkeys([*swept, *tuned, *tied, "seed", _DATA_SEED])}
+            for job in values
+        ]
     )
     jobs = pd.concat([pd.DataFrame(records), configs], axis=1)
     metric = members[0].config.checkpoint.monitor
     chosen = jobs if design["seeds"] is None else jobs[jobs["seed"].isin(design["seeds"])]
     rungs = design["rungs"] or []
-    ranking = _rank(chosen, swept, tuned, tied, metric, has_rungs=bool(rungs))
+    ranking = _rank(chosen, swept, tuned, tied, repeat, metric, has_rungs=bool(rungs))
     return Leaderboard(
-        sweep_dir, jobs, swept, tuned, tied, metric, rungs, design["indifference"], design["seeds"],
+        sweep_dir, jobs, swept, tuned, tied, repeat, metric, rungs, design["indifference"], design["seeds"],
         1 + len(known.added) if known else 1, ranking,
     )  # fmt: skip
 
@@ -177,9 +192,10 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
 
     Returns:
         One row per value: the mean over all its jobs, with low and high of its interval; and the mean difference to
-        the first value over pairs of jobs that agree in all other swept keys and the seed, with half its interval.
+        the first value over pairs that agree in all other swept keys and the repetition, with half its interval.
     """
-    jobs, rest = board.tuned_jobs, [*(other for other in board.swept if other != key), "seed"]
+    rest = [*(other for other in board.swept if other != key), board.repeat]
+    jobs = board.tuned_jobs.groupby([key, *rest], sort=False)[board.metric].mean().reset_index()
     values = sorted(map(_python, jobs[key].unique()), key=lambda value: (isinstance(value, str), value))
     rows = []
     for value in values:
@@ -193,7 +209,7 @@ def effects(board: Leaderboard, key: str) -> pd.DataFrame:
 
 
 def _rank(
-    jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str], metric: str, has_rungs: bool
+    jobs: pd.DataFrame, swept: list[str], tuned: list[str], tied: list[str], repeat: str, metric: str, has_rungs: bool
 ) -> pd.DataFrame:
     """Return the ranking.
 
@@ -209,9 +225,10 @@ def _rank(
     metrics = [metric, *(tag for tag in ("test/accuracy", "test/loss", "val/loss") if tag != metric)]
     rows = []
     for name, group in groups:
-        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*keys, *tied]} | {"seeds": len(group)}
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in [*keys, *tied]}
+        row["seeds"] = group[repeat].nunique() if repeat != "seed" else len(group)
         for tag in metrics:
-            low, high = bounds(group[tag], is_share=is_higher_better(tag))
+            low, high = bounds(_of_repetitions(group, repeat, tag), is_share=is_higher_better(tag))
             row |= {tag: group[tag].mean(), f"{tag} low": low, f"{tag} high": high}
         row["parameters"] = int(group["parameters"].iloc[0])
         for tag in ("seconds", "sequences_per_second", "padding"):
@@ -235,6 +252,11 @@ def _rank(
     ranking = ranking.reset_index(drop=True)
     ranking.insert(0, "rank", ranking.index + 1)
     return ranking
+
+
+def _of_repetitions(jobs: pd.DataFrame, repeat: str, tag: str) -> "pd.Series[float]":
+    """Return a metric for each repetition; the jobs of a data seed are one, with their mean."""
+    return jobs[tag] if repeat == "seed" else jobs.groupby(repeat)[tag].mean()
 
 
 def _found_jobs(sweep_dir: Path) -> list[Job]:

@@ -117,7 +117,8 @@ def _ranking(board: Leaderboard, verdict: Verdict) -> Section:
         table["first"] = [*shares, *[""] * (len(ranking) - len(shares))]
     if board.rungs:
         table["epochs"] = ranking["epochs"]
-    table["seeds"] = ranking["seeds"]
+    repetitions = "seeds" if board.repeat == "seed" else "data seeds"
+    table[repetitions] = ranking["seeds"]
     table["parameters"] = ranking["parameters"].map("{:,}".format)
     table["seconds"] = ranking["seconds"].map("{:.1f}".format)
     table["seq/s"] = ranking["sequences_per_second"].map("{:,.0f}".format)
@@ -132,9 +133,11 @@ def _ranking(board: Leaderboard, verdict: Verdict) -> Section:
     if extended:
         text += f" {extended} of them went on to another number of epochs than the sweep says."
     text += (
-        f" Ranked by {board.metric}: the mean over seeds, and its 95 % interval, of fewer than 3 seeds the lowest "
+        f" Ranked by {board.metric}: the mean over {repetitions}, and its 95 % interval, of fewer than 3 the lowest "
     )
     text += f"and the highest; {words}."
+    if board.repeat != "seed":
+        text += " Jobs with the same data share the luck of their test sequences: their mean counts as one."
     if "first" in table:
         text += " First is how often it would have the best mean with other seeds."
     if stopped := stopped_at_rungs(board):
@@ -175,6 +178,8 @@ def _insights(board: Leaderboard, verdict: Verdict) -> list[Section]:
             "pairs": table["pairs"],
         }
         text = "Differences are over pairs of jobs that agree in everything else, the seed included."
+        if board.repeat != "seed":
+            text = "Differences are over pairs of means over seeds that agree in everything else, the data included."
         if board.tuned:
             text += f" {', '.join(board.tuned)} is the one chosen for each configuration."
         sections.append(Section(f"What {key} does on its own", text, pd.DataFrame(cells)))

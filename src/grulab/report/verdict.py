@@ -29,8 +29,10 @@ class Verdict:
             rows = rows[rows["epochs"] == rows["epochs"].max()]
         self.rows = rows.reset_index(drop=True)
         sign = 1 if is_higher_better(board.metric) else -1
-        self._scores = [(sign * board.members(row)[board.metric]).tolist() for _, row in self.rows.iterrows()]
-        self._compared = Comparison.of(self._scores)
+        self._scores = [(sign * board.scores(row)).tolist() for _, row in self.rows.iterrows()]
+        # The repetitions of data seeds are in the order of the seeds.
+        same_data = len({tuple(board.scores(row).index) for _, row in self.rows.iterrows()}) == 1
+        self._compared = Comparison.of(self._scores, is_paired=board.repeat != "seed" and same_data)
 
     @cached_property
     def recommended(self) -> int | None:
@@ -133,7 +135,8 @@ class Verdict:
                 f"{self._board.metric} {first[self._board.metric]:.4f} is that of the best epoch, {best} it. The "
                 f"test accuracy, which chose nothing, is {first['test/accuracy']:.4f}."
             )
-            sequences = int(self._board.members(first)["test_sequences"].min())
+            members = self._board.members(first)
+            sequences = int(members["test_sequences"].min()) * members["data.seed"].nunique()
             if sequences:
                 share = float(first["test/accuracy"])
                 error = math.sqrt(share * (1 - share) / sequences)
@@ -175,7 +178,8 @@ class Verdict:
 
     def _what_would_tell(self, other: int) -> str:
         seeds = self._compared.seeds_to_settle(0, other)
-        known = sorted({int(seed) for seed in self._board.jobs["seed"]})
+        jobs, repeat = self._board.jobs, self._board.repeat
+        known = sorted({int(seed) for seed in jobs[repeat]})
         folder = display_path(self._board.folder)
         if seeds is None:
             return "The difference is too small for any reasonable number of seeds to tell."
@@ -186,9 +190,11 @@ class Verdict:
                 : max(0, seeds - len(known))
             ]
             values = ",".join(map(str, [*known, *added]))
+        text = f"About {seeds} seeds would tell (power 0.8):\n\ngrulab resume {folder} {repeat}={values}"
+        if repeat != "seed":
+            return text + f" seed={values}" * jobs[repeat].equals(jobs["seed"])
         return (
-            f"About {seeds} seeds would tell (power 0.8):\n\ngrulab resume {folder} seed={values}\n\n"
-            "or, with seeds only for those that are not worse yet:\n\n"
+            f"{text}\n\nor, with seeds only for those that are not worse yet:\n\n"
             f"grulab resume {folder} hydra/sweeper=race"
         )
 

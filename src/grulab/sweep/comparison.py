@@ -33,8 +33,8 @@ class Comparison:
 
     The variance of a configuration is its own or the pooled one of all, whichever is larger, with the degrees of
     freedom of all: with three seeds a variance of its own is hardly known, and one that is large is not hidden.
-    ``experiments/simulation`` tells how often its claims are false. Seeds of different configurations are
-    independent: measured, they correlate at 0.03, so nothing is gained by pairing them.
+    ``experiments/simulation`` tells how often its claims are false. Seeds of the weights are independent between
+    configurations: measured, they correlate at 0.03, so nothing is gained by pairing them. Seeds of the data are not.
 
     Attributes:
         means: (configurations,) means over seeds.
@@ -49,8 +49,17 @@ class Comparison:
     freedom: int
 
     @classmethod
-    def of(cls, scores: Sequence[Sequence[float]]) -> "Comparison":
-        """Return the comparison of configurations, each with the scores of its seeds."""
+    def of(cls, scores: Sequence[Sequence[float]], is_paired: bool = False) -> "Comparison":
+        """Return the comparison of configurations, each with the scores of its seeds.
+
+        Args:
+            scores: of each configuration.
+            is_paired: whether the first seed of each configuration has the same data, and so on. What data are worth
+                to all configurations is no variance of their differences then (a randomized block design; of two
+                configurations, the paired t test).
+        """
+        if is_paired and len(scores) > 1:
+            return cls._of_pairs(np.array(scores))
         counts = np.array([len(part) for part in scores])
         means = np.array([np.mean(part) for part in scores])
         squares = np.array([np.square(np.asarray(part) - np.mean(part)).sum() for part in scores])
@@ -58,6 +67,22 @@ class Comparison:
         pooled = squares.sum() / max(1, freedom)
         own = squares / np.maximum(1, counts - 1)
         return cls(means, counts, np.maximum(own, pooled), freedom)
+
+    @classmethod
+    def _of_pairs(cls, scores: NDArray[np.float64]) -> "Comparison":
+        """Return the comparison of configurations whose seeds have the same data.
+
+        Args:
+            scores: (configurations, seeds).
+        """
+        configurations, seeds = scores.shape
+        means = scores.mean(axis=1)
+        residuals = scores - means[:, None] - scores.mean(axis=0) + scores.mean()
+        freedom = (configurations - 1) * (seeds - 1)
+        pooled = np.square(residuals).sum() / max(1, freedom)
+        # The means of the seeds are over all configurations, which takes its share of a residual.
+        own = np.square(residuals).sum(axis=1) * configurations / max(1, freedom)
+        return cls(means, np.full(configurations, seeds), np.maximum(own, pooled), freedom)
 
     @property
     def best(self) -> int:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 from grulab.config.overrides import key_of, split_override
-from grulab.config.same_run import flatten, what_differs
+from grulab.config.same_run import STOPPING, flatten, what_differs
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
@@ -83,7 +83,7 @@ def refuse_another_search(
     # Computed from a budget, or of the rungs.
     free = {*searched, "seed", "name", *(["model.hidden_size"] if after.model.parameter_budget is not None else [])}
     free |= {"trainer.max_epochs", "optimizer.horizon"} if settings.rungs else set()
-    fixed = {"trainer.max_epochs", "trainer.early_stopping_patience", *what_differs(old, new)} - free
+    fixed = {"trainer.max_epochs", *STOPPING, *what_differs(old, new)} - free
     if differing := sorted(key for key in fixed if old.get(key) != new.get(key)):
         key = differing[0]
         raise ConfigError(

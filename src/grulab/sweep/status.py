@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from grulab.config.same_run import flatten, what_differs
+from grulab.config.same_run import STOPPING, flatten, what_differs
 from grulab.config.schema import Config
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
@@ -110,8 +110,8 @@ def _result(summary: _Summary, config: Config) -> float | None:
     values = config.to_dict()
     try:
         is_long_enough = before["trainer"]["max_epochs"] >= config.trainer.max_epochs
-        is_patient = before["trainer"]["early_stopping_patience"] == config.trainer.early_stopping_patience
-        if what_differs(before, values) or not (is_long_enough and is_patient):
+        stops_alike = all(flatten(before)[key] == flatten(values)[key] for key in STOPPING)
+        if what_differs(before, values) or not (is_long_enough and stops_alike):
             return None
         return float(summary["metrics"][config.checkpoint.monitor])
     except (KeyError, TypeError, ValueError):

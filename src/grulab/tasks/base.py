@@ -1,5 +1,6 @@
 """The interface of a task: configuration, sequences by index, chance level and best possible accuracy."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from grulab.config_error import ConfigError
-from grulab.field_types import STRICT, Count, Integer, Seed, Split
+from grulab.field_types import STRICT, Count, Flag, Integer, Seed, Split
 from grulab.tasks import counter_rng
 
 
@@ -39,11 +40,18 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class GeneratedDataConfig(DataConfig):
-    """The configuration keys of a task that generates its sequences: the number of sequences in each split."""
+    """The configuration keys of a task that generates its sequences.
+
+    Attributes:
+        train_size, val_size, test_size: number of sequences in each split; of training, in an epoch.
+        fresh: whether each epoch of training has sequences of its own, so that none is seen twice.
+    """
 
     train_size: Count
     val_size: Count
     test_size: Count
+    # With a default, for the tasks of other packages.
+    fresh: Flag = dataclasses.field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,6 +114,11 @@ class Task(ABC):
     cache_folder: Path | None = None
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether each epoch of training has sequences of its own: from index e times the split's size in epoch e."""
+        return False
+
+    @property
     def class_names(self) -> list[str]:
         """The name of each class; by default its number."""
         return [str(number) for number in range(self.num_classes)]
@@ -158,6 +171,11 @@ class GeneratedTask(Task):
 
     config: GeneratedDataConfig
     lengths_are_uniform = True
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether each epoch of training has sequences of its own, as configured."""
+        return self.config.fresh
 
     def size(self, split: Split) -> int:
         """Return the number of sequences in a split, as configured."""

@@ -11,6 +11,7 @@ from grulab.field_types import STRICT, Number, Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import GeneratedTask, LengthRangeConfig, Sequences
 from grulab.tasks.registry import register_task
+from grulab.tasks.symbols import one_hot
 
 # The ceiling is a mean over this many sequences; its standard error is 0.0007 at the default values.
 _CEILING_SEQUENCES = 40_000
@@ -147,7 +148,4 @@ class HiddenMarkov(GeneratedTask):
         # The symbol is the number of cumulative probabilities below the draw; the last one, 1, is never below.
         cumulative = np.cumsum(self.emissions()[:2], axis=1)[:, :-1]  # (bits, symbols - 1)
         symbols = (draws[:, :, None] > cumulative[bits]).sum(axis=2)
-        features = np.zeros((len(indices), longest, self.num_features), dtype=np.float32)
-        rows, steps = np.nonzero(np.arange(longest) < lengths[:, None])
-        features[rows, steps, symbols[rows, steps]] = 1
-        return Sequences(features, lengths, classes)
+        return Sequences(one_hot(symbols, lengths, self.num_features), lengths, classes)

@@ -10,6 +10,7 @@ from grulab.field_types import STRICT, Split
 from grulab.tasks import counter_rng
 from grulab.tasks.base import GeneratedDataConfig, GeneratedTask, Sequences
 from grulab.tasks.registry import register_task
+from grulab.tasks.symbols import one_hot
 
 Level = Literal["easy", "normal", "moderate", "hard", "nightmare"]
 
@@ -90,13 +91,9 @@ class TemporalOrder(GeneratedTask):
         symbols[:, 0] = _BEGIN
         symbols[rows, lengths - 1] = _END
 
-        steps = np.arange(lengths.max(initial=0))
-        features = np.zeros((len(indices), len(steps), self.num_features), dtype=np.float32)
-        row, step = np.nonzero(steps < lengths[:, None])
-        features[row, step, symbols[row, step]] = 1
         # XX 0, XY 1, YX 2, YY 3: the first symbol is the highest bit.
         weights = 2 ** np.arange(len(self.positions))[::-1]
-        return Sequences(features, lengths, relevant @ weights)
+        return Sequences(one_hot(symbols, lengths, self.num_features), lengths, relevant @ weights)
 
     def ceiling(self) -> float:
         """Return 1, because the order determines the class."""

@@ -11,6 +11,7 @@ import torch
 from grulab.config.schema import Config
 from grulab.internals.lightning import OneProcess
 from grulab.kernels.backend import backend_of_weights
+from grulab.models.chrono import set_chrono_biases
 from grulab.run_folder.checkpoint_file import ChecksummedCheckpointIO
 from grulab.run_folder.tensorboard_logger import RunLogger
 from grulab.tasks.base import Task
@@ -51,6 +52,9 @@ def build_module(config: Config, task: Task | StoredTask) -> SequenceClassifier:
         horizon=config.optimizer.horizon,
         class_weights=_class_weights(config, task),
     )
+    # The weights of a model whose task is stored come from its checkpoint.
+    if config.model.update_bias == "chrono" and isinstance(task, Task):
+        set_chrono_biases(module.model.gru, config.model.chrono_length or task.length_range[1])
     if config.trainer.precision == "64-true":
         # Lightning restores the weights before it converts the module, which would round them to 32 bits.
         module.double()

@@ -51,7 +51,7 @@ class SequenceClassifier(L.LightningModule):
         algorithm: "adam" or "adamw".
         lr: learning rate.
         weight_decay: L2 term of the gradient (adam) or decay of the weights (adamw).
-        schedule: "constant", or "cosine": from lr in the first epoch towards 0 after ``horizon``.
+        schedule: "constant"; "linear" or "cosine": from lr in the first epoch towards 0 after ``horizon``.
         horizon: epochs of the schedule; None takes those of the trainer.
         class_weights: for each class the weight of its sequences in the training loss; None weighs all alike.
     """

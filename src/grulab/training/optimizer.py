@@ -30,10 +30,11 @@ def learning_rate(schedule: Schedule, lr: float, epoch: int, horizon: int) -> fl
     """Return the learning rate of an epoch: a pure function, so that a resume has no scheduler state to restore.
 
     Args:
-        schedule: "constant", or "cosine": from lr in the first epoch to 0 after the last, and 0 from then on.
+        schedule: "constant"; "linear" or "cosine": from lr in the first epoch to 0 after the last, and on.
         lr: learning rate of the first epoch.
         epoch: number of the epoch, from 0.
         horizon: number of epochs in the schedule.
     """
-    factor = 0.5 * (1 + math.cos(math.pi * min(epoch / horizon, 1))) if schedule == "cosine" else 1.0
-    return lr * factor
+    done = min(epoch / horizon, 1)
+    factors = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return lr * factors[schedule]

@@ -76,13 +76,14 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             # The overrides were compared with the folder's configuration before: here the file is the odd one.
             lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
             raise ConfigError("\n".join(lines)) from None
-        best_epoch = state["callbacks"][Checkpointer.__name__]["best_epoch"]
+        best = state["callbacks"][Checkpointer.__name__]
+        best_epoch = best["best_epoch"]
         check_best(folder, state, best_epoch, load)
         epochs, batches = state[KEY]["epochs"], state[KEY]["batches"]
         if config.trainer.max_epochs < epochs:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
-        if summary and is_reported and is_trained(config, epochs, best_epoch):
+        if summary and is_reported and is_trained(config, epochs, best_epoch, best["best_score"]):
             stored = parse_stored(summary["config"], run_dir / paths.SUMMARY)
             if differ_in_how_only(stored, config):
                 log.warning("the overrides have no effect: the run is done, and was computed in another way")

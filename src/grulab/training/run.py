@@ -173,7 +173,7 @@ def execute(
 
                 graphs = has_graphs(config, accelerator, loop)
                 use_fast_loop(trainer, module, with_graphs=graphs, with_step=step == "fused")
-            if not is_trained(config, epochs, checkpointer.best_epoch):
+            if not is_trained(config, epochs, checkpointer.best_epoch, checkpointer.best_score):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
             module.load_state_dict(checkpointer.load_best()["state_dict"])

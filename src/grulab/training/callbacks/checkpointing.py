@@ -73,7 +73,7 @@ class Checkpointer(Checkpoint):
         if is_best:
             self.best_score, self.best_loss = score, loss
             self.best_epoch, self.best_step = epoch, trainer.global_step
-        ends = trainer.should_stop or is_trained(self._config, epoch, self.best_epoch)
+        ends = trainer.should_stop or is_trained(self._config, epoch, self.best_epoch, self.best_score)
         trainer.should_stop = ends
         is_last = epoch % self._config.checkpoint.every_n_epochs == 0 or ends or self._graceful_stop.requested
         self._write(trainer, is_best, is_last)

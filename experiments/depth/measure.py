@@ -1,0 +1,79 @@
+"""Compare one to four layers at equal parameters; write results.md, runs.csv and a figure.
+
+python -m experiments.depth.measure
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from experiments.tuned import Study, cost, store
+from experiments.tuned_report import ACCURACY, COMPARED, compare, draw_seeds, results
+
+from grulab.report.sections import Section, to_markdown
+from grulab.system.cores import available_cores
+
+HERE = Path(__file__).parent
+LAYERS = "model.num_layers"
+DEPTHS = (1, 2, 3, 4)
+COMMON = [
+    "data.fresh=true",
+    "data.train_size=6400",
+    "data.val_size=1000",
+    "trainer.max_epochs=20",
+    "trainer.early_stopping_threshold=0.999",
+    "trainer.gradient_clip_val=1",
+    "trainer.accelerator=cpu",
+    "optimizer.schedule=linear",
+]
+TASKS = {
+    "sinusoids": ["data=sinusoids", "model.parameter_budget=600"],
+    "temporal_order": ["data=temporal_order", "data.level=hard", "model.parameter_budget=1500"],
+    "word": ["data=word", "model.parameter_budget=1500"],
+    "step_xor, 3 bits": ["data=step_xor", "data.bits=3", "model.parameter_budget=600"],
+    "step_xor, 5 bits": ["data=step_xor", "data.bits=5", "model.parameter_budget=700"],
+}
+SOLVED = 0.99
+
+
+def main() -> None:
+    parts = []
+    for name, overrides in TASKS.items():
+        study = Study(f"depth-{name.replace(', ', '-').replace(' ', '-')}", [*overrides, *COMMON])
+        found = study.run([{LAYERS: layers} for layers in DEPTHS])
+        parts.append(found.assign(task=name))
+        parts[-1].attrs = found.attrs
+    runs = pd.concat([part.reset_index(drop=True) for part in parts], ignore_index=True)
+    store(HERE / "runs.csv", runs)
+    panels, bounds, pairs = {}, {}, []
+    for name in TASKS:
+        part = runs[runs["task"] == name]
+        panels[name] = {str(layers): part[part[LAYERS] == layers][ACCURACY] for layers in DEPTHS}
+        bounds[name] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
+        for deep, flat in ((2, 1), (3, 1), (4, 1), (3, 2), (4, 2)):
+            pairs.append(
+                (f"{name}: {deep} layers against {flat}", {"task": name, LAYERS: deep}, {"task": name, LAYERS: flat})
+            )
+    draw_seeds(panels, HERE / "figures" / "depth.png", bounds)
+    count = len(TASKS) * len(DEPTHS)
+    words = "; ".join(f"{name} `{' '.join(overrides)}`" for name, overrides in TASKS.items())
+    text = (
+        f"`{' '.join(COMMON)}`, batches of 32; {words}. Dotted: the ceiling; dashed: chance. The numbers under the "
+        f"panels are layers; intervals hold for all {count} rows together at 95 %.\n\n"
+        "![Test accuracy of every seed against the number of layers](figures/depth.png)"
+    )
+    sections = [
+        Section("Accuracy", text, results(runs, {"task": "task", LAYERS: "layers"}, SOLVED, count)),
+        Section(
+            "Compared",
+            COMPARED.format(len(pairs)),
+            compare(runs, pairs),
+        ),
+        Section("Cost", cost(parts, available_cores()) + "."),
+    ]
+    report = to_markdown("One to four layers", sections)
+    (HERE / "results.md").write_text(report, encoding="utf-8")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()
