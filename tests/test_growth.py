@@ -318,6 +318,12 @@ def test_a_grid_goes_on_as_a_race(tmp_path: Path) -> None:
         (["optimizer.lr=0.1,0.2", "hydra.sweeper.tune=[lr]"], "[lr]: is not swept; did you mean optimizer.lr?"),
         (["optimizer.lr=0.1,0.2", "hydra.sweeper.tune=[optimiser.lr]"], "is not swept; did you mean optimizer.lr?"),
         (["hydra.sweeper.tune=[seed]"], "hydra.sweeper.tune=[seed]: seeds are not chosen"),
+        (["hydra.sweeper.tune=[data.seed]"], "hydra.sweeper.tune=[data.seed]: seeds are not chosen"),
+        (
+            ["data.seed=0,1", "hydra.sweeper.rungs=[1,2]"],
+            "data.seed=0,1: hydra.sweeper.rungs would choose the easiest",
+        ),
+        (["data.seed=0,1", "hydra/sweeper=race"], "data.seed=0,1: hydra/sweeper=race would choose the easiest data"),
         (
             ["hydra/sweeper=race", "hydra.sweeper.indifference=-1"],
             "hydra.sweeper.indifference=-1: must be at least 0",

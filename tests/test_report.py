@@ -303,8 +303,54 @@ def test_results_are_paired_by_their_data_and_not_by_their_weights(tmp_path: Pat
     write_report(tmp_path)
     text = (tmp_path / "leaderboard.md").read_text()
     assert "Jobs with the same data share the luck of their test sequences" in text
-    assert "4,000 test sequences leave" in text
+    assert "test sequences leave a standard error" not in text
     assert "data.seed='range(" in text
+
+
+def test_a_sweep_under_way_is_ranked_as_it_is_compared(tmp_path: Path) -> None:
+    """Of two data seeds the hard one has more results so far: means over jobs would tell another winner."""
+    number = 0
+    for size, data_seed, seeds in ((4, 0, 3), (4, 1, 1), (16, 0, 1), (16, 1, 3), (4, 2, 2), (16, 2, 2)):
+        for seed in range(3):
+            score = 0.9 - 0.3 * data_seed + 0.01 * (size == 16) if seed < seeds else None
+            overrides = [f"model.hidden_size={size}", f"data.seed={data_seed}", f"seed={seed}"]
+            write_job(tmp_path / f"{number:03d}", overrides, score)
+            number += 1
+    board = read_sweep(tmp_path)
+    assert board.ranking["model.hidden_size"].tolist() == [16, 4]
+    assert board.ranking["val/accuracy"].tolist() == pytest.approx([0.61, 0.60])
+    assert len(board.tables(board.ranking.iloc[0])) == 3
+
+
+def test_a_data_seed_that_goes_with_a_configuration_is_none_of_several(tmp_path: Path) -> None:
+    jobs = itertools.product(((8, 0), (16, 1)), (0, 1, 2))
+    for number, ((size, data_seed), seed) in enumerate(jobs):
+        overrides = [f"model.hidden_size={size}", f"data.seed={data_seed}", f"seed={seed}"]
+        write_job(tmp_path / f"{number:03d}", overrides, 0.5 + 0.01 * size + 0.001 * seed)
+    board = read_sweep(tmp_path)
+    assert board.repeat == "seed"
+    assert board.ranking["seeds"].tolist() == [3, 3]
+
+
+def test_other_splits_of_a_file_are_no_other_data(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("id,time,x,label\n" + "".join(f"{one},0,{one},{one % 2}\n" for one in range(40)))
+    for number, seed in enumerate((0, 1, 2)):
+        overrides = ["data=files", f"data.path={file}", f"data.seed={seed}"]
+        write_job(tmp_path / "sweep" / f"{number:03d}", overrides, 0.5)
+    board = read_sweep(tmp_path / "sweep")
+    assert (board.repeat, board.swept) == ("seed", ["data.seed"])
+
+
+def test_seeds_side_by_side_grow_side_by_side(tmp_path: Path) -> None:
+    for number, (size, seed) in enumerate(itertools.product((4, 16), (1, 2, 3, 4))):
+        overrides = [f"model.hidden_size={size}", f"data.seed={seed - 1}", f"seed={seed}"]
+        score = 0.5 + 0.01 * (size == 16) + 0.02 * ((seed * size) % 5)
+        write_job(tmp_path / f"{number:03d}", overrides, score)
+    told = Verdict(read_sweep(tmp_path)).winner()
+    count = int(told.partition("About ")[2].split()[0])
+    values = ",".join(map(str, [1, 2, 3, 4, 0, *range(5, count)]))
+    assert f"data.seed='range({count})' seed={values}" in told
 
 
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:

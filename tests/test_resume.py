@@ -17,6 +17,7 @@ import torch
 from experiments.exact_resume.harness import SMALL, Moment, differences, random_moments, run_until_done
 
 from grulab import compose, resume, train
+from grulab.config.schema import Schedule
 from grulab.config_error import ConfigError
 from grulab.run_folder.checkpoint_file import load
 from grulab.run_folder.stored_config import resumed_config
@@ -24,6 +25,7 @@ from grulab.run_folder.summary import write_summary
 from grulab.system.signals import _SECONDS_OF_ONE_SIGNAL, Interrupted
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.module import SequenceClassifier
+from grulab.training.optimizer import learning_rate
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -117,7 +119,10 @@ def test_early_stopping_is_over_and_patience_can_grow(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("monitor", "threshold"), [("val/accuracy", 0.5), ("val/loss", 1.05)])
-def test_a_run_stops_when_it_is_good_enough(start: Start, monitor: str, threshold: float) -> None:
+def test_a_run_stops_when_it_is_good_enough(
+    start: Start, monitor: str, threshold: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     overrides = [f"checkpoint.monitor={monitor}", "trainer.max_epochs=30", "optimizer.lr=0.02"]
     stopped = start("stopped", *overrides, f"trainer.early_stopping_threshold={threshold}")
     scores = pd.read_csv(stopped / "metrics.csv")[monitor]
@@ -125,8 +130,19 @@ def test_a_run_stops_when_it_is_good_enough(start: Start, monitor: str, threshol
     assert 1 < len(scores) < 30
     assert is_good.tolist() == [False] * (len(scores) - 1) + [True]
     assert resume(stopped)["epochs"] == len(scores)
+    assert resume(stopped, ["trainer.max_epochs=40"])["epochs"] == len(scores)
+    assert "to go on, name a later end, such as trainer.early_stopping_threshold=null" in caplog.text
+    assert resume(stopped, ["trainer.max_epochs=30"])["epochs"] == len(scores)
     assert resume(stopped, ["trainer.early_stopping_threshold=null"])["epochs"] == 30
     assert differences(start("alone", *overrides, "trainer.early_stopping_threshold=null"), stopped) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.1] * 5), ("linear", [0.1, 0.075, 0.05, 0.0, 0.0]), ("cosine", [0.1, 0.0853553, 0.05, 0.0, 0.0])],
+)
+def test_rates_of_a_schedule(schedule: Schedule, expected: list[float]) -> None:
+    assert [learning_rate(schedule, 0.1, epoch, 4) for epoch in (0, 1, 2, 4, 7)] == pytest.approx(expected)
 
 
 def test_a_fixed_horizon_stays_when_a_run_is_extended(start: Start) -> None:

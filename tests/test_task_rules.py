@@ -1,6 +1,7 @@
 """The tasks of the studies follow their rules, step by step, and their chance and ceiling are correct."""
 
 import itertools
+import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from grulab.cli import main
 from grulab.config.compose import compose
+from grulab.config.notes import notes
 from grulab.tasks.base import Task
 from grulab.tasks.registry import build_task
 from grulab.tasks.slots import accuracy_with_bits
+from grulab.tasks.step_xor import class_probabilities
 from grulab.tasks.word import ELEMENTS
 
 Steps = np.ndarray[Any, np.dtype[np.float32]]
@@ -91,11 +94,18 @@ def test_classes_follow_the_rule(name: str, overrides: list[str], rule: Callable
     assert set(sequences.lengths) == set(range(task.length_range[0], task.length_range[1] + 1))
 
 
-@pytest.mark.parametrize("query", QUERIES)
-@pytest.mark.parametrize("name", SMALL)
-def test_ceiling_and_chance_are_those_of_a_classifier_that_has_seen_everything(name: str, query: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        *((name, overrides) for name, overrides in SMALL.items() if name != "slots"),
+        *(("slots", [*SMALL["slots"], f"data.query={query}"]) for query in QUERIES),
+    ],
+)
+def test_ceiling_and_chance_are_those_of_a_classifier_that_has_seen_everything(
+    name: str, overrides: list[str]
+) -> None:
     """A table of all sequences, and of none, with the most frequent class of each entry."""
-    task = task_of(name, *SMALL[name], *([f"data.query={query}"] if name == "slots" else []))
+    task = task_of(name, *overrides)
     sequences = task.generate(0, "train", np.arange(40_000))
     table: defaultdict[bytes, list[int]] = defaultdict(list)
     for x, length, label in zip(*sequences, strict=True):
@@ -106,8 +116,6 @@ def test_ceiling_and_chance_are_those_of_a_classifier_that_has_seen_everything(n
     counts = np.bincount(sequences.classes, minlength=task.num_classes)
     # Four standard errors, and what the largest of several counts is above the mean.
     assert counts.max() / len(sequences.classes) == pytest.approx(task.chance, abs=0.012)
-    expected = task.class_counts("train")
-    assert (expected is None) == (counts.max() < 1.1 * counts.min())
 
 
 @pytest.mark.parametrize("name", ["keep", "slots", "step_xor", "word"])
@@ -178,9 +186,27 @@ def test_impossible_sizes_are_refused(overrides: list[str], message: str, capsys
     assert message in capsys.readouterr().err
 
 
-def test_balanced_weights_are_those_of_the_counts() -> None:
-    task = task_of("step_xor", "data.train_size=500")
-    counts = task.class_counts("train")
-    assert counts is not None
-    assert sum(counts) == 500
-    assert counts == np.bincount(task.generate(0, "train", np.arange(500)).classes).tolist()
+def test_classes_that_are_not_counted_are_not_weighed() -> None:
+    found = notes(compose(["data=step_xor", "model.class_weights=balanced"]))
+    assert found == ["model.class_weights=balanced has no effect with data=step_xor, whose classes are not counted"]
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(1, 8), (1, 1), (90, 130), (300, 310), (1, 10**9)])
+def test_the_chance_of_any_length_is_quickly_known(shortest: int, longest: int) -> None:
+    found = class_probabilities(shortest, longest)
+    assert found.sum() == pytest.approx(1)
+    if longest < 400:
+        # Of n steps, a binomial number is odd.
+        expected = np.zeros(3)
+        for steps in range(shortest, longest + 1):
+            for odd in range(steps + 1):
+                expected[odd % 3] += math.comb(steps, odd) / 2**steps
+        assert found == pytest.approx(expected / expected.sum())
+    else:
+        assert found == pytest.approx([1 / 3] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_no_sequences_are_no_error(name: str) -> None:
+    task = task_of(name)
+    assert len(task.generate(0, "train", np.arange(0)).classes) == 0

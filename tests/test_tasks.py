@@ -81,8 +81,12 @@ def test_seeds_and_splits_are_different_worlds(overrides: tuple[str, ...]) -> No
         (("data=sinusoids",), "f10365c9b23897cf6846af556594d71629748275825da3ac5d0bd5a01dae4148"),
         (("data=hidden_markov",), "527aa436fe2ebaf417e90fb12d185933caeeb53e02cc318842a0681a39b96270"),
         (("data=temporal_order",), "9fec2007381bc9816c8e6622948f91d6b1b7e4ebb4d4a14924a9aab1a1dc8020"),
+        (("data=keep",), "05fbad460d1854f353b64108e6ea14edc7f5c830702efedc8952314fda4f0f03"),
+        (("data=slots", "data.query=both"), "ede0ccfcb7b183ae174bf8519ec2dbe3b55f3282e0ad08d510d4f5bfce0552ce"),
+        (("data=step_xor",), "5d38f2dfd3d2fb72e530934e7f4ad13dac533ff68f2694b2152e40eff6f3a190"),
+        (("data=word",), "c7fd4c32f49eb2ecb009139a52c5098b5bc23b75934029ce54e455579525f41e"),
     ],
-    ids=["sinusoids", "hidden_markov", "temporal_order"],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_the_same_bits_on_every_machine(overrides: tuple[str, ...], digest: str) -> None:
     sequences = task_of(*overrides).generate(0, "train", np.arange(1000))

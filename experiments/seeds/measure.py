@@ -103,8 +103,8 @@ def _needed(scores: NDArray[np.float64]) -> Section:
     correlations = [float(np.corrcoef(one, other)[0, 1]) for one, other in pairs]
     text = (
         "Seeds for each of two architectures that show a difference with a power of 0.8 at 5 %. The standard "
-        f"deviation of a difference is {np.median(spreads):.4f} in the median pair. Seeds of the weights correlate at "
-        f"{np.mean(correlations):.2f} between architectures (mean of {len(pairs)} pairs), so pairing by them "
+        f"deviation of a difference is {np.median(spreads):.4f} in the median pair. Seeds of the weights correlate "
+        f"at {np.mean(correlations):.2f} between architectures (mean of {len(pairs)} pairs), so pairing by them "
         "gains nothing."
     )
     return Section(
@@ -121,10 +121,10 @@ def _variances(by_weights: NDArray[np.float64], by_data: NDArray[np.float64]) ->
     together = np.mean([(one - other).var(ddof=1) for one, other in pairs])
     added = max(0.0, float(both.mean() - weights.mean()))
     text = (
-        f"Standard deviation of the test accuracy over seeds of the weights: {np.sqrt(weights.mean()):.4f}; of weights "
-        f"and data: {np.sqrt(both.mean()):.4f}. The data add {np.sqrt(added):.4f}, which no number of weight seeds "
-        f"averages out. Over data seeds architectures correlate at {np.mean(correlations):.2f}; pairing by data leaves "
-        f"{together / alone:.0%} of the variance of a difference."
+        f"Standard deviation of the test accuracy over seeds of the weights: {np.sqrt(weights.mean()):.4f}; of "
+        f"weights and data: {np.sqrt(both.mean()):.4f}. The data add {np.sqrt(added):.4f}, which no number of weight "
+        f"seeds averages out. Over data seeds architectures correlate at {np.mean(correlations):.2f}; pairing by "
+        f"data leaves {together / alone:.0%} of the variance of a difference."
     )
     return Section("The data's part", text)
 

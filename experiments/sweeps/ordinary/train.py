@@ -16,10 +16,12 @@ from experiments.sweeps.ordinary.model import GRUModule, make_loaders
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from grulab.config.compose import compose
 from grulab.tasks.base import DataConfig
+from grulab.tasks.files import FilesConfig
 from grulab.tasks.registry import build_task
 from grulab.tasks.sinusoids import SinusoidsConfig
+
+_FILES = Path("conf") / "data" / "files.yaml"
 
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
@@ -28,7 +30,8 @@ def main(config: DictConfig) -> float:
     L.seed_everything(config.seed, verbose=False)
     data: DataConfig = SinusoidsConfig(**cast(dict[str, Any], OmegaConf.to_container(config.data)))
     if config.file:
-        data = compose(["data=files", f"data.path={config.file}"]).data
+        values = cast(DictConfig, OmegaConf.load(_FILES))
+        data = FilesConfig(**cast(dict[str, Any], OmegaConf.to_container(values)) | {"path": config.file}).located()
     loaders = make_loaders(data)
     task = build_task(data)
     sizes = task.num_features, len(task.class_names)

@@ -1,7 +1,7 @@
 """Notes on a configuration: options without effect, and devices with known errors."""
 
 from grulab.config.parameter_budget import parameter_count
-from grulab.config.schema import Config
+from grulab.config.schema import Config, is_higher_better
 from grulab.system.cores import available_cores
 from grulab.tasks.registry import build_task
 
@@ -42,15 +42,20 @@ def notes_on_options(config: Config) -> list[str]:
         )
     if config.model.chrono_length is not None and config.model.update_bias == "default":
         lines.append(f"model.chrono_length={config.model.chrono_length} has no effect with model.update_bias=default")
+    if config.model.update_bias == "chrono" and (config.model.chrono_length or task.length_range[1]) <= 2:
+        lines.append("model.update_bias=chrono sets all biases to 0, for there are at most 2 steps to remember")
     if config.model.class_weights == "balanced" and task.class_counts("train") is None:
         lines.append(
-            f"model.class_weights=balanced has no effect with data={config.data.task}: its classes are equally likely"
+            f"model.class_weights=balanced has no effect with data={config.data.task}, whose classes are not counted"
         )
     if config.checkpoint.every_n_epochs > config.trainer.max_epochs:
         lines.append(
             f"checkpoint.every_n_epochs={config.checkpoint.every_n_epochs} has no effect with "
             f"trainer.max_epochs={config.trainer.max_epochs}: only the final epoch is kept"
         )
+    threshold, monitor = config.trainer.early_stopping_threshold, config.checkpoint.monitor
+    if threshold is not None and threshold > 1 and is_higher_better(monitor):
+        lines.append(f"trainer.early_stopping_threshold={threshold} has no effect: {monitor} is at most 1")
     if config.optimizer.horizon is not None and config.optimizer.schedule == "constant":
         lines.append(f"optimizer.horizon={config.optimizer.horizon} has no effect with optimizer.schedule=constant")
     elif config.optimizer.horizon is not None and config.optimizer.horizon < config.trainer.max_epochs:

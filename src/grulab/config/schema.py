@@ -76,7 +76,7 @@ class TrainerConfig:
 
     max_epochs: Count
     early_stopping_patience: Count | None
-    early_stopping_threshold: Number | None
+    early_stopping_threshold: Annotated[Number, Field(ge=0)] | None
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"]
     devices: Annotated[int | list[int], BeforeValidator(_one_device)]
     threads: Annotated[Count, Field(le=1024)]

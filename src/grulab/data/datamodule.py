@@ -45,8 +45,9 @@ _NEEDED_BY: dict[str, tuple[Split, ...]] = {
 class SequenceDataModule(L.LightningDataModule):
     """DataLoaders of :class:`PaddedBatch` for the three splits of a task.
 
-    The sequences depend on ``config.seed`` only, and the order of the batches on ``seed`` and the epoch. Neither uses
-    a global random generator, so the batches are the same with any number of workers.
+    The sequences depend on ``config.seed`` only, of a fresh task on the epoch too, and the order of the batches on
+    ``seed`` and the epoch. Neither uses a global random generator, so the batches are the same with any number of
+    workers.
 
     Args:
         config: the task, its batch size and the number of workers.

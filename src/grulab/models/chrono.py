@@ -7,8 +7,8 @@ from torch import nn
 def set_chrono_biases(gru: nn.GRU, length: int) -> None:
     """Draw the bias of the update gate of every unit from log(uniform(1, length - 1)).
 
-    A unit whose gate is at sigmoid(log t) = t / (1 + t) forgets with a time constant of about t steps, so all times
-    from 1 to ``length`` are there from the beginning. nn.GRU keeps the old state where the gate is 1, so the bias is
+    A unit whose gate is at sigmoid(log t) = t / (1 + t) forgets with a time constant of t + 1 steps, so all times
+    from 2 to ``length`` are there from the beginning. nn.GRU keeps the old state where the gate is 1, so the bias is
     positive; in the paper's convention it is negative. Source: Tallec and Ollivier 2018, Can recurrent neural
     networks warp time?, https://arxiv.org/abs/1804.11188.
 

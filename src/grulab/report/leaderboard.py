@@ -24,6 +24,7 @@ from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.rungs import OF_RUNGS
 from grulab.sweep.status import cause_of, planned_status
+from grulab.tasks.base import GeneratedDataConfig
 from grulab.training.worth import worth_in_words
 
 # Keys that are not compared although they may differ between jobs.
@@ -125,6 +126,14 @@ class Leaderboard:
         """Return the metric of a configuration for each repetition."""
         return _of_repetitions(self.members(row), self.repeat, self.metric)
 
+    def tables(self, row: "pd.Series[Any]") -> list[pd.DataFrame]:
+        """Return the metrics.csv of each repetition of a configuration, of several jobs their mean in each epoch."""
+        members = self.members(row)
+        jobs = members["job"] if self.repeat == "seed" else members[self.repeat]
+        groups = [list(group["job"]) for _, group in members.groupby(jobs, sort=False)]
+        found = [[table for job in group if (table := self.curves[job]) is not None] for group in groups]
+        return [pd.concat(part).groupby("epoch", as_index=False).mean() for part in found if part]
+
     @cached_property
     def tuned_jobs(self) -> pd.DataFrame:
         """The finished jobs of all configurations with their chosen tuned values: what effects are between."""
@@ -153,11 +162,11 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
         {key: _plain(value) for key, value in flatten(job.config.to_dict()).items() if key not in left_out}
         for job in members
     ]
-    swept, tied = _axes(values, is_solved=all(job.config.model.parameter_budget is not None for job in members))
-    # A race and a search take configurations that differ in it for different ones.
-    has_data_seeds = design["kind"] == "grid" and len({job[_DATA_SEED] for job in values}) > 1
-    repeat = _DATA_SEED if has_data_seeds else "seed"
-    swept = [key for key in swept if key != repeat]
+    # Splits of a file share most of their sequences; a race and a search take other data for another configuration.
+    is_generated = all(isinstance(job.config.data, GeneratedDataConfig) for job in members)
+    repeat = _DATA_SEED if is_generated and design["kind"] == "grid" and _has_data_seeds(values) else "seed"
+    is_solved = all(job.config.model.parameter_budget is not None for job in members)
+    swept, tied = _axes(values, is_solved, {*_NOT_SWEPT, repeat})
     if design["seeds"] is not None:
         # With few trials two keys happen to change together.
         swept, tied = [*swept, *tied], []
@@ -228,8 +237,9 @@ def _rank(
         row: dict[str, Any] = {key: group[key].iloc[0] for key in [*keys, *tied]}
         row["seeds"] = group[repeat].nunique() if repeat != "seed" else len(group)
         for tag in metrics:
-            low, high = bounds(_of_repetitions(group, repeat, tag), is_share=is_higher_better(tag))
-            row |= {tag: group[tag].mean(), f"{tag} low": low, f"{tag} high": high}
+            values = _of_repetitions(group, repeat, tag)
+            low, high = bounds(values, is_share=is_higher_better(tag))
+            row |= {tag: values.mean(), f"{tag} low": low, f"{tag} high": high}
         row["parameters"] = int(group["parameters"].iloc[0])
         for tag in ("seconds", "sequences_per_second", "padding"):
             row[tag] = group[tag].mean()
@@ -338,7 +348,16 @@ def _of_rungs(job: Job, rungs: list[int] | None) -> list[str]:
     return [f"trainer.max_epochs={job.config.trainer.max_epochs}"] + [f"optimizer.horizon={horizon}"] * bool(horizon)
 
 
-def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], list[str]]:
+def _has_data_seeds(values: list[dict[str, Any]]) -> bool:
+    """Return whether a configuration has several data seeds."""
+    found: dict[tuple[Any, ...], set[Any]] = {}
+    for job in values:
+        rest = tuple(sorted((key, repr(value)) for key, value in job.items() if key not in (*_NOT_SWEPT, _DATA_SEED)))
+        found.setdefault(rest, set()).add(job[_DATA_SEED])
+    return any(len(seeds) > 1 for seeds in found.values())
+
+
+def _axes(values: list[dict[str, Any]], is_solved: bool, not_swept: set[str]) -> tuple[list[str], list[str]]:
     """Return the swept keys, and the keys that are tied to a swept key.
 
     The effects of keys that always change together (zipped keys, or all keys of another task) cannot be separated, so
@@ -348,6 +367,7 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
     Args:
         values: the configuration of each job, by dotted key.
         is_solved: whether the hidden size is computed from a parameter budget.
+        not_swept: keys that are not compared.
     """
     keys = list(dict.fromkeys(["data.task", *(key for job in values for key in job)]))
     everywhere = [key for key in keys if all(key in job for job in values)]
@@ -359,7 +379,7 @@ def _axes(values: list[dict[str, Any]], is_solved: bool) -> tuple[list[str], lis
     swept, tied = [], []
     for key in [*everywhere, *(key for key in keys if key not in everywhere)]:
         differs = len(set(partitions[key])) > 1
-        if key in _NOT_SWEPT or not differs:
+        if key in not_swept or not differs:
             continue
         if key.endswith("seed") and partitions[key] == partitions["seed"]:
             # Another seed that always changes together with the run's seed is not compared either.

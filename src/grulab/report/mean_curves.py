@@ -33,7 +33,7 @@ def write_mean_curves(board: Leaderboard) -> None:
     names, _ = short_names([{key: row[key] for key in keys} for row in rows])
     _remove_others(folder, names)
     for name, row in zip(names, rows, strict=True):
-        tables = [table for job in board.members(row)["job"] if (table := board.curves[job]) is not None]
+        tables = board.tables(row)
         if not tables:
             continue
         path = folder / name / _FILE

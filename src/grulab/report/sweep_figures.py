@@ -90,8 +90,7 @@ def draw_learning(board: Leaderboard, path: Path) -> None:
     axis = figure.subplots()
     for place, (_, row) in enumerate(board.ranking[::-1].iterrows()):
         rank = len(board.ranking) - place
-        members = board.members(row)
-        tables = [table for job in members["job"] if (table := board.curves[job]) is not None]
+        tables = board.tables(row)
         if not tables:
             continue
         curves = pd.concat(tables).groupby("epoch")["val/accuracy"]

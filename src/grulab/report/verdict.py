@@ -136,8 +136,9 @@ class Verdict:
                 f"test accuracy, which chose nothing, is {first['test/accuracy']:.4f}."
             )
             members = self._board.members(first)
-            sequences = int(members["test_sequences"].min()) * members["data.seed"].nunique()
-            if sequences:
+            sequences = int(members["test_sequences"].min())
+            # Of several data seeds, the spread and the interval have it in them.
+            if sequences and self._board.repeat == "seed":
                 share = float(first["test/accuracy"])
                 error = math.sqrt(share * (1 - share) / sequences)
                 lines.append(
@@ -179,24 +180,27 @@ class Verdict:
     def _what_would_tell(self, other: int) -> str:
         seeds = self._compared.seeds_to_settle(0, other)
         jobs, repeat = self._board.jobs, self._board.repeat
-        known = sorted({int(seed) for seed in jobs[repeat]})
         folder = display_path(self._board.folder)
         if seeds is None:
             return "The difference is too small for any reasonable number of seeds to tell."
-        if known == list(range(len(known))):
-            values = f"'range({seeds})'"
-        else:
-            added = [seed for seed in range(max(known) + 1 + seeds) if seed not in known][
-                : max(0, seeds - len(known))
-            ]
-            values = ",".join(map(str, [*known, *added]))
-        text = f"About {seeds} seeds would tell (power 0.8):\n\ngrulab resume {folder} {repeat}={values}"
+        text = f"About {seeds} seeds would tell (power 0.8):\n\ngrulab resume {folder} {_more(jobs[repeat], seeds)}"
         if repeat != "seed":
-            return text + f" seed={values}" * jobs[repeat].equals(jobs["seed"])
+            pairs = jobs[[repeat, "seed"]].drop_duplicates()
+            is_side_by_side = pairs[repeat].is_unique and pairs["seed"].is_unique
+            return f"{text} {_more(pairs['seed'], seeds)}" if is_side_by_side else text
         return (
             f"{text}\n\nor, with seeds only for those that are not worse yet:\n\n"
             f"grulab resume {folder} hydra/sweeper=race"
         )
+
+
+def _more(known: "pd.Series[int]", count: int) -> str:
+    """Return the override that makes seeds up to a number, the known ones first and in their order."""
+    seeds = list(dict.fromkeys(known.tolist()))
+    if seeds == list(range(len(seeds))):
+        return f"{known.name}='range({count})'"
+    seeds += [seed for seed in range(max(seeds) + 1 + count) if seed not in seeds][: max(0, count - len(seeds))]
+    return f"{known.name}={','.join(map(str, seeds))}"
 
 
 def stopped_at_rungs(board: Leaderboard) -> str | None:

@@ -80,8 +80,10 @@ class Comparison:
         residuals = scores - means[:, None] - scores.mean(axis=0) + scores.mean()
         freedom = (configurations - 1) * (seeds - 1)
         pooled = np.square(residuals).sum() / max(1, freedom)
-        # The means of the seeds are over all configurations, which takes its share of a residual.
-        own = np.square(residuals).sum(axis=1) * configurations / max(1, freedom)
+        own = np.square(residuals).sum(axis=1) / max(1, seeds - 1)
+        if configurations > 2:
+            # A residual has a share of every other configuration in it, through the mean of its seed.
+            own = (own - own.mean() / (configurations - 1)) * configurations / (configurations - 2)
         return cls(means, np.full(configurations, seeds), np.maximum(own, pooled), freedom)
 
     @property

@@ -14,6 +14,8 @@ from grulab.sweep.manifest import Manifest
 from grulab.sweep.rungs import configurations
 from grulab.sweep.sweeper_settings import GridSettings, RaceSettings, SearchSettings
 
+_SEEDS = ("seed", "data.seed")
+
 
 def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Sequence[str]) -> None:
     """Check that the settings of a sweeper go with its jobs.
@@ -28,14 +30,21 @@ def refuse_odd_design(settings: GridSettings, jobs: Sequence[Job], overrides: Se
     """
     values = values_of_keys(job.overrides for job in jobs)
     for key in settings.tune:
-        if key == "seed":
-            raise ConfigError("hydra.sweeper.tune=[seed]: seeds are not chosen: the mean over them is compared")
+        if key in _SEEDS:
+            raise ConfigError(f"hydra.sweeper.tune=[{key}]: seeds are not chosen: the mean over them is compared")
         swept = [name for name, found in values.items() if len(found) > 1]
         if key not in swept:
             near = [name for name in swept if name.endswith(f".{key}")] or difflib.get_close_matches(key, swept)
             hint = f"did you mean {near[0]}?" if near else "give it several values, or leave it out"
             raise ConfigError(f"hydra.sweeper.tune=[{key}]: is not swept; {hint}")
     refuse_other_end(settings.rungs, overrides)
+    data_seeds = {job.config.data.seed for job in jobs}
+    if (settings.rungs or isinstance(settings, RaceSettings)) and len(data_seeds) > 1:
+        what = "hydra.sweeper.rungs" if settings.rungs else "hydra/sweeper=race"
+        raise ConfigError(
+            f"data.seed={','.join(map(str, sorted(data_seeds)))}: {what} would choose the easiest data; name one, or "
+            "leave out the rungs or the race"
+        )
     groups = configurations(jobs, is_of_rungs=bool(settings.rungs))
     seeds = {job.config.seed for job in jobs}
     if (settings.rungs or isinstance(settings, RaceSettings)) and len(seeds) > 1 == max(map(len, groups.values())):

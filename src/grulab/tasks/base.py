@@ -44,7 +44,7 @@ class GeneratedDataConfig(DataConfig):
 
     Attributes:
         train_size, val_size, test_size: number of sequences in each split; of training, in an epoch.
-        fresh: whether each epoch of training has sequences of its own, so that none is seen twice.
+        fresh: whether each epoch of training draws new sequences.
     """
 
     train_size: Count
@@ -151,7 +151,7 @@ class Task(ABC):
         Args:
             seed: the seed of the data, from 0.
             split: "train", "val" or "test": disjoint random streams of the same seed.
-            indices: (sequences,) int64, from 0, in any order.
+            indices: (sequences,) int64, from 0, in any order; of a fresh task beyond the size of the split.
         """
 
     @abstractmethod

@@ -62,7 +62,7 @@ class Keep(GeneratedTask):
         """Return the sequences with these indices; see :meth:`Task.generate`."""
         lengths = self.lengths(seed, split, indices)
         classes = counter_rng.integers(0, self.num_classes - 1, seed, split, "symbol", indices, 1)[:, 0]
-        longest = int(lengths.max(initial=0))
+        longest = int(lengths.max(initial=1))
         symbols = counter_rng.integers(0, _DISTRACTORS - 1, seed, split, "distractors", indices, longest)
         symbols += self.num_classes
         symbols[:, 0] = classes

@@ -50,7 +50,7 @@ class Slots(GeneratedTask):
     of that. The sequence determines the class: the ceiling is 1.
 
     It is a task about direction. Whoever reads forwards and is asked first keeps one value; asked last, it has to
-    keep all of them, and whoever reads backwards keeps one. :func:`accuracy_with_bits` has the best accuracy of a
+    keep all of them, and whoever reads backwards keeps one. :func:`accuracy_with_bits` bounds the accuracy of a
     reader that is asked last and keeps a number of bits. What it proves: a reader that is more accurate has kept more
     bits. What it does not: how many units that takes, for the state of a unit is a number of 32 bits.
     """
@@ -113,7 +113,7 @@ def _ask(
 
 
 def accuracy_with_bits(bits: float, slots: int, values: int) -> float:
-    """Return the highest accuracy of whoever is asked after all values are gone but ``bits`` bits about them.
+    """Return a bound of the accuracy of whoever is asked after all values are gone but ``bits`` bits about them.
 
     A value that is guessed with accuracy p still needs h(p) + (1 - p) log2(values - 1) bits (Fano), so
 

@@ -13,6 +13,7 @@ from grulab.tasks.base import GeneratedTask, LengthRangeConfig, Sequences
 from grulab.tasks.registry import register_task
 
 _CLASSES = 3
+_MIXED = 100
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -58,11 +59,6 @@ class StepXor(GeneratedTask):
         features = np.where(is_step[:, :, None], 2 * bits.astype(np.float32) - 1, np.float32(0))
         return Sequences(features, lengths, (odd * is_step).sum(axis=1) % _CLASSES)
 
-    def class_counts(self, split: Split) -> list[int]:
-        """Return the number of sequences of each class in a split."""
-        counts: list[int] = np.bincount(self.classes(split), minlength=_CLASSES).tolist()
-        return counts
-
     def ceiling(self) -> float:
         """Return 1, because the bits determine the class."""
         return 1.0
@@ -72,8 +68,10 @@ def class_probabilities(shortest: int, longest: int) -> NDArray[np.float64]:
     """Return the probability of each class, (3,), if every length of a range is equally likely."""
     counter = np.eye(_CLASSES)[0]
     total = np.zeros(_CLASSES)
-    for steps in range(1, longest + 1):
+    for steps in range(1, min(longest, _MIXED) + 1):
         counter = (counter + np.roll(counter, 1)) / 2
         total += counter * (steps >= shortest)
+    # What is left of the start shrinks by half with each step.
+    total += max(0, longest - max(shortest - 1, _MIXED)) / _CLASSES
     probabilities: NDArray[np.float64] = total / total.sum()
     return probabilities

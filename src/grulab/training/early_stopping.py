@@ -4,7 +4,12 @@ from grulab.config.schema import Config, is_higher_better
 
 
 def is_trained(config: Config, epochs: int, best_epoch: int | None, best_score: float | None) -> bool:
-    """Return whether training is over: after ``max_epochs`` epochs, at the threshold, or without patience.
+    """Return whether training is over; see :func:`what_ended`."""
+    return what_ended(config, epochs, best_epoch, best_score) is not None
+
+
+def what_ended(config: Config, epochs: int, best_epoch: int | None, best_score: float | None) -> str | None:
+    """Return the key that has ended the training, or None if it is not over.
 
     The patience depends on the distance to the best epoch only, so a resume has no counter to restore.
 
@@ -14,10 +19,15 @@ def is_trained(config: Config, epochs: int, best_epoch: int | None, best_score: 
         best_epoch: the best epoch by ``checkpoint.monitor``, from 1; None before the first epoch has finished.
         best_score: ``checkpoint.monitor`` of that epoch.
     """
-    patience, threshold = config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold
-    lost_patience = patience is not None and best_epoch is not None and epochs - best_epoch >= patience
-    is_good = False
-    if threshold is not None and best_score is not None:
-        higher = is_higher_better(config.checkpoint.monitor)
-        is_good = best_score >= threshold if higher else best_score <= threshold
-    return epochs >= config.trainer.max_epochs or lost_patience or is_good
+    trainer = config.trainer
+    if epochs >= trainer.max_epochs:
+        return "trainer.max_epochs"
+    if best_epoch is None or best_score is None:
+        return None
+    if trainer.early_stopping_patience is not None and epochs - best_epoch >= trainer.early_stopping_patience:
+        return "trainer.early_stopping_patience"
+    if trainer.early_stopping_threshold is not None:
+        higher, threshold = is_higher_better(config.checkpoint.monitor), trainer.early_stopping_threshold
+        if best_score >= threshold if higher else best_score <= threshold:
+            return "trainer.early_stopping_threshold"
+    return None

@@ -30,7 +30,7 @@ def learning_rate(schedule: Schedule, lr: float, epoch: int, horizon: int) -> fl
     """Return the learning rate of an epoch: a pure function, so that a resume has no scheduler state to restore.
 
     Args:
-        schedule: "constant"; "linear" or "cosine": from lr in the first epoch to 0 after the last, and on.
+        schedule: "constant"; "linear" or "cosine": from lr in the first epoch to 0 after the last, which stays.
         lr: learning rate of the first epoch.
         epoch: number of the epoch, from 0.
         horizon: number of epochs in the schedule.

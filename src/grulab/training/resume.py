@@ -20,7 +20,7 @@ from grulab.training.callbacks.checkpointing import Checkpointer
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.checkpoint_schema import load_checked
 from grulab.training.device import find_accelerator
-from grulab.training.early_stopping import is_trained
+from grulab.training.early_stopping import what_ended
 from grulab.training.run import announce, execute, explained
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         if config.trainer.max_epochs < epochs:
             raise ConfigError(f"trainer.max_epochs={config.trainer.max_epochs}: {epochs} epochs are done already")
         is_reported = summary is not None and summary["status"] == "done" and "test/accuracy" in summary["metrics"]
-        if summary and is_reported and is_trained(config, epochs, best_epoch, best["best_score"]):
+        ended = what_ended(config, epochs, best_epoch, best["best_score"])
+        if summary and is_reported and ended:
             stored = parse_stored(summary["config"], run_dir / paths.SUMMARY)
             if differ_in_how_only(stored, config):
                 log.warning("the overrides have no effect: the run is done, and was computed in another way")
@@ -94,7 +95,8 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
                 summary = write_summary(run_dir, summary)
             # The file may have been damaged since.
             metrics_csv.write_rows(run_dir, state["callbacks"][EpochLog.__name__]["rows"])
-            log.info("finished already: to go on, name a later end, such as trainer.max_epochs=%d", 2 * epochs)
+            later = f"trainer.max_epochs={2 * epochs}" if ended == "trainer.max_epochs" else f"{ended}=null"
+            log.info("finished already: to go on, name a later end, such as %s", later)
             announce(config, run_dir, summary)
             return summary
         log.info("resumed  after epoch %d and %d batches of the next", epochs, batches)

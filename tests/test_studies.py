@@ -1,0 +1,65 @@
+"""What studies share: rates are chosen by their rule, tests and intervals are those of the textbooks."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiments import tuned
+from experiments.tuned import LR, Study, epochs_until, holm, paired, share
+from experiments.tuned_report import compare
+from scipy import stats
+
+from tests.conftest import SMALL
+
+
+def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
+    runs = pd.DataFrame(
+        [
+            [0.1, 0.99, 5, 0.2],
+            [0.2, 0.9904, 4, 0.3],
+            [0.3, 0.9901, 4, 0.1],
+            [0.4, 0.8, 1, 0.0],
+        ],
+        columns=[LR, "val/accuracy", "epochs", "val/loss"],
+    )
+    assert tuned._best_rate(runs) == 0.3
+    assert tuned._best_rate(runs[runs[LR] != 0.3]) == 0.2
+    assert tuned._beyond(0.003, [0.003, 0.01, 0.03], 10 / 3) == [0.0009]
+    assert tuned._beyond(0.03, [0.003, 0.01, 0.03], 10 / 3) == [0.1]
+    assert tuned._beyond(0.01, [0.003, 0.01, 0.03], 10 / 3) == []
+
+
+def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study("small", SMALL, rates=(0.001, 0.01, 0.1), seeds=3, test_size=150)
+    configurations: list[tuned.Configuration] = [{"model.hidden_size": size} for size in (2, 8)]
+    first = study.run(configurations)
+    assert first.groupby("model.hidden_size")["seed"].apply(list).tolist() == [[0, 1, 2]] * 2
+    assert first.groupby("model.hidden_size")[LR].nunique().tolist() == [1, 1]
+    seeds = {path.name.rpartition("seed-")[2] for path in (tmp_path / "outputs/studies/small/tune-0").glob("0*")}
+    assert seeds == {"1000", "1001", "1002"}
+    times = [path.stat().st_mtime_ns for path in first["folder"].map(lambda folder: folder / "summary.json")]
+    again = study.run(configurations)
+    assert times == [path.stat().st_mtime_ns for path in again["folder"].map(lambda folder: folder / "summary.json")]
+    pd.testing.assert_frame_equal(first, again)
+    table = compare(first, [("8 against 2", {"model.hidden_size": 8}, {"model.hidden_size": 2})])
+    assert table["comparison"].tolist() == ["8 against 2"]
+    assert epochs_until(first["folder"][0], "train/accuracy", 0.0) == 1
+    assert epochs_until(first["folder"][0], "train/accuracy", 1.01) == math.inf
+
+
+def test_intervals_and_corrections() -> None:
+    generator = np.random.default_rng(0)
+    one, other = (pd.Series(generator.standard_normal(8)) for _ in range(2))
+    mean, low, high = paired(one, other)
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx(((one - other).mean(), interval.low, interval.high))
+    assert paired(one, other, 10)[1] < low
+    # Holm 1979: the smallest times the number of all, the next times one less, never falling.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1, 1]
+    assert share(10, 10) == "10 of 10 (0.69 to 1.00)"
