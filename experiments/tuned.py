@@ -1,19 +1,21 @@
 """Sweeps of a study: the learning rate of each configuration is chosen on seeds of its own, and fresh seeds judge it.
 
-A study names configurations, as overrides. Each is trained at several learning rates with the tuning seeds; where the
-best rate is the smallest or the largest, the next one is tried too. Then each is trained at its best rate with the
-seeds that count. A seed is of the weights and of the data, so each run has sequences of its own. All runs are jobs of
-ordinary sweeps, under outputs/, and a study that is run again goes on with them.
+A study names configurations, as overrides. Each is trained at several learning rates with three tuning seeds; where
+the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds. Then
+each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run has
+sequences of its own. All runs are jobs of ordinary sweeps, under outputs/, and a study that is run again goes on
+with them.
 """
 
 import math
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -21,13 +23,20 @@ from grulab.config.overrides import written
 from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
+from grulab.sweep.failures import DIVERGED
+from grulab.system.cores import available_cores
 
 LR, SEED = "optimizer.lr", "seed"
-_GRULAB = str(Path(sys.executable).with_name("grulab"))
-_TUNING_SEEDS = range(1000, 1003)
+LEVEL = 0.05
+# A rate is as good as the best if its mean validation accuracy is this close.
+_AS_GOOD = 0.005
+# What is less above chance has learned nothing.
+_LEARNED = 0.05
+_TUNING_SEEDS, _MORE_TUNING_SEEDS = range(1000, 1003), range(1003, 1006)
 # So often the range of rates is extended.
 _EXTENSIONS = 2
-LEVEL = 0.05
+_ACCURACIES = ("val/accuracy", "test/accuracy")
+_GRULAB = str(Path(sys.executable).with_name("grulab"))
 
 Configuration = dict[str, object]
 
@@ -39,6 +48,7 @@ class Study:
     Attributes:
         name: of its folder under outputs/studies/.
         common: overrides of all runs.
+        solved: the validation accuracy at which runs stop; how far one epoch is beyond it is no merit of a rate.
         rates: learning rates, ascending, each the same factor above the one before.
         seeds: how many seeds judge.
         test_size: sequences that judge a run.
@@ -46,6 +56,7 @@ class Study:
 
     name: str
     common: Sequence[str]
+    solved: float = 1.0
     rates: Sequence[float] = (0.003, 0.01, 0.03, 0.1)
     seeds: int = 10
     test_size: int = 10_000
@@ -55,42 +66,50 @@ class Study:
 
         Returns:
             A row for each configuration and seed: its keys, ``optimizer.lr``, ``seed``, the metrics by tag,
-            ``epochs``, ``parameters``, ``folder``; and ``edge``, whether the rate is still the least or the most.
+            ``epochs``, ``parameters``, ``seconds``, ``folder``, and ``tuned``: "" if the best rate is inside the
+            range of those that were tried, or else "an edge", or "none learned". ``attrs`` has all runs and their
+            seconds.
         """
-        began, runs = time.perf_counter(), 0
-        places = range(len(configurations))
-        rates = {place: list(self.rates) for place in places}
-        factor = self.rates[1] / self.rates[0]
-        tried = pd.DataFrame()
-        for extension in range(_EXTENSIONS + 1):
-            new = [
-                {**configuration, LR: rate, SEED: seed, "index": index}
-                for index, configuration in enumerate(configurations)
-                for rate in rates[index]
-                for seed in _TUNING_SEEDS
-            ]
-            if not new:
-                break
-            found = self._sweep(f"tune-{extension}", new, "data.test_size=100")
-            tried = pd.concat([tried, found])
-            of_place = [tried[tried["index"] == place] for place in places]
-            best = [_best_rate(part) for part in of_place]
-            known = [sorted(part[LR].unique()) for part in of_place]
-            rates = {place: _beyond(best[place], known[place], factor) for place in places}
-        rows = [
-            {**configuration, LR: best[index], SEED: seed, "index": index}
-            for index, configuration in enumerate(configurations)
-            for seed in range(self.seeds)
-        ]
-        judged = self._sweep("judge", rows, f"data.test_size={self.test_size}")
-        judged["edge"] = judged["index"].map(lambda index: best[index] in (known[index][0], known[index][-1]))
-        runs = len(tried) + len(judged)
-        print(f"{self.name}: {runs} runs, {time.perf_counter() - began:.0f} s", flush=True)
-        judged.attrs |= {"runs": runs, "seconds": time.perf_counter() - began}
-        return judged.drop(columns="index")
+        parts = self._tune(configurations)
+        tried = pd.concat(parts)
+        chosen = [_best_rates(tried[tried["index"] == place], self.solved)[0] for place in range(len(configurations))]
+        judged = self._sweep("judge", configurations, [[rate] for rate in chosen], range(self.seeds), self.test_size)
+        judged["tuned"] = [_how_tuned(tried[tried["index"] == row["index"]], row[LR]) for _, row in judged.iterrows()]
+        seconds = tried["seconds"].sum() + judged["seconds"].sum()
+        attrs: dict[Hashable | None, Any] = {"runs": len(tried) + len(judged), "seconds": seconds}
+        print(f"{self.name}: {cost([judged], attrs)}", flush=True)
+        judged = judged.drop(columns="index")
+        judged.attrs = attrs
+        return judged
 
-    def _sweep(self, part: str, rows: Sequence[Configuration], *more: str) -> pd.DataFrame:
-        found = sweep(f"{self.name}/{part}", [*self.common, *more], [{**row, "data.seed": row[SEED]} for row in rows])
+    def _tune(self, configurations: Sequence[Configuration]) -> list[pd.DataFrame]:
+        places, factor = range(len(configurations)), self.rates[1] / self.rates[0]
+        rates = [list(self.rates) for _ in places]
+        parts: list[pd.DataFrame] = []
+        for extension in range(_EXTENSIONS + 1):
+            if any(rates):
+                parts.append(self._sweep(f"tune-{extension}", configurations, rates, _TUNING_SEEDS))
+            tried = pd.concat(parts)
+            of_place = [tried[tried["index"] == place] for place in places]
+            rates = [_beyond(part, self.solved, factor) for part in of_place]
+        two_best = [_best_rates(part, self.solved)[:2] for part in of_place]
+        return [*parts, self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS)]
+
+    def _sweep(
+        self,
+        part: str,
+        configurations: Sequence[Configuration],
+        rates: Sequence[Sequence[float]],
+        seeds: Sequence[int],
+        test_size: int = 100,
+    ) -> pd.DataFrame:
+        rows = [
+            {**configuration, LR: rate, SEED: seed, "data.seed": seed, "index": index}
+            for index, configuration in enumerate(configurations)
+            for rate in rates[index]
+            for seed in seeds
+        ]
+        found = sweep(f"{self.name}/{part}", [*self.common, f"data.test_size={test_size}"], rows)
         return found.drop(columns="data.seed")
 
 
@@ -103,7 +122,7 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
         rows: the overrides of each job, with the same keys; ``index`` is none.
 
     Returns:
-        The rows with their results; see :meth:`Study.run`.
+        The rows with their results; see :meth:`Study.run`. A run that diverged has an accuracy of 0.
     """
     folder = Path("outputs") / "studies" / name
     overrides = pd.DataFrame(rows).drop(columns="index", errors="ignore").astype(object).rename(columns=str)
@@ -117,38 +136,49 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
     assert process.returncode in (0, 1), (process.stdout + process.stderr)[-3000:]
     known = manifest.read(folder)
     assert known is not None
-    assert len(known.jobs) == len(rows)
     results = []
     for row, job in zip(rows, known.jobs, strict=True):
         summary = read_summary(folder / job.folder)
-        assert summary is not None
-        # A run whose loss was not finite has no result: it is as bad as can be.
+        assert summary is not None, job.folder
+        assert (job.config.seed, job.config.optimizer.lr) == (row[SEED], row.get(LR, job.config.optimizer.lr))
         is_done = summary["status"] == "done"
-        metrics = summary["metrics"] if is_done else {"val/accuracy": 0.0, "val/loss": math.inf, "test/accuracy": 0.0}
-        own = {key: summary.get(key) for key in ("epochs", "best_epoch", "parameters", "chance", "ceiling")}
+        assert is_done or summary["error"]["type"] == DIVERGED, (job.folder, summary["error"])
+        metrics = summary["metrics"] if is_done else dict.fromkeys(_ACCURACIES, 0.0) | {"val/loss": math.inf}
+        own = {key: summary.get(key) for key in ("epochs", "parameters", "chance", "ceiling", "seconds")}
         results.append({**row, **metrics, **own, "folder": folder / job.folder})
     return pd.DataFrame(results)
 
 
-def _best_rate(runs: pd.DataFrame) -> float:
-    """Return the rate with the best mean validation accuracy; of equal ones the quickest, then the least loss."""
-    by_rate = runs.groupby(LR).agg({"val/accuracy": "mean", "epochs": "mean", "val/loss": "mean"})
-    by_rate["val/accuracy"] = by_rate["val/accuracy"].round(3)
-    order = by_rate.sort_values(["val/accuracy", "epochs", "val/loss"], ascending=[False, True, True])
-    return float(order.index[0])
+def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
+    """Return the rates of a configuration, the best first.
+
+    Of those whose mean validation accuracy is about the best the one that stopped first is the best, then the one
+    with the least loss. Where nothing was learned accuracies are luck, and the least loss decides.
+    """
+    capped = runs.assign(accuracy=runs["val/accuracy"].clip(upper=solved))
+    by_rate = capped.groupby(LR).agg({"accuracy": "mean", "epochs": "mean", "val/loss": "mean"})
+    by_rate["is_behind"] = by_rate["accuracy"] < by_rate["accuracy"].max() - _AS_GOOD
+    by_rate["order"] = np.where(by_rate["is_behind"], -by_rate["accuracy"], 0.0)
+    keys = ["is_behind", "order", "epochs", "val/loss"] if _has_learned(runs) else ["val/loss"]
+    return [float(rate) for rate in by_rate.sort_values(keys, kind="stable").index]
 
 
-def _beyond(best: float, known: list[float], factor: float) -> list[float]:
+def _has_learned(runs: pd.DataFrame) -> bool:
+    return bool((runs.groupby(LR)["val/accuracy"].mean() > runs["chance"].max() + _LEARNED).any())
+
+
+def _beyond(runs: pd.DataFrame, solved: float, factor: float) -> list[float]:
     """Return the rate beyond the best one, if that is the least or the most that was tried."""
-    if best == known[0]:
-        return [_rounded(best / factor)]
-    if best == known[-1]:
-        return [_rounded(best * factor)]
-    return []
+    best, known = _best_rates(runs, solved)[0], sorted(runs[LR].unique())
+    if best not in (known[0], known[-1]) or not _has_learned(runs):
+        return []
+    return [float(f"{best / factor if best == known[0] else best * factor:.2g}")]
 
 
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.2g}")
+def _how_tuned(runs: pd.DataFrame, rate: float) -> str:
+    if not _has_learned(runs):
+        return "none learned"
+    return "an edge" if rate in (runs[LR].min(), runs[LR].max()) else ""
 
 
 def epochs_until(folder: Path, tag: str, value: float) -> float:
@@ -198,7 +228,14 @@ def store(path: Path, runs: pd.DataFrame) -> None:
     runs.drop(columns="folder").round(6).to_csv(path, index=False)
 
 
-def cost(runs: Sequence[pd.DataFrame], cores: int) -> str:
-    """Return the number of runs and the wall time, in words."""
-    count, seconds = (sum(int(part.attrs[key]) for part in runs) for key in ("runs", "seconds"))
-    return f"{count:,} runs, {seconds / 60:.0f} minutes on {cores} cores"
+def cost(parts: Sequence[pd.DataFrame], attrs: Mapping[Any, Any] | None = None) -> str:
+    """Return the number of runs and how long they take, in words.
+
+    Args:
+        parts: results of :meth:`Study.run`, or of :func:`sweep`.
+        attrs: runs and seconds, if ``parts`` does not have them.
+    """
+    found = [attrs or part.attrs or {"runs": len(part), "seconds": part["seconds"].sum()} for part in parts]
+    runs, seconds = (sum(part[key] for part in found) for key in ("runs", "seconds"))
+    cores = available_cores()
+    return f"{runs:,.0f} runs, {seconds / 60 / cores:.0f} minutes on {cores} cores."

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from experiments.tuned import LR, SEED, holm, paired, rank_test, share
+from experiments.tuned import LEVEL, LR, SEED, holm, paired, rank_test, share
 from matplotlib.figure import Figure
 
+_COLUMNS = 4
 ACCURACY = "test/accuracy"
+# A smaller difference is none that anybody would pay for.
+MARGIN = 0.01
 COMPARED = (
-    "Differences over seeds, which have the same data; all {} intervals hold together at 95 %, and p is corrected "
-    "for their number. Configurations differ where both say so."
+    "Differences over seeds, which have the same data and the chosen rates; all {} intervals hold together at 95 %, "
+    "and p is corrected for their number. Better or worse: the interval is on one side of 0, p is below 0.05, and "
+    "the difference is over 0.01. The same: the interval is within 0.01 of 0. What is neither is open, and so is "
+    "what rests on a rate at the edge of those that were tried."
 )
 
 
@@ -32,12 +37,18 @@ def results(runs: pd.DataFrame, keys: Mapping[str, str], solved: float, comparis
             {
                 **dict(zip(keys.values(), name, strict=True)),
                 "parameters": f"{int(group['parameters'].iloc[0]):,}",
-                "rate": f"{group[LR].iloc[0]:g}" + " (an edge)" * bool(group["edge"].iloc[0]),
+                "rate": rate_in_words(group),
                 "median (lowest to highest)": f"{values.median():.3f} ({values.min():.3f} to {values.max():.3f})",
                 f"at {solved:g} or more": share(is_solved, len(values), comparisons),
             }
         )
     return pd.DataFrame(rows)
+
+
+def rate_in_words(runs: pd.DataFrame) -> str:
+    """Return the rate of a configuration, and what is odd about it."""
+    how = runs["tuned"].iloc[0]
+    return f"{runs[LR].iloc[0]:g}" + f" ({how})" * bool(how)
 
 
 def compare(
@@ -52,30 +63,38 @@ def compare(
     Returns:
         A row for each pair: the mean difference of the test accuracy over seeds, which have the same data, with an
         interval that holds at 95 % for all pairs together; the p value of a test of ranks, corrected for all pairs;
-        and whether both say that they differ.
+        and the verdict, as COMPARED explains.
     """
-    scores = [(name, _scores(runs, one), _scores(runs, other)) for name, one, other in pairs]
-    values = holm([rank_test(one, other) for _, one, other in scores])
+    chosen = [(_of(runs, one), _of(runs, other)) for _, one, other in pairs]
+    scores = [(one[ACCURACY], other[ACCURACY]) for one, other in chosen]
+    values = holm([rank_test(one, other) for one, other in scores])
     rows = []
-    for (name, one, other), value in zip(scores, values, strict=True):
+    for (name, _, _), parts, (one, other), value in zip(pairs, chosen, scores, values, strict=True):
         mean, low, high = paired(one, other, len(scores))
-        differs = (low > 0 or high < 0) and value < 0.05
+        is_at_edge = any((part["tuned"] == "an edge").any() for part in parts)
         rows.append(
             {
                 "comparison": name,
                 "difference": f"{mean:+.3f} ({low:+.3f} to {high:+.3f})",
                 "p of ranks": f"{value:.4f}",
-                "differ": ("better" if mean > 0 else "worse") if differs else "",
+                "verdict": "open" if is_at_edge else verdict(mean, low, high, value),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _scores(runs: pd.DataFrame, keys: Mapping[str, object]) -> "pd.Series[float]":
+def verdict(mean: float, low: float, high: float, p: float) -> str:
+    """Return better, worse, the same or open; see COMPARED."""
+    if (low > 0 or high < 0) and p < LEVEL and abs(mean) > MARGIN:
+        return "better" if mean > 0 else "worse"
+    return "the same" if low >= -MARGIN and high <= MARGIN else "open"
+
+
+def _of(runs: pd.DataFrame, keys: Mapping[str, object]) -> pd.DataFrame:
     for key, value in keys.items():
         runs = runs[runs[key] == value]
     assert runs[SEED].is_unique, keys
-    return runs.set_index(SEED)[ACCURACY]
+    return runs.set_index(SEED)
 
 
 def draw_seeds(
@@ -88,10 +107,14 @@ def draw_seeds(
         path: PNG file to write.
         bounds: chance and ceiling of each panel.
     """
-    figure = Figure(figsize=(min(10, 1.2 + 2.2 * len(panels)), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    columns = min(_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(1 + 2.2 * columns, 0.4 + 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
     generator = np.random.default_rng(0)
-    for axis, (title, configurations) in zip(axes, panels.items(), strict=True):
+    for axis, (title, configurations) in zip(axes, panels.items(), strict=False):
         chance, ceiling = bounds[title]
         axis.axhline(ceiling, color="0.5", linestyle=":", linewidth=1)
         axis.axhline(chance, color="0.5", linestyle="--", linewidth=1)
@@ -103,6 +126,6 @@ def draw_seeds(
         axis.set_title(title, fontsize=9)
         axis.grid(alpha=0.3, axis="y")
         axis.tick_params(axis="y", labelsize=8)
-    axes[0].set_ylabel("test accuracy; dots: seeds, bar: median", fontsize=8)
+    figure.supylabel("test accuracy; dots: seeds, bars: medians", fontsize=9)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -321,7 +321,7 @@ def test_a_grid_goes_on_as_a_race(tmp_path: Path) -> None:
         (["hydra.sweeper.tune=[data.seed]"], "hydra.sweeper.tune=[data.seed]: seeds are not chosen"),
         (
             ["data.seed=0,1", "hydra.sweeper.rungs=[1,2]"],
-            "data.seed=0,1: hydra.sweeper.rungs would choose the easiest",
+            "data.seed=0,1: hydra.sweeper.rungs would choose",
         ),
         (["data.seed=0,1", "hydra/sweeper=race"], "data.seed=0,1: hydra/sweeper=race would choose the easiest data"),
         (

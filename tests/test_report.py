@@ -22,6 +22,7 @@ from grulab.report.leaderboard import Leaderboard, effects, read_sweep
 from grulab.report.statistics import bounds, difference, interval
 from grulab.report.sweep_report import write_report
 from grulab.report.verdict import Verdict
+from grulab.run_folder.metrics_csv import COLUMNS
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
 
@@ -48,9 +49,12 @@ def write_job(folder: Path, overrides: list[str], score: float | None, **summary
         "chance": 1 / 3, "ceiling": 0.99, "best_epoch": 3, "epochs": 3,
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(content | summary))
-    rows = [f"{epoch},{epoch},1,0.5,1,{score * epoch / 3},0.02,0.1" for epoch in (1, 2, 3)]
-    header = "epoch,step,train/loss,train/accuracy,val/loss,val/accuracy,lr,seconds"
-    (folder / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
+    fixed = {"train/loss": 1, "val/loss": 1, "lr": 0.02, "seconds": 0.1}
+    rows = [
+        {**dict.fromkeys(COLUMNS, 0.5), **fixed, "epoch": epoch, "step": epoch, "val/accuracy": score * epoch / 3}
+        for epoch in (1, 2, 3)
+    ]
+    pd.DataFrame(rows)[list(COLUMNS)].to_csv(folder / "metrics.csv", index=False)
 
 
 def write_sweep(folder: Path, score: Score, *common: str) -> Path:
@@ -364,7 +368,7 @@ def test_the_report_is_whole(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, plain, "name=mine")
     write_report(sweep)
     names = {path.name for path in sweep.iterdir() if not path.name.endswith("_job")}
-    assert names == {"sweep.json", "leaderboard.csv", "leaderboard.md", "report.html", "figures"}
+    assert names == {"sweep.json", "leaderboard.csv", "leaderboard.md", "report.html", "figures", "means"}
     pictures = sorted((sweep / "figures").iterdir())
     assert [path.name for path in pictures] == ["effects.png", "learning.png", "pareto.png"]
     for path in pictures:

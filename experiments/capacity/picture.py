@@ -1,28 +1,24 @@
 """The figure of the capacity study."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 
-def draw(
-    runs: pd.DataFrame, needed: Mapping[tuple[int, int], tuple[int | None, int | None, int | None]], path: Path
-) -> None:
+def draw(runs: pd.DataFrame, path: Path) -> None:
     """Draw the share of seeds that solved the task against the number of units, a panel for each budget.
 
     Args:
-        runs: a row for each run, with its best validation accuracy at each budget.
-        needed: by slots and budget, the smallest size that is enough for most seeds.
+        runs: a row for each run, with ``budget`` and ``solved``.
         path: PNG file to write.
     """
-    budgets = sorted({budget for _, budget in needed})
+    budgets = sorted(runs["budget"].unique())
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, len(budgets), sharey=True)
     for axis, budget in zip(axes, budgets, strict=True):
-        for number, (slots, part) in enumerate(runs.groupby("data.slots")):
-            share = part.groupby("model.hidden_size")[f"at {budget}"].agg(lambda scores: (scores >= 0.99).mean())
+        for number, (slots, part) in enumerate(runs[runs["budget"] == budget].groupby("data.slots")):
+            share = part.groupby("model.hidden_size")["solved"].mean()
             axis.plot(share.index, share, "o-", color=f"C{number}", markersize=4, label=f"{slots} slots")
         axis.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
         axis.set_xscale("log", base=2)

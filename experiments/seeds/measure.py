@@ -4,136 +4,182 @@ python -m experiments.seeds.measure
 """
 
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from experiments.seeds.picture import draw
-from experiments.tuned import Configuration, paired, store, sweep
+from experiments.tuned import Configuration, cost, paired, store, sweep
 from numpy.typing import NDArray
 from scipy import stats
 
 from grulab.report.sections import Section, to_markdown
-from grulab.system.cores import available_cores
 
 HERE = Path(__file__).parent
 SIZE, LAYERS, BOTH, BUDGET = "model.hidden_size", "model.num_layers", "model.bidirectional", "model.parameter_budget"
-SEEDS = 40
 ACCURACY = "test/accuracy"
-COMMON = ["data=sinusoids", "trainer.accelerator=cpu"]
+# Of the weights on the same data; and of the data, each with some of the weights.
+SEEDS, DATA_SEEDS, WEIGHTS_EACH = 40, 10, 4
+COMMON = ["data=sinusoids", "data.test_size=10000", "trainer.accelerator=cpu"]
 ARCHITECTURES: list[Configuration] = [
     {SIZE: size, LAYERS: layers, BOTH: both}
     for size, layers, both in itertools.product((8, 16, 32), (1, 2), (False, True))
 ]
 GAPS = (0, 0.005, 0.01, 0.02, np.inf)
-_POWER = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+_DRAWS = 500
+
+Scores = NDArray[np.float64]
 
 
 def main() -> None:
-    began = time.perf_counter()
-    weights = sweep("seeds/weights", COMMON, _with_seeds(ARCHITECTURES, has_own_data=False))
-    data = sweep("seeds/data", COMMON, _with_seeds(ARCHITECTURES, has_own_data=True))
-    budgets = sorted(weights[weights[LAYERS] == 1][~weights[BOTH].astype(bool)]["parameters"].unique())
+    weights = sweep("seeds/weights", COMMON, _crossed(ARCHITECTURES, [(seed, 0) for seed in range(SEEDS)]))
+    nested = [(WEIGHTS_EACH * data + number, data) for data in range(DATA_SEEDS) for number in range(WEIGHTS_EACH)]
+    data = sweep("seeds/data", COMMON, _crossed(ARCHITECTURES, nested))
+    one = weights[(weights[LAYERS] == 1) & ~weights[BOTH].astype(bool)]
     equal: list[Configuration] = [
-        {BUDGET: int(budget), LAYERS: 1, BOTH: both} for budget in budgets for both in (False, True)
+        {BUDGET: int(budget), LAYERS: 1, BOTH: both}
+        for budget in sorted(one["parameters"].unique())
+        for both in (False, True)
     ]
-    at_budget = sweep("seeds/budget", COMMON, _with_seeds(equal, has_own_data=True))
-    parts = {"weights": weights, "data": data, "equal parameters": at_budget}
-    runs = pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True)
-    store(HERE / "runs.csv", runs)
-    by_weights, by_data = _matrix(weights), _matrix(data)
+    units = [row for row in ARCHITECTURES if row[LAYERS] == 1]
+    own = [(seed, seed) for seed in range(SEEDS)]
+    at_units, at_budget = (
+        sweep(f"seeds/{name}", COMMON, _crossed(rows, own)) for name, rows in (("units", units), ("budget", equal))
+    )
+    parts = {"weights": weights, "data": data, "equal units": at_units, "equal parameters": at_budget}
+    store(HERE / "runs.csv", pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True))
+    by_weights = _matrix(weights)
     draw(by_weights, HERE / "figures" / "seeds.png")
-    minutes = (time.perf_counter() - began) / 60
     sections = [
         _reversals(by_weights),
         _needed(by_weights),
-        _variances(by_weights, by_data),
-        _directions(data, at_budget),
-        Section("Cost", f"{len(runs):,} runs, {minutes:.0f} minutes on {available_cores()} cores."),
+        _variances(_matrix(data).reshape(len(ARCHITECTURES), DATA_SEEDS, WEIGHTS_EACH)),
+        _directions(at_units, at_budget),
+        Section("Cost", cost(list(parts.values()))),
     ]
     report = to_markdown("What seeds do", sections)
     (HERE / "results.md").write_text(report, encoding="utf-8")
     print(report)
 
 
-def _with_seeds(configurations: Sequence[Configuration], has_own_data: bool) -> list[Configuration]:
+def _crossed(configurations: Sequence[Configuration], seeds: Sequence[tuple[int, int]]) -> list[Configuration]:
     return [
-        {**configuration, "seed": seed, "data.seed": seed if has_own_data else 0}
+        {**configuration, "seed": seed, "data.seed": data_seed}
         for configuration in configurations
-        for seed in range(SEEDS)
+        for seed, data_seed in seeds
     ]
 
 
-def _matrix(runs: pd.DataFrame) -> NDArray[np.float64]:
+def _matrix(runs: pd.DataFrame) -> Scores:
     """Return the test accuracies: (architectures, seeds)."""
     return np.array([group.sort_values("seed")[ACCURACY] for _, group in runs.groupby([SIZE, LAYERS, BOTH])])
 
 
-def _reversals(scores: NDArray[np.float64]) -> Section:
+def _interval(scores: Scores, statistic: Callable[[Scores], float], form: str) -> str:
+    """Return a statistic of (architectures, seeds, ...) with its 95 % interval from resampled seeds."""
+    generator = np.random.default_rng(0)
+    count = scores.shape[1]
+    drawn = [statistic(scores[:, generator.integers(0, count, count)]) for _ in range(_DRAWS)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{statistic(scores):{form}} ({low:{form}} to {high:{form}})"
+
+
+def _reversals(scores: Scores) -> Section:
     """Count how often the architecture that wins with one seed each loses by the mean of the other seeds."""
-    found = []
-    for one, other in itertools.combinations(scores, 2):
-        for seed in range(len(one)):
-            gap = one[seed] - other[seed]
-            rest = np.delete(one, seed).mean() - np.delete(other, seed).mean()
-            if gap != 0:
-                found.append((abs(gap), gap * rest < 0, abs(rest)))
-    table = pd.DataFrame(found, columns=["gap", "reversed", "rest"])
-    rows = [["all", len(table), f"{table['reversed'].mean():.1%}"]]
+    gaps, rest = _wins(scores)
+    is_reversed = gaps * rest < 0
+    rows = [["all", len(gaps), f"{is_reversed.mean():.1%}"]]
     for low, high in itertools.pairwise(GAPS):
-        part = table[(table["rest"] >= low) & (table["rest"] < high)]
+        chosen = (abs(rest) >= low) & (abs(rest) < high)
         name = f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}"
-        rows.append([name, len(part), f"{part['reversed'].mean():.1%}"])
+        rows.append([name, int(chosen.sum()), f"{is_reversed[chosen].mean():.1%}"])
+    share = _interval(scores, lambda part: float(np.mean(np.multiply(*_wins(part)) < 0)), ".1%")
     text = (
-        f"Of each pair of architectures the one that is ahead with one seed, against the mean of the "
-        f"other {SEEDS - 1}; the rows are by that mean's difference."
+        "Of each pair of architectures the one that is ahead with one seed, against the mean of the other "
+        f"{SEEDS - 1}; the rows are by that mean's difference. Reversed: {share}, by resampling seeds."
     )
-    return Section("Wins by one seed", text, pd.DataFrame(rows, columns=["true difference", "wins", "reversed"]))
+    table = pd.DataFrame(rows, columns=["difference over the other seeds", "wins by one seed", "reversed"])
+    return Section("Wins by one seed", text, table)
 
 
-def _needed(scores: NDArray[np.float64]) -> Section:
+def _wins(scores: Scores) -> tuple[Scores, Scores]:
+    """Return the lead with each seed, and with the mean of all others, of every pair of architectures."""
+    others = (scores.sum(axis=1, keepdims=True) - scores) / (scores.shape[1] - 1)
+    one, other = np.triu_indices(len(scores), k=1)
+    gaps, rest = (scores[one] - scores[other]).flatten(), (others[one] - others[other]).flatten()
+    return gaps[gaps != 0], rest[gaps != 0]
+
+
+def _needed(scores: Scores) -> Section:
     pairs = list(itertools.combinations(scores, 2))
-    spreads = np.array([np.sqrt(one.var(ddof=1) + other.var(ddof=1)) for one, other in pairs])
+    spreads = np.array([np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2) for one, other in pairs])
     rows = []
     for difference in (0.005, 0.01, 0.02, 0.03):
-        seeds = np.ceil((_POWER * spreads / difference) ** 2)
+        seeds = [_seeds_for(difference / spread) for spread in spreads]
         rows.append([difference, *(f"{np.quantile(seeds, share):.0f}" for share in (0.5, 0.9))])
-    correlations = [float(np.corrcoef(one, other)[0, 1]) for one, other in pairs]
+    correlation = _interval(scores, _mean_correlation, ".2f")
     text = (
-        "Seeds for each of two architectures that show a difference with a power of 0.8 at 5 %. The standard "
-        f"deviation of a difference is {np.median(spreads):.4f} in the median pair. Seeds of the weights correlate "
-        f"at {np.mean(correlations):.2f} between architectures (mean of {len(pairs)} pairs), so pairing by them "
-        "gains nothing."
+        "Seeds for each of two architectures that show a difference with a power of 0.8 at 5 % (t test). The "
+        f"standard deviation of one seed's difference is {np.sqrt(2) * np.median(spreads):.4f} in the median pair. "
+        f"The same seeds of the weights correlate at {correlation} between architectures, the mean of {len(pairs)} "
+        "pairs."
     )
-    return Section(
-        "Seeds that it takes", text, pd.DataFrame(rows, columns=["difference", "median pair", "90 % of pairs"])
-    )
+    table = pd.DataFrame(rows, columns=["difference", "median pair", "90 % of pairs"])
+    return Section("Seeds that it takes", text, table)
 
 
-def _variances(by_weights: NDArray[np.float64], by_data: NDArray[np.float64]) -> Section:
-    """Tell what data seeds add to the spread, how much of that is common to all, and what pairing gains."""
-    weights, both = by_weights.var(axis=1, ddof=1), by_data.var(axis=1, ddof=1)
-    correlations = [float(np.corrcoef(one, other)[0, 1]) for one, other in itertools.combinations(by_data, 2)]
-    pairs = list(itertools.combinations(by_data, 2))
-    alone = np.mean([one.var(ddof=1) + other.var(ddof=1) for one, other in pairs])
-    together = np.mean([(one - other).var(ddof=1) for one, other in pairs])
-    added = max(0.0, float(both.mean() - weights.mean()))
+def _seeds_for(effect: float) -> int:
+    """Return the seeds of each of two groups that show an effect, in standard deviations, with a power of 0.8."""
+    for count in itertools.count(2):
+        freedom = 2 * count - 2
+        limit = stats.t.ppf(0.975, freedom)
+        if 1 - stats.nct.cdf(limit, freedom, effect * np.sqrt(count / 2)) >= 0.8:
+            return count
+    raise AssertionError
+
+
+def _mean_correlation(scores: Scores) -> float:
+    one, other = np.triu_indices(len(scores), k=1)
+    return float(np.asarray(np.corrcoef(scores))[one, other].mean())
+
+
+def _variances(scores: Scores) -> Section:
+    """Tell what data seeds add to the spread, and how much of it pairing by data takes away.
+
+    Args:
+        scores: (architectures, data seeds, weight seeds).
+    """
+
+    def added(part: Scores) -> float:
+        """Return the standard deviation of the data, by analysis of variance."""
+        between = part.mean(axis=2).var(axis=1, ddof=1) - part.var(axis=2, ddof=1).mean(axis=1) / part.shape[2]
+        return float(np.sqrt(max(0.0, between.mean())))
+
+    def weights(part: Scores) -> float:
+        return float(np.sqrt(part.var(axis=2, ddof=1).mean()))
+
+    def left(part: Scores) -> float:
+        """Return the share of the variance of a difference of means that pairing by data leaves."""
+        means = part.mean(axis=2)
+        one, other = np.triu_indices(len(means), k=1)
+        alone = means[one].var(axis=1, ddof=1) + means[other].var(axis=1, ddof=1)
+        return float((means[one] - means[other]).var(axis=1, ddof=1).sum() / alone.sum())
+
     text = (
-        f"Standard deviation of the test accuracy over seeds of the weights: {np.sqrt(weights.mean()):.4f}; of "
-        f"weights and data: {np.sqrt(both.mean()):.4f}. The data add {np.sqrt(added):.4f}, which no number of weight "
-        f"seeds averages out. Over data seeds architectures correlate at {np.mean(correlations):.2f}; pairing by "
-        f"data leaves {together / alone:.0%} of the variance of a difference."
+        f"{DATA_SEEDS} data seeds with {WEIGHTS_EACH} seeds of the weights each, 10,000 test sequences. Standard "
+        f"deviation of the test accuracy over seeds of the weights: {_interval(scores, weights, '.4f')}. What the "
+        f"data add, which no number of weight seeds averages out: {_interval(scores, added, '.4f')}. Pairing by data "
+        f"leaves {_interval(scores, left, '.0%')} of the variance of a difference between architectures. Intervals "
+        "by resampling data seeds."
     )
     return Section("The data's part", text)
 
 
-def _directions(data: pd.DataFrame, at_budget: pd.DataFrame) -> Section:
+def _directions(at_units: pd.DataFrame, at_budget: pd.DataFrame) -> Section:
     rows = []
-    units = data[data[LAYERS] == 1]
-    comparisons = 2 * units[SIZE].nunique()
-    for key, part in ((SIZE, units), (BUDGET, at_budget)):
+    comparisons = at_units[SIZE].nunique() + at_budget[BUDGET].nunique()
+    for key, part in ((SIZE, at_units), (BUDGET, at_budget)):
         for value, group in part.groupby(key):
             scores = group.pivot(index="seed", columns=BOTH, values=ACCURACY)
             parameters = group.groupby(BOTH)["parameters"].first()

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.temporal_order.picture import draw
-from experiments.tuned import LR, Study, cost, epochs_until, share, store
+from experiments.tuned import Study, cost, share, store
+from experiments.tuned_report import rate_in_words
 
 from grulab.report.sections import Section, to_markdown
-from grulab.system.cores import available_cores
 from grulab.tasks.temporal_order import LEVELS
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def main() -> None:
         study = Study(f"temporal-order-{variant}", [*COMMON, f"model.parameter_budget={weights}"], seeds=SEEDS)
         parts.append(study.run([{VARIANT: variant, LEVEL: level} for level in LEVELS]))
     runs = pd.concat(parts, ignore_index=True)
-    runs["sequences"] = [SEQUENCES * epochs_until(folder, "train/accuracy", 1) for folder in runs["folder"]]
+    runs["sequences"] = (SEQUENCES * runs["epochs"]).where(runs["val/accuracy"] == 1, np.inf)
     store(HERE / "runs.csv", runs)
     draw(runs, PUBLISHED, SEQUENCES * EPOCHS, HERE / "figures" / "temporal_order.png")
     rows = []
@@ -52,7 +52,7 @@ def main() -> None:
                 "variant": variant,
                 "level": level,
                 "parameters": int(group["parameters"].iloc[0]),
-                "rate": f"{group[LR].iloc[0]:g}" + " (an edge)" * bool(group["edge"].iloc[0]),
+                "rate": rate_in_words(group),
                 "solved": share(len(solved), len(group), 2 * len(LEVELS)),
                 "median sequences (95 %)": f"{_count(group['sequences'].median())} ({_count(low)} to {_count(high)})",
                 "test errors of 10,000, median": f"{10_000 * (1 - group['test/accuracy']).median():.0f}",
@@ -70,7 +70,7 @@ def main() -> None:
     )
     sections = [
         Section("Sequences until solved", text, pd.DataFrame(rows)),
-        Section("Cost", cost(parts, available_cores()) + "."),
+        Section("Cost", cost(parts)),
     ]
     report = to_markdown("Temporal order", sections)
     (HERE / "results.md").write_text(report, encoding="utf-8")
