@@ -77,12 +77,10 @@ def draw_length(medians: pd.DataFrame, path: Path) -> None:
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axis = figure.subplots()
-    for name in medians.columns:
-        is_ours = name == "grulab"
+    for number, name in enumerate(medians.columns):
         values = medians[name].dropna()
-        axis.plot(
-            values.index, values, "o-", label=name, linewidth=2 if is_ours else 1, color="C0" if is_ours else None
-        )
+        width = 2 if name == "grulab" else 1
+        axis.plot(values.index, values, "o-", label=name, linewidth=width, color=f"C{number}")
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("length of the sequences (steps)")
