@@ -11,7 +11,7 @@ RAY_STAMP := $(RAY_VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train sweep board test test-slurm test-ray check format clean
+.PHONY: help train sweep board test test-slurm test-ray studies check format clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ $(RAY_STAMP): pyproject.toml constraints-ray.txt hatch_build.py
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-ray.txt --editable '.[ray]' pytest hypothesis
 	@touch $@
+
+studies: $(STAMP)  ## the studies of what hidden size, depth and direction buy, about two hours on two cores
+	for study in seeds direction depth temporal_order capacity length architecture; do \
+		$(VENV)/bin/python -m experiments.$$study.measure || exit; done
 
 check: $(STAMP)  ## lint, types, and which room may import which
 	$(VENV)/bin/ruff check .
