@@ -36,6 +36,7 @@ _TUNING_SEEDS, _MORE_TUNING_SEEDS = range(1000, 1003), range(1003, 1006)
 # So often the range of rates is extended.
 _EXTENSIONS = 2
 _ACCURACIES = ("val/accuracy", "test/accuracy")
+_STORED = (*_ACCURACIES, "val/loss")
 _GRULAB = str(Path(sys.executable).with_name("grulab"))
 
 Configuration = dict[str, object]
@@ -224,8 +225,9 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def store(path: Path, runs: pd.DataFrame) -> None:
-    """Write the runs that a table and a figure are made of."""
-    runs.drop(columns="folder").round(6).to_csv(path, index=False)
+    """Write the runs that a table and a figure are made of, with the metrics that chose and judge them."""
+    others = [tag for tag in runs if str(tag).startswith(("train/", "val/", "test/")) and tag not in _STORED]
+    runs.drop(columns=["folder", *others], errors="ignore").round(6).to_csv(path, index=False)
 
 
 def cost(parts: Sequence[pd.DataFrame], attrs: Mapping[Any, Any] | None = None) -> str:

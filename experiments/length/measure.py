@@ -55,7 +55,7 @@ def main() -> None:
     store(HERE / "runs.csv", trained)
     draw(trained, EPOCHS * STEPS_PER_EPOCH, HERE / "figures" / "length.png")
     beyond = hold_on(short)
-    store(HERE / "beyond.csv", beyond.assign(folder=""))
+    store(HERE / "beyond.csv", beyond)
     sections = [_solved(trained), _compared(trained), _beyond(beyond)]
     sections.append(Section("Cost", cost([trained, short])))
     text = to_markdown("How long a GRU remembers", sections)

@@ -46,7 +46,7 @@ def draw(scores: NDArray[np.float64], path: Path) -> None:
     axis.set_xticks([], minor=True)
     axis.set_xlabel("seeds of each architecture")
     axis.set_ylabel("the better one has the better mean")
-    axis.legend(fontsize=8, title="true difference in accuracy", title_fontsize=8)
+    axis.legend(fontsize=8, title="difference of the means over all seeds", title_fontsize=8)
     axis.grid(alpha=0.3)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)
