@@ -20,7 +20,7 @@ from grulab.sweep.compose_jobs import compose_sweep
 from grulab.tasks.registry import task_names
 from tests.sequences import make
 
-TASKS = "files, hidden_markov, sinusoids, temporal_order"
+TASKS = "files, hidden_markov, keep, sinusoids, slots, step_xor, temporal_order, word"
 MISTAKES = {
     "model.hiden_size=8": "did you mean model.hidden_size?",
     "hidden_size=8": "did you mean model.hidden_size?",
@@ -214,7 +214,7 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     [
         ("grulab tr", "train resume report board trace inspect evaluate predict export doctor work"),
         ("grulab train model.hid", "model.hidden_size="),
-        ("grulab train data=", "data=files data=hidden_markov data=sinusoids data=temporal_order"),
+        ("grulab train data=", " ".join(f"data={task}" for task in TASKS.split(", "))),
     ],
 )
 def test_tab_completion_knows_the_verbs(
