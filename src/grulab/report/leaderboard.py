@@ -15,6 +15,7 @@ from grulab.config.same_run import flatten, run_hash
 from grulab.config.schema import Config, is_higher_better
 from grulab.config.validation_messages import shown_value
 from grulab.config_error import ConfigError
+from grulab.report.axes import ABSENT, DATA_SEED, axes, has_data_seeds
 from grulab.report.statistics import bounds, difference
 from grulab.run_folder import paths
 from grulab.run_folder.metrics_csv import read_table
@@ -27,11 +28,6 @@ from grulab.sweep.status import cause_of, planned_status
 from grulab.tasks.base import GeneratedDataConfig
 from grulab.training.worth import worth_in_words
 
-# Keys that are not compared although they may differ between jobs.
-_NOT_SWEPT = {"name", "seed"}
-_DATA_SEED = "data.seed"
-_SOLVED = "model.hidden_size"
-_ABSENT = "absent"
 # Those that the command of a single job needs too.
 _FLAGS = ("--config-dir=", "--config-name=")
 
@@ -129,10 +125,16 @@ class Leaderboard:
     def tables(self, row: "pd.Series[Any]") -> list[pd.DataFrame]:
         """Return the metrics.csv of each repetition of a configuration, of several jobs their mean in each epoch."""
         members = self.members(row)
-        jobs = members["job"] if self.repeat == "seed" else members[self.repeat]
-        groups = [list(group["job"]) for _, group in members.groupby(jobs, sort=False)]
+        if self.repeat == "seed":
+            groups = [[job] for job in members["job"]]
+        else:
+            groups = [list(group["job"]) for _, group in members.groupby(self.repeat)]
         found = [[table for job in group if (table := self.curves[job]) is not None] for group in groups]
-        return [pd.concat(part).groupby("epoch", as_index=False).mean() for part in found if part]
+        return [
+            part[0] if len(part) == 1 else pd.concat(part).groupby("epoch", as_index=False).mean()
+            for part in found
+            if part
+        ]
 
     @cached_property
     def tuned_jobs(self) -> pd.DataFrame:
@@ -164,9 +166,9 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     ]
     # Splits of a file share most of their sequences; a race and a search take other data for another configuration.
     is_generated = all(isinstance(job.config.data, GeneratedDataConfig) for job in members)
-    repeat = _DATA_SEED if is_generated and design["kind"] == "grid" and _has_data_seeds(values) else "seed"
+    repeat = DATA_SEED if is_generated and design["kind"] == "grid" and has_data_seeds(values) else "seed"
     is_solved = all(job.config.model.parameter_budget is not None for job in members)
-    swept, tied = _axes(values, is_solved, {*_NOT_SWEPT, repeat})
+    swept, tied = axes(values, is_solved, repeat)
     if design["seeds"] is not None:
         # With few trials two keys happen to change together.
         swept, tied = [*swept, *tied], []
@@ -175,7 +177,7 @@ def read_sweep(sweep_dir: Path) -> Leaderboard:
     swept = [key for key in swept if key not in tuned]
     configs = pd.DataFrame(
         [
-            {key: job.get(key, _ABSENT) for key in dict.fromkeys([*swept, *tuned, *tied, "seed", _DATA_SEED])}
+            {key: job.get(key, ABSENT) for key in dict.fromkeys([*swept, *tuned, *tied, "seed", DATA_SEED])}
             for job in values
         ]
     )
@@ -286,7 +288,7 @@ def _overrides_of(config: Config) -> list[str]:
     """Return overrides that make a configuration: what differs from that of its task."""
     task = f"data={config.data.task}"
     default = _defaults(task)
-    own = {key: value for key, value in flatten(config.to_dict()).items() if default.get(key, _ABSENT) != value}
+    own = {key: value for key, value in flatten(config.to_dict()).items() if default.get(key, ABSENT) != value}
     return [
         task,
         *(f"{key}={quoted(value) if isinstance(value, str) else written(value)}" for key, value in own.items()),
@@ -346,55 +348,6 @@ def _of_rungs(job: Job, rungs: list[int] | None) -> list[str]:
         return []
     horizon = job.config.optimizer.horizon
     return [f"trainer.max_epochs={job.config.trainer.max_epochs}"] + [f"optimizer.horizon={horizon}"] * bool(horizon)
-
-
-def _has_data_seeds(values: list[dict[str, Any]]) -> bool:
-    """Return whether a configuration has several data seeds."""
-    found: dict[tuple[Any, ...], set[Any]] = {}
-    for job in values:
-        rest = tuple(sorted((key, repr(value)) for key, value in job.items() if key not in (*_NOT_SWEPT, _DATA_SEED)))
-        found.setdefault(rest, set()).add(job[_DATA_SEED])
-    return any(len(seeds) > 1 for seeds in found.values())
-
-
-def _axes(values: list[dict[str, Any]], is_solved: bool, not_swept: set[str]) -> tuple[list[str], list[str]]:
-    """Return the swept keys, and the keys that are tied to a swept key.
-
-    The effects of keys that always change together (zipped keys, or all keys of another task) cannot be separated, so
-    only one of them counts as swept: the first key that every job has. The others are tied, except keys that some
-    jobs lack, which get no column.
-
-    Args:
-        values: the configuration of each job, by dotted key.
-        is_solved: whether the hidden size is computed from a parameter budget.
-        not_swept: keys that are not compared.
-    """
-    keys = list(dict.fromkeys(["data.task", *(key for job in values for key in job)]))
-    everywhere = [key for key in keys if all(key in job for job in values)]
-    partitions = {
-        key: tuple(pd.factorize(pd.Series([job.get(key, _ABSENT) for job in values]))[0].tolist()) for key in keys
-    }
-    tasks = partitions["data.task"]
-    seen: set[tuple[int, ...]] = set()
-    swept, tied = [], []
-    for key in [*everywhere, *(key for key in keys if key not in everywhere)]:
-        differs = len(set(partitions[key])) > 1
-        if key in not_swept or not differs:
-            continue
-        if key.endswith("seed") and partitions[key] == partitions["seed"]:
-            # Another seed that always changes together with the run's seed is not compared either.
-            continue
-        if key == _SOLVED and is_solved:
-            tied.append(key)
-            continue
-        # Of three tasks, two may have the same value of a key, which is still the task's.
-        is_of_task = key != "data.task" and len({*zip(tasks, partitions[key], strict=True)}) == len({*tasks})
-        if partitions[key] not in seen and not (key.startswith("data.") and is_of_task):
-            swept.append(key)
-        elif key in everywhere:
-            tied.append(key)
-        seen.add(partitions[key])
-    return swept, tied
 
 
 def _plain(value: Any) -> Any:
