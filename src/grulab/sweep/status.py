@@ -107,11 +107,11 @@ def _result(summary: _Summary, config: Config) -> float | None:
     if summary is None or summary["status"] != "done":
         return None
     before: dict[str, Any] = summary["config"]
-    values = config.to_dict()
+    old, new = flatten(before), flatten(config.to_dict())
     try:
         is_long_enough = before["trainer"]["max_epochs"] >= config.trainer.max_epochs
-        stops_alike = all(flatten(before)[key] == flatten(values)[key] for key in STOPPING)
-        if what_differs(before, values) or not (is_long_enough and stops_alike):
+        stops_alike = all(old[key] == new[key] for key in STOPPING)
+        if what_differs(old, new) or not (is_long_enough and stops_alike):
             return None
         return float(summary["metrics"][config.checkpoint.monitor])
     except (KeyError, TypeError, ValueError):

@@ -1,6 +1,6 @@
 """Remember a symbol over many distractors."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class KeepConfig(GeneratedDataConfig):
     min_delay: Count | None
 
     @model_validator(mode="after")
-    def _delays_are_a_range(self) -> "KeepConfig":
+    def _delays_are_a_range(self) -> Self:
         if self.min_delay is not None and self.min_delay > self.delay:
             raise ValueError(
                 f"min_delay={self.min_delay}: is over data.delay={self.delay}; lower it, or leave it null"
