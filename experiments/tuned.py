@@ -20,7 +20,6 @@ import pandas as pd
 from scipy import stats
 
 from grulab.config.overrides import written
-from grulab.run_folder.metrics_csv import read_table
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.failures import DIVERGED
@@ -180,14 +179,6 @@ def _how_tuned(runs: pd.DataFrame, rate: float) -> str:
     if not _has_learned(runs):
         return "none learned"
     return "an edge" if rate in (runs[LR].min(), runs[LR].max()) else ""
-
-
-def epochs_until(folder: Path, tag: str, value: float) -> float:
-    """Return the first epoch of a run at which a metric was at least this good; infinity if none was."""
-    table = read_table(folder)
-    assert table is not None
-    reached = table["epoch"][table[tag] >= value]
-    return float(reached.iloc[0]) if len(reached) else math.inf
 
 
 def share(successes: int, count: int, comparisons: int = 1) -> str:

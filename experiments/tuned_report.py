@@ -8,6 +8,8 @@ import pandas as pd
 from experiments.tuned import LEVEL, LR, SEED, holm, paired, rank_test, share
 from matplotlib.figure import Figure
 
+from grulab.report.sections import Section, to_markdown
+
 _COLUMNS = 4
 ACCURACY = "test/accuracy"
 # A smaller difference is none that anybody would pay for.
@@ -81,6 +83,18 @@ def compare(
             }
         )
     return pd.DataFrame(rows)
+
+
+def compared(runs: pd.DataFrame, pairs: Sequence[tuple[str, Mapping[str, object], Mapping[str, object]]]) -> Section:
+    """Return the section of :func:`compare`."""
+    return Section("Compared", COMPARED.format(len(pairs)), compare(runs, pairs))
+
+
+def write(title: str, sections: Sequence[Section], path: Path) -> None:
+    """Write a report, and print it."""
+    text = to_markdown(title, sections)
+    path.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def verdict(mean: float, low: float, high: float, p: float) -> str:

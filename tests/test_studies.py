@@ -1,13 +1,12 @@
 """What studies share: rates are chosen by their rule, tests and intervals are those of the textbooks."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from experiments import tuned
-from experiments.tuned import LR, Study, epochs_until, holm, paired, share
+from experiments.tuned import LR, Study, holm, paired, share
 from experiments.tuned_report import compare, verdict
 from scipy import stats
 
@@ -63,8 +62,6 @@ def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
     assert verdict(0.002, -0.001, 0.005, 0.2) == "the same"
     assert verdict(0.005, 0.004, 0.006, 0.001) == "the same"
     assert verdict(0.03, 0.02, 0.04, 0.2) == verdict(0.02, -0.01, 0.05, 0.01) == "open"
-    assert epochs_until(first["folder"][0], "train/accuracy", 0.0) == 1
-    assert epochs_until(first["folder"][0], "train/accuracy", 1.01) == math.inf
 
 
 def test_intervals_and_corrections() -> None:

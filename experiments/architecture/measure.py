@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.tuned import Configuration, Study, cost, store
-from experiments.tuned_report import ACCURACY, COMPARED, compare, draw_seeds, results
+from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 LAYERS, BOTH, BUDGET = "model.num_layers", "model.bidirectional", "model.parameter_budget"
@@ -75,12 +75,10 @@ def main() -> None:
     keys = {"task": "task", BUDGET: "budget", LAYERS: "layers", BOTH: "two directions"}
     sections = [
         Section("Accuracy", text, results(runs, keys, SOLVED, count)),
-        Section("Compared", COMPARED.format(len(pairs)), compare(runs, pairs)),
+        compared(runs, pairs),
         Section("Cost", cost(parts)),
     ]
-    report = to_markdown("Depth and direction at equal parameters, over seven tasks", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("Depth and direction at equal parameters, over seven tasks", sections, HERE / "results.md")
 
 
 if __name__ == "__main__":

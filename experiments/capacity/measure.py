@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from experiments.capacity.picture import draw
 from experiments.tuned import LEVEL, Study, cost, store
+from experiments.tuned_report import write
 from numpy.typing import NDArray
 from scipy import stats
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 SLOTS, SIZE = "data.slots", "model.hidden_size"
@@ -63,9 +64,7 @@ def main() -> None:
         Section("Growth", "\n\n".join(_growth(runs[runs["budget"] == budget], budget) for budget in BUDGETS)),
         Section("Cost", cost(parts)),
     ]
-    report = to_markdown("Units for slots", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("Units for slots", sections, HERE / "results.md")
 
 
 def _in_words(runs: pd.DataFrame) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.tuned import Study, cost, store
-from experiments.tuned_report import ACCURACY, COMPARED, compare, draw_seeds, results
+from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 LAYERS = "model.num_layers"
@@ -64,16 +64,10 @@ def main() -> None:
     )
     sections = [
         Section("Accuracy", text, results(runs, {"task": "task", LAYERS: "layers"}, SOLVED, count)),
-        Section(
-            "Compared",
-            COMPARED.format(len(pairs)),
-            compare(runs, pairs),
-        ),
+        compared(runs, pairs),
         Section("Cost", cost(parts)),
     ]
-    report = to_markdown("One to four layers", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("One to four layers", sections, HERE / "results.md")
 
 
 if __name__ == "__main__":

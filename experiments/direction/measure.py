@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.tuned import Study, cost, store
-from experiments.tuned_report import ACCURACY, COMPARED, compare, draw_seeds, results
+from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 from grulab.tasks.slots import accuracy_with_bits
 
 HERE = Path(__file__).parent
@@ -74,16 +74,10 @@ def main() -> None:
     )
     sections = [
         Section("Accuracy", text, table),
-        Section(
-            "Two directions against one",
-            COMPARED.format(len(pairs)),
-            compare(runs, pairs),
-        ),
+        compared(runs, pairs),
         Section("Cost", cost([slots, control])),
     ]
-    report = to_markdown("One direction and two", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("One direction and two", sections, HERE / "results.md")
 
 
 def _title(query: str, values: int, budget: int) -> str:

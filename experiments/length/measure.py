@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from experiments.length.picture import draw
 from experiments.tuned import Study, cost, exact_test, holm, share, store
-from experiments.tuned_report import rate_in_words
+from experiments.tuned_report import rate_in_words, write
 
 from grulab.config.compose import compose
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 from grulab.run_folder.paths import BEST, CHECKPOINTS
 from grulab.system.cores import available_cores
 from grulab.tasks.registry import build_task
@@ -58,9 +58,7 @@ def main() -> None:
     store(HERE / "beyond.csv", beyond)
     sections = [_solved(trained), _compared(trained), _beyond(beyond)]
     sections.append(Section("Cost", cost([trained, short])))
-    text = to_markdown("How long a GRU remembers", sections)
-    (HERE / "results.md").write_text(text, encoding="utf-8")
-    print(text)
+    write("How long a GRU remembers", sections, HERE / "results.md")
 
 
 def hold_on(short: pd.DataFrame) -> pd.DataFrame:

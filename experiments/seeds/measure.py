@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from experiments.seeds.picture import draw
 from experiments.tuned import Configuration, cost, paired, store, sweep
+from experiments.tuned_report import write
 from numpy.typing import NDArray
 from scipy import stats
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 SIZE, LAYERS, BOTH, BUDGET = "model.hidden_size", "model.num_layers", "model.bidirectional", "model.parameter_budget"
@@ -58,9 +59,7 @@ def main() -> None:
         _directions(at_units, at_budget),
         Section("Cost", cost(list(parts.values()))),
     ]
-    report = to_markdown("What seeds do", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("What seeds do", sections, HERE / "results.md")
 
 
 def _crossed(configurations: Sequence[Configuration], seeds: Sequence[tuple[int, int]]) -> list[Configuration]:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from experiments.temporal_order.picture import draw
 from experiments.tuned import Study, cost, share, store
-from experiments.tuned_report import rate_in_words
+from experiments.tuned_report import rate_in_words, write
 
-from grulab.report.sections import Section, to_markdown
+from grulab.report.sections import Section
 from grulab.tasks.temporal_order import LEVELS
 
 HERE = Path(__file__).parent
@@ -72,9 +72,7 @@ def main() -> None:
         Section("Sequences until solved", text, pd.DataFrame(rows)),
         Section("Cost", cost(parts)),
     ]
-    report = to_markdown("Temporal order", sections)
-    (HERE / "results.md").write_text(report, encoding="utf-8")
-    print(report)
+    write("Temporal order", sections, HERE / "results.md")
 
 
 def _interval_of_median(values: "pd.Series[float]") -> tuple[float, float]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,22 +105,28 @@ def measure_sweep(repeats: int) -> pd.DataFrame:
             f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
             f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
         }
-        for repeat in range(repeats):
-            for name, contender in contenders.items():
-                began = time.perf_counter()
-                contender()
-                rows.append((name, repeat, time.perf_counter() - began))
-                print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
-                if name == "grulab":
-                    rows += [(part, repeat, seconds) for part, seconds in _measure_floor().items()]
+        for name, repeat, seconds in _in_turn(repeats, contenders):
+            rows.append((name, repeat, seconds))
+            if name == "grulab":
+                rows += [(part, repeat, seconds) for part, seconds in _measure_floor().items()]
     return pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
+
+
+def _in_turn(repeats: int, contenders: Mapping[str, Callable[[], Any]]) -> Iterator[tuple[str, int, float]]:
+    """Call each contender in turn; yield its name, the number of the turn and the seconds that it took."""
+    for repeat in range(repeats):
+        for name, contender in contenders.items():
+            began = time.perf_counter()
+            contender()
+            seconds = time.perf_counter() - began
+            print(f"{name}  {seconds:.1f} s", flush=True)
+            yield name, repeat, seconds
 
 
 def report_vowels(repeats: int, files: Path | None) -> list[Section]:
     """Run the default sweep's 36 models on Japanese Vowels, and return the section of vowels.md."""
     file = training_files(files)["JapaneseVowels"]
     words = ["data=files", f"data.path={file}"]
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
         peers.export(compose(words).data, data)
@@ -130,12 +136,7 @@ def report_vowels(repeats: int, files: Path | None) -> list[Section]:
             f"{_KERAS}, XLA's own settings": lambda: peers.keras(["sweep"], data, xla_flags=""),
             f"{_KERAS}, tuned to compile quickly": lambda: peers.keras(["sweep"], data),
         }
-        for repeat in range(repeats):
-            for name, contender in contenders.items():
-                began = time.perf_counter()
-                contender()
-                rows.append((name, repeat, time.perf_counter() - began))
-                print(f"{name}  {rows[-1][2]:.1f} s", flush=True)
+        rows = list(_in_turn(repeats, contenders))
     table = pd.DataFrame(rows, columns=["contender", "repeat", "seconds"])
     text = (
         "Japanese Vowels (9 speakers, 234 sequences of 7 to 29 steps to train with): the 36 models of the default "
