@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 
 from grulab.report.sections import Section, to_markdown
 
+# The name of a comparison, and the keys of the one and the other.
+Pair = tuple[str, Mapping[str, object], Mapping[str, object]]
+
 _COLUMNS = 4
 ACCURACY = "test/accuracy"
 # A smaller difference is none that anybody would pay for.
@@ -53,9 +56,7 @@ def rate_in_words(runs: pd.DataFrame) -> str:
     return f"{runs[LR].iloc[0]:g}" + f" ({how})" * bool(how)
 
 
-def compare(
-    runs: pd.DataFrame, pairs: Sequence[tuple[str, Mapping[str, object], Mapping[str, object]]]
-) -> pd.DataFrame:
+def differences(runs: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
     """Compare configurations two by two.
 
     Args:
@@ -63,9 +64,9 @@ def compare(
         pairs: a name, and the keys of the one and the other.
 
     Returns:
-        A row for each pair: the mean difference of the test accuracy over seeds, which have the same data, with an
-        interval that holds at 95 % for all pairs together; the p value of a test of ranks, corrected for all pairs;
-        and the verdict, as COMPARED explains.
+        A row for each pair: the mean difference of the test accuracy over seeds, which have equal data; ``low`` and
+        ``high`` between which it is at 95 % for all pairs together; the p value of a test of ranks, corrected for
+        all pairs; and the verdict, as COMPARED explains.
     """
     chosen = [(_of(runs, one), _of(runs, other)) for _, one, other in pairs]
     scores = [(one[ACCURACY], other[ACCURACY]) for one, other in chosen]
@@ -77,17 +78,28 @@ def compare(
         rows.append(
             {
                 "comparison": name,
-                "difference": f"{mean:+.3f} ({low:+.3f} to {high:+.3f})",
-                "p of ranks": f"{value:.4f}",
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "p": value,
                 "verdict": "open" if is_at_edge else verdict(mean, low, high, value),
             }
         )
     return pd.DataFrame(rows)
 
 
-def compared(runs: pd.DataFrame, pairs: Sequence[tuple[str, Mapping[str, object], Mapping[str, object]]]) -> Section:
-    """Return the section of :func:`compare`."""
-    return Section("Compared", COMPARED.format(len(pairs)), compare(runs, pairs))
+def compared(found: pd.DataFrame) -> Section:
+    """Return the section of :func:`differences`."""
+    rows = [
+        {
+            "comparison": row["comparison"],
+            "difference": f"{row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})",
+            "p of ranks": f"{row['p']:.4f}",
+            "verdict": row["verdict"],
+        }
+        for _, row in found.iterrows()
+    ]
+    return Section("Compared", COMPARED.format(len(found)), pd.DataFrame(rows))
 
 
 def write(title: str, sections: Sequence[Section], path: Path) -> None:

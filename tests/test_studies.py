@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from experiments import tuned
 from experiments.tuned import LR, Study, holm, paired, share
-from experiments.tuned_report import compare, verdict
+from experiments.tuned_report import compared, differences, verdict
 from scipy import stats
 
 from grulab.sweep import manifest
@@ -55,8 +55,9 @@ def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
     again = study.run(configurations)
     assert times == [path.stat().st_mtime_ns for path in again["folder"].map(lambda folder: folder / "summary.json")]
     pd.testing.assert_frame_equal(first, again)
-    table = compare(first, [("8 against 2", {"model.hidden_size": 8}, {"model.hidden_size": 2})])
-    assert table["comparison"].tolist() == ["8 against 2"]
+    found = differences(first, [("8 against 2", {"model.hidden_size": 8}, {"model.hidden_size": 2})])
+    assert found["comparison"].tolist() == ["8 against 2"]
+    assert f"{found['mean'].iloc[0]:+.3f} (" in compared(found).table["difference"].iloc[0]
     assert verdict(0.03, 0.02, 0.04, 0.01) == "better"
     assert verdict(-0.03, -0.04, -0.02, 0.01) == "worse"
     assert verdict(0.002, -0.001, 0.005, 0.2) == "the same"

@@ -1,4 +1,4 @@
-"""The default question at equal parameters, tuned, over all tasks; write results.md, runs.csv and a figure.
+"""The default question at equal parameters, tuned, over all tasks; write results.md, runs.csv and two figures.
 
 python -m experiments.architecture.measure
 """
@@ -6,8 +6,9 @@ python -m experiments.architecture.measure
 from pathlib import Path
 
 import pandas as pd
+from experiments.architecture.picture import draw
 from experiments.tuned import Configuration, Study, cost, store
-from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
+from experiments.tuned_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 
@@ -42,7 +43,8 @@ SOLVED = 0.99
 def main() -> None:
     parts = []
     panels, bounds = {}, {}
-    pairs: list[tuple[str, dict[str, object], dict[str, object]]] = []
+    pairs: list[Pair] = []
+    places: list[dict[str, object]] = []
     for name, (overrides, budgets) in TASKS.items():
         configurations: list[Configuration] = [
             {BUDGET: budget, LAYERS: layers, BOTH: both} for budget in budgets for layers, both in SHAPES.values()
@@ -56,26 +58,35 @@ def main() -> None:
                 {"task": name, BUDGET: budget, LAYERS: layers, BOTH: both} for layers, both in SHAPES.values()
             )
             pairs += [(f"{title}: 2 layers against 1", deep, one), (f"{title}: 2 directions against 1", both, one)]
+            size = "smaller" if budget == budgets[0] else "larger"
+            places += [{"task": name, "budget": size, "option": option} for option in ("2 layers", "2 directions")]
             part = found[found[BUDGET] == budget]
             panels[title] = {
                 shape: part[(part[LAYERS] == layers) & (part[BOTH] == both)][ACCURACY]
                 for shape, (layers, both) in SHAPES.items()
             }
             bounds[title] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
+        one = {"task": name, LAYERS: 1, BOTH: False}
+        small, large = ({**one, BUDGET: budget} for budget in budgets)
+        pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
+        places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
     runs = pd.concat([part.reset_index(drop=True) for part in parts], ignore_index=True)
     store(HERE / "runs.csv", runs)
     draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds)
+    found = differences(runs, pairs)
+    draw(pd.concat([found, pd.DataFrame(places)], axis=1), HERE / "figures" / "answer.png")
     count = len(panels) * len(SHAPES)
     words = "; ".join(f"{name} `{' '.join(overrides)}`" for name, (overrides, _) in TASKS.items())
     text = (
         f"`{' '.join(COMMON)}`, batches of 32; {words}. Intervals hold for all {count} rows together at 95 %. "
         "Dotted: the ceiling; dashed: chance.\n\n"
+        "![What each option buys on seven tasks](figures/answer.png)\n"
         "![Test accuracy of every seed on seven tasks](figures/equal_parameters.png)"
     )
     keys = {"task": "task", BUDGET: "budget", LAYERS: "layers", BOTH: "two directions"}
     sections = [
         Section("Accuracy", text, results(runs, keys, SOLVED, count)),
-        compared(runs, pairs),
+        compared(found),
         Section("Cost", cost(parts)),
     ]
     write("Depth and direction at equal parameters, over seven tasks", sections, HERE / "results.md")

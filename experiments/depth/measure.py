@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.tuned import Study, cost, store
-from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
+from experiments.tuned_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 
@@ -64,7 +64,7 @@ def main() -> None:
     )
     sections = [
         Section("Accuracy", text, results(runs, {"task": "task", LAYERS: "layers"}, SOLVED, count)),
-        compared(runs, pairs),
+        compared(differences(runs, pairs)),
         Section("Cost", cost(parts)),
     ]
     write("One to four layers", sections, HERE / "results.md")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.tuned import Study, cost, store
-from experiments.tuned_report import ACCURACY, compared, draw_seeds, results, write
+from experiments.tuned_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 from grulab.tasks.slots import accuracy_with_bits
@@ -74,7 +74,7 @@ def main() -> None:
     )
     sections = [
         Section("Accuracy", text, table),
-        compared(runs, pairs),
+        compared(differences(runs, pairs)),
         Section("Cost", cost([slots, control])),
     ]
     write("One direction and two", sections, HERE / "results.md")

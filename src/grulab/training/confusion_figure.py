@@ -40,7 +40,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], class_names: Sequence[str
     if len(names) <= _MOST_NUMBERS:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
+            axis.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour).set_in_layout(False)
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     return figure
 
