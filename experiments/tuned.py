@@ -1,8 +1,8 @@
 """Sweeps of a study: the learning rate of each configuration is chosen on seeds of its own, and fresh seeds judge it.
 
 A study names configurations, as overrides. Each is trained at several learning rates with three tuning seeds; where
-the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds. Then
-each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run has
+the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds, after
+which the best is looked at for an edge once more. Then each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run has
 sequences of its own. All runs are jobs of ordinary sweeps, under outputs/, and a study that is run again goes on
 with them.
 """
@@ -93,7 +93,13 @@ class Study:
             of_place = [tried[tried["index"] == place] for place in places]
             rates = [_beyond(part, self.solved, factor) for part in of_place]
         two_best = [_best_rates(part, self.solved)[:2] for part in of_place]
-        return [*parts, self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS)]
+        parts.append(self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS))
+        # More seeds may have chosen the other of two, and that may be at the edge.
+        tried = pd.concat(parts)
+        rates = [_beyond(tried[tried["index"] == place], self.solved, factor) for place in places]
+        if any(rates):
+            parts.append(self._sweep("tune-beyond", configurations, rates, [*_TUNING_SEEDS, *_MORE_TUNING_SEEDS]))
+        return parts
 
     def _sweep(
         self,

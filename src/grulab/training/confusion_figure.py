@@ -39,8 +39,10 @@ def draw_confusion(confusion: Sequence[Sequence[int]], class_names: Sequence[str
     axis.set_title("Test sequences", fontsize=10)
     if len(names) <= _MOST_NUMBERS:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour).set_in_layout(False)
+            colour, number = "white" if shares[row, column] > 0.5 else "black", str(counts[row, column])
+            text = axis.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
+            # They are inside of the axes; measuring all of them for the layout takes time.
+            text.set_in_layout(False)
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     return figure
 
