@@ -1,10 +1,10 @@
 """Sweeps of a study: the learning rate of each configuration is chosen on seeds of its own, and fresh seeds judge it.
 
 A study names configurations, as overrides. Each is trained at several learning rates with three tuning seeds; where
-the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds, after
-which the best is looked at for an edge once more. Then each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run has
-sequences of its own. All runs are jobs of ordinary sweeps, under outputs/, and a study that is run again goes on
-with them.
+the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds,
+after which the best is looked at for an edge once more. Then each is trained at its best rate with the seeds that
+count. A seed is of the weights and of the data, so each run has sequences of its own. All runs are jobs of ordinary
+sweeps, under outputs/, and a study that is run again goes on with them.
 """
 
 import math
