@@ -133,8 +133,8 @@ def draw_seeds(
         path: PNG file to write.
         bounds: chance and ceiling of each panel.
     """
-    columns = min(_COLUMNS, len(panels))
-    lines = -(-len(panels) // columns)
+    lines = -(-len(panels) // _COLUMNS)
+    columns = -(-len(panels) // lines)
     figure = Figure(figsize=(1 + 2.2 * columns, 0.4 + 2.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for axis in axes[len(panels) :]:

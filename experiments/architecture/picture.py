@@ -30,7 +30,8 @@ def draw(found: pd.DataFrame, path: Path) -> None:
                 axis.hlines(y, row["low"], row["high"], color=color, linewidth=1.5)
                 is_open = row["verdict"] == "open"
                 axis.plot(row["mean"], y, "o", markersize=5, color=color, markerfacecolor="w" if is_open else color)
-        axis.set_title(option, fontsize=10)
+        at_equal = "" if "parameters" in option else "\nat equal parameters"
+        axis.set_title(option + at_equal, fontsize=10)
         axis.set_xscale("symlog", linthresh=MARGIN, linscale=0.7)
         axis.set_xticks(list(_TICKS), list(_TICKS.values()), fontsize=8)
         axis.set_xticks([], minor=True)
