@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ SLICE_SETTINGS: dict[str, Any] = {
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# Seconds that a command may take before it hangs.
+LIMIT = 300
+
 Run = Callable[..., dict[str, Any]]
 Start = Callable[..., Path]
 
@@ -66,7 +70,13 @@ def grulab(folder: Path, *arguments: str, program: str = "") -> subprocess.Compl
     environment = {k: v for k, v in os.environ.items() if k not in ("GRULAB_TRACEBACK", "HYDRA_FULL_ERROR")}
     command = [sys.executable, "-c", program] if program else [str(Path(sys.executable).with_name("grulab"))]
     return subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*command, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=LIMIT,
+        check=False,
     )
 
 
@@ -88,7 +98,12 @@ def forked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             sys.stderr.flush()
         finally:
             os._exit(code)
-    _, status = os.waitpid(child, 0)
+    began, ended, status = time.monotonic(), 0, 0
+    while not ended:
+        if time.monotonic() - began > LIMIT:
+            os.kill(child, signal.SIGKILL)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.005)
     out, err = (path.read_text() for path in output)
     return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), out, err)
 

@@ -16,13 +16,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from grulab.report.short_names import short_names
-from tests.conftest import SMALL, grulab
+from tests.conftest import SMALL, forked
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board")
-    process = grulab(folder, "train", "-m", *SMALL, "model.hidden_size=4,8", "seed=0,1,2")
+    process = forked(folder, "train", "-m", *SMALL, "model.hidden_size=4,8", "seed=0,1,2")
     assert process.returncode == 0, process.stderr
     (found,) = (folder / "outputs" / "sweeps" / "sinusoids").iterdir()
     return found
@@ -98,6 +98,6 @@ def test_the_means_are_those_of_the_seeds(sweep: Path) -> None:
     ],
 )
 def test_mistakes_of_a_board(tmp_path: Path, arguments: list[str], message: str) -> None:
-    process = grulab(tmp_path, "board", *arguments)
+    process = forked(tmp_path, "board", *arguments)
     assert process.returncode == 2
     assert process.stderr == f"grulab: {message}\n"

@@ -14,7 +14,7 @@ from grulab.config.schema import Config
 from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
 from grulab.run_folder.checkpoint_file import load
 from grulab.training.checkpoint_schema import check_checkpoint
-from tests.conftest import SMALL, Start, grulab, reseal
+from tests.conftest import SMALL, Start, forked, reseal
 
 # Entries that a resume does not read, or for which several values are right.
 FREE = (
@@ -148,7 +148,7 @@ def test_an_optimizer_state_of_another_shape_crashes_nothing(
             size = state["exp_avg"].shape
             state["exp_avg"] = torch.zeros(1) if shape == "(1,)" else torch.zeros(1).expand(size)
         reseal(path, content)
-    process = grulab(tmp_path, "resume", str(stopped))
+    process = forked(tmp_path, "resume", str(stopped))
     assert process.returncode == 1
     assert process.stderr.startswith("grulab: DamagedCheckpointError: ")
     assert ".exp_avg has " in process.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import grulab
+from tests.conftest import forked, grulab
 from tests.sequences import make
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +56,8 @@ def test_the_examples_in_python(tmp_path: Path) -> None:
 def test_the_examples_of_ones_own_sequences(tmp_path: Path) -> None:
     table = make().write(tmp_path / "gestures.csv")
     trained = ["data=files", f"data.path={table}", "trainer.max_epochs=1", "hydra.run.dir=run"]
-    assert grulab(tmp_path, "train", *trained).returncode == 0
-    assert grulab(tmp_path, "export", "run", "model.onnx").returncode == 0
+    assert forked(tmp_path, "train", *trained).returncode == 0
+    assert forked(tmp_path, "export", "run", "model.onnx").returncode == 0
     for block in blocks("sequences.md", "python"):
         process = subprocess.run(
             [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300

@@ -11,7 +11,7 @@ from grulab.sweep.compose_jobs import compose_sweep
 from grulab.sweep.expand import expand
 from grulab.tasks.registry import build_task
 from grulab.training.build import build_module
-from tests.conftest import grulab
+from tests.conftest import forked
 
 
 def test_keys_side_by_side() -> None:
@@ -35,7 +35,7 @@ def test_keys_side_by_side() -> None:
 
 
 def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", "-m", "seed=0,1", "hydra.sweep.subdir=same")
+    process = forked(tmp_path, "train", "-m", "seed=0,1", "hydra.sweep.subdir=same")
     assert process.returncode == 2
     assert "hydra.sweep.subdir=same: jobs 0 and 1 would share the folder same" in process.stderr
     own = compose_sweep(["seed=0,1", "hydra.sweep.subdir=mine-${hydra.job.num}-${seed}"])
@@ -57,7 +57,7 @@ def test_jobs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_how_a_sweep_runs_are_told(tmp_path: Path, setting: str, remedy: str) -> None:
-    process = grulab(tmp_path, "train", "-m", "model.hidden_size=4,8", "trainer.accelerator=cpu", setting)
+    process = forked(tmp_path, "train", "-m", "model.hidden_size=4,8", "trainer.accelerator=cpu", setting)
     assert process.returncode == 2
     assert remedy in process.stderr
     assert process.stderr.count("\n") == 1
@@ -82,7 +82,7 @@ def test_a_budget_buys_the_largest_hidden_size() -> None:
 
 
 def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", "-m", "seed=1,1")
+    process = forked(tmp_path, "train", "-m", "seed=1,1")
     assert process.returncode == 2
     assert process.stderr == "grulab: seed=1: jobs 0 and 1 are the same run; name it once\n"
     with pytest.raises(ConfigError, match="the same run"):

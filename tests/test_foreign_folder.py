@@ -17,7 +17,7 @@ from grulab.report.trace import trace
 from grulab.run_folder.stored_config import stored_config
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
-from tests.conftest import SMALL, Run, grulab
+from tests.conftest import SMALL, Run, forked, grulab
 
 # Hydra would import and call this.
 CALL = "{_target_: os.mkdir, path: executed}"
@@ -27,7 +27,7 @@ CALL = "{_target_: os.mkdir, path: executed}"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished sweep of two jobs."""
     folder = tmp_path_factory.mktemp("sweeps")
-    process = grulab(folder, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+    process = forked(folder, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     return folder / "sweep"
 
@@ -82,18 +82,22 @@ def test_arguments_of_a_sweep_run_no_code(sweep: Path, argument: str) -> None:
     mine = sweep.parent / "mine"
     mine.mkdir()
     (mine / "x.yaml").write_text(f"hydra: {{callbacks: {{x: {CALL}}}}}\n")
-    before = (sweep / "sweep.json").read_text()
     edit(sweep / "sweep.json", lambda content: content["arguments"].append(argument))
-    process = grulab(sweep.parent, "resume", "sweep")
+    process = forked(sweep.parent, "resume", "sweep")
     assert process.returncode == 2, process.stdout
     assert process.stderr.startswith("grulab: sweep/sweep.json: "), process.stderr[:300]
     assert "since it could run code" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (sweep.parent / "executed").exists()
-    # A report follows no argument.
-    assert grulab(sweep.parent, "report", "sweep").returncode == 0
+
+
+def test_a_report_follows_no_argument(sweep: Path) -> None:
+    before = (sweep / "sweep.json").read_text()
+    edit(sweep / "sweep.json", lambda content: content["arguments"].append(f"+hydra.callbacks.x={CALL}"))
+    assert forked(sweep.parent, "report", "sweep").returncode == 0
+    assert not (sweep.parent / "executed").exists()
     (sweep / "sweep.json").write_text(before)
-    assert grulab(sweep.parent, "resume", "sweep").returncode == 0
+    assert forked(sweep.parent, "resume", "sweep").returncode == 0
 
 
 def test_who_says_it_on_the_command_line_is_trusted(sweep: Path) -> None:
@@ -108,15 +112,15 @@ def test_a_stored_config_dir_is_said_again(tmp_path: Path) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "e.yaml").write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
     arguments = ["--config-dir", "mine", "experiment=e", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
-    assert grulab(tmp_path, "train", "-m", *arguments).returncode == 0
-    process = grulab(tmp_path, "resume", "sweep", "trainer.max_epochs=3")
+    assert forked(tmp_path, "train", "-m", *arguments).returncode == 0
+    process = forked(tmp_path, "resume", "sweep", "trainer.max_epochs=3")
     assert process.returncode == 2
     command = process.stderr.rsplit("say it yourself: grulab ", 1)[1].split()
     assert command[-1] == "trainer.max_epochs=3"
-    again = grulab(tmp_path, *command)
+    again = forked(tmp_path, *command)
     assert again.returncode == 0, again.stderr
     # The command after a failure has it too.
-    failed = grulab(tmp_path, "train", "-m", *arguments[:-1], "optimizer.lr=2e37", "hydra.sweep.dir=failing")
+    failed = forked(tmp_path, "train", "-m", *arguments[:-1], "optimizer.lr=2e37", "hydra.sweep.dir=failing")
     assert failed.returncode == 1
     assert "; grulab resume failing --config-dir=mine goes on with all that are left" in failed.stderr
 
@@ -176,7 +180,7 @@ def test_the_file_of_hydra_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_file_of_hydra_is_enough(run: Run, tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", *SMALL, "model.parameter_budget=500", "hydra.run.dir=run")
+    process = forked(tmp_path, "train", *SMALL, "model.parameter_budget=500", "hydra.run.dir=run")
     assert process.returncode == 0, process.stderr
     config = stored_config(tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
@@ -270,7 +274,7 @@ def test_a_trace_is_not_written_through_a_link(run: Run, tmp_path: Path) -> None
 
 def test_a_spoilt_job_folder_is_a_failure_of_its_own(tmp_path: Path) -> None:
     """The other jobs of its sweep go on, and the report names the cause."""
-    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=range(7)", "hydra.sweep.dir=sweep")
+    process = forked(tmp_path, "train", "-m", *SMALL, "seed=range(7)", "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     sweep = tmp_path / "sweep"
     jobs = sorted(sweep.glob("00*"))
@@ -291,12 +295,12 @@ def test_a_spoilt_job_folder_is_a_failure_of_its_own(tmp_path: Path) -> None:
         "seed=4: the run in its folder has 6",
         "metrics.csv is missing or damaged",
     ]
-    report = grulab(tmp_path, "report", "sweep")
+    report = forked(tmp_path, "report", "sweep")
     assert (report.returncode, report.stderr) == (0, "")
     assert "7 jobs: 5 failed, 2 done" in report.stdout or "7 jobs: 2 done, 5 failed" in report.stdout, report.stdout
     assert all(cause in report.stdout for cause in causes), report.stdout
 
-    resumed = grulab(tmp_path, "resume", "sweep")
+    resumed = forked(tmp_path, "resume", "sweep")
     assert resumed.returncode == 1
     assert resumed.stderr.count("\n") == 1
     # An odd summary.json is written again; a folder in its place is for its owner to remove.
@@ -309,7 +313,7 @@ def test_a_spoilt_job_folder_is_a_failure_of_its_own(tmp_path: Path) -> None:
         job.unlink()
     shutil.rmtree(jobs[4])
     (jobs[2] / "summary.json").rmdir()
-    assert grulab(tmp_path, "resume", "sweep").returncode == 0
+    assert forked(tmp_path, "resume", "sweep").returncode == 0
 
 
 def test_a_done_job_may_lie_elsewhere(sweep: Path, tmp_path: Path) -> None:
@@ -317,7 +321,7 @@ def test_a_done_job_may_lie_elsewhere(sweep: Path, tmp_path: Path) -> None:
     job = next(sweep.glob("000*"))
     job.rename(tmp_path / "elsewhere")
     job.symlink_to(tmp_path / "elsewhere")
-    process = grulab(sweep.parent, "resume", "sweep")
+    process = forked(sweep.parent, "resume", "sweep")
     assert process.returncode == 0, process.stderr
     assert "2 jobs: 2 done" in process.stdout
 
@@ -327,13 +331,13 @@ def test_a_choice_in_a_folder_of_a_group_is_a_sweep_like_others(tmp_path: Path) 
     path.parent.mkdir(parents=True)
     path.write_text("# @package _global_\nmodel: {hidden_size: 4}\n")
     arguments = ["--config-dir", "mine", "experiment=sub/e", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep"]
-    process = grulab(tmp_path, "train", "-m", *arguments)
+    process = forked(tmp_path, "train", "-m", *arguments)
     assert process.returncode == 0, process.stderr
-    refused = grulab(tmp_path, "resume", "sweep")
+    refused = forked(tmp_path, "resume", "sweep")
     # All that has to be said again, in one command.
     command = refused.stderr.rsplit("say it yourself: grulab ", 1)[1].split()
     assert command[2:] == [f"--config-dir={tmp_path / 'mine'}", "experiment=sub/e"]
-    assert grulab(tmp_path, *command).returncode == 0
+    assert forked(tmp_path, *command).returncode == 0
 
 
 def test_nothing_is_written_below_a_link_in_a_sweep(sweep: Path, tmp_path: Path) -> None:
@@ -348,11 +352,11 @@ def test_nothing_is_written_below_a_link_in_a_sweep(sweep: Path, tmp_path: Path)
         "hydra.sweep.dir=sweep",
         "hydra.sweep.subdir='a/${hydra.job.num}'",
     ]
-    assert grulab(tmp_path, *arguments).returncode == 0
+    assert forked(tmp_path, *arguments).returncode == 0
     shutil.rmtree(sweep / "a")
     (sweep / "a").symlink_to(tmp_path / "victim")
     for launcher in ("local", "basic"):
-        process = grulab(tmp_path, "resume", "sweep", f"hydra/launcher={launcher}")
+        process = forked(tmp_path, "resume", "sweep", f"hydra/launcher={launcher}")
         assert process.returncode in (1, 2)
         assert "its folder is a link" in process.stdout + process.stderr
         assert list((tmp_path / "victim").iterdir()) == []
@@ -360,7 +364,7 @@ def test_nothing_is_written_below_a_link_in_a_sweep(sweep: Path, tmp_path: Path)
 
 def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    process = grulab(tmp_path / "empty", "train", "-m", "seed=0,1", "hydra.sweep.subdir='../x${hydra.job.num}'")
+    process = forked(tmp_path / "empty", "train", "-m", "seed=0,1", "hydra.sweep.subdir='../x${hydra.job.num}'")
     assert process.returncode == 2
     assert "the folder ../x0 is outside the sweep's" in process.stderr
     assert list((tmp_path / "empty").iterdir()) == []
@@ -368,7 +372,7 @@ def test_jobs_lie_in_the_folder_of_their_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_json_without_jobs_gets_those_of_its_command(sweep: Path) -> None:
     edit(sweep / "sweep.json", lambda content: content.update(jobs=[]))
-    process = grulab(sweep.parent, "resume", "sweep")
+    process = forked(sweep.parent, "resume", "sweep")
     assert process.returncode == 0, process.stderr
     assert "2 jobs: 2 done" in process.stdout
 
@@ -397,11 +401,11 @@ def test_odd_numbers_in_a_table_are_no_curve(run: Run, tmp_path: Path, value: st
 
 def test_what_is_printed_has_no_escapes(sweep: Path) -> None:
     edit(sweep / "sweep.json", lambda content: content["versions"].update(torch="\x1b[31m2.0\x07"))
-    process = grulab(sweep.parent, "resume", "sweep")
+    process = forked(sweep.parent, "resume", "sweep")
     assert process.returncode == 0, process.stderr
     assert "\\x1b[31m2.0\\x07" in process.stdout
     assert "\x1b" not in process.stdout
     edit(sweep / "sweep.json", lambda content: content["arguments"].append("--evil\x1b[31m\n"))
-    process = grulab(sweep.parent, "report", "sweep")
+    process = forked(sweep.parent, "report", "sweep")
     assert (process.returncode, process.stderr.count("\n")) == (2, 1)
     assert "\x1b" not in process.stderr

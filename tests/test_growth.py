@@ -15,21 +15,21 @@ from grulab.sweep import manifest
 from grulab.sweep.job import Job
 from grulab.sweep.rungs import at_first_rung, configurations, note_on_agreement, notes_on_rungs, promoted
 from grulab.training.run import train
-from tests.conftest import SMALL, grulab
+from tests.conftest import SMALL, forked
 
 OF_ANY_LENGTH = [line for line in SMALL if "max_epochs" not in line]
 EIGHT = ["model.hidden_size=2,4,6,8", "seed=0,1"]
 
 
 def run(folder: Path, *arguments: str) -> str:
-    process = grulab(folder, *arguments)
+    process = forked(folder, *arguments)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
 
 def refused(folder: Path, *arguments: str) -> str:
     before = set(folder.rglob("*"))
-    process = grulab(folder, *arguments)
+    process = forked(folder, *arguments)
     assert process.returncode == 2, process.stdout
     assert set(folder.rglob("*")) == before
     return process.stderr
@@ -203,7 +203,7 @@ def test_a_run_that_was_promoted_twice_was_never_stopped(tmp_path: Path) -> None
 
 
 def test_a_configuration_that_diverges_drops_out(tmp_path: Path) -> None:
-    process = grulab(
+    process = forked(
         tmp_path, "train", "-m", *OF_ANY_LENGTH, "optimizer.lr=2e37,0.01,0.02", "seed=0,1", "hydra.sweep.dir=sweep",
         "hydra.sweeper.rungs=[1,2]", "hydra.sweeper.keep=0.3", "data.train_size=320",
     )  # fmt: skip

@@ -89,7 +89,7 @@ def test_a_mistake_in_a_file_of_ones_own(tmp_path: Path, text: str, message: str
 
 
 def test_a_mistake_of_trace_is_found_before_torch_is_imported(tmp_path: Path) -> None:
-    assert grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run").returncode == 0
+    assert forked(tmp_path, "train", *SMALL, "hydra.run.dir=run").returncode == 0
     copy = tmp_path / "copy.ckpt"
     sealed = bytearray((tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes())
     sealed[len(sealed) // 2] ^= 1
@@ -137,16 +137,16 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_folder_named_like_a_flag(tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir='-y'")
+    process = forked(tmp_path, "train", *SMALL, "hydra.run.dir='-y'")
     assert process.returncode == 0, process.stderr
     assert "grulab trace ./-y" in process.stdout
 
 
 def test_a_folder_that_ends_with_a_backslash(tmp_path: Path) -> None:
-    process = grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", r"hydra.sweep.dir='a\\'")
+    process = forked(tmp_path, "train", "-m", *SMALL, "seed=0,1", r"hydra.sweep.dir='a\\'")
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "a\\" / "leaderboard.csv").is_file()
-    assert grulab(tmp_path, "resume", "a\\", "trainer.max_epochs=3").returncode == 0
+    assert forked(tmp_path, "resume", "a\\", "trainer.max_epochs=3").returncode == 0
 
 
 def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
@@ -162,11 +162,11 @@ def test_what_was_killed_before_it_began_is_begun_again(tmp_path: Path) -> None:
     """Its folder holds a lock file, and perhaps half of Hydra's files; a folder of somebody else is left alone."""
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text("")
-    refused_before = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
+    refused_before = forked(tmp_path, "train", *SMALL, "hydra.run.dir=run")
     assert "run: is not empty" in refused_before.stderr
     (tmp_path / "run" / ".owner").write_text("")
-    assert "config.yaml: cannot be read" in grulab(tmp_path, "resume", "run").stderr
-    process = grulab(tmp_path, "train", *SMALL, "hydra.run.dir=run")
+    assert "config.yaml: cannot be read" in forked(tmp_path, "resume", "run").stderr
+    process = forked(tmp_path, "train", *SMALL, "hydra.run.dir=run")
     assert process.returncode == 0, process.stderr
 
 
@@ -186,7 +186,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_sweep_that_has_lost_its_file(tmp_path: Path) -> None:
-    assert grulab(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep").returncode == 0
+    assert forked(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep").returncode == 0
     (tmp_path / "sweep" / "sweep.json").unlink()
     process = forked(tmp_path, "resume", "sweep")
     assert process.returncode == 2

@@ -14,7 +14,7 @@ from grulab.report.leaderboard import read_sweep
 from grulab.report.search_sections import best_so_far
 from grulab.sweep import manifest
 from grulab.sweep.search_space import parse_space
-from tests.conftest import SMALL, grulab
+from tests.conftest import SMALL, forked, grulab
 
 SEARCH = [
     *SMALL, "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "model.hidden_size=range(2,9,2)",
@@ -26,7 +26,7 @@ SEARCH = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")
-    process = grulab(folder, "train", "-m", *SEARCH, "hydra.sweep.dir=sweep")
+    process = forked(folder, "train", "-m", *SEARCH, "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     (folder / "output").write_text(process.stdout)
     return folder / "sweep"
@@ -62,11 +62,11 @@ def test_a_search_ends_with_a_configuration_over_fresh_seeds(finished: Path) -> 
 
 def test_the_same_seed_proposes_the_same(finished: Path, tmp_path: Path) -> None:
     arguments = [line.replace("n_trials=5", "n_trials=3") for line in SEARCH]
-    process = grulab(tmp_path, "train", "-m", *arguments, "hydra.sweeper.confirm=0", "hydra.sweep.dir=sweep")
+    process = forked(tmp_path, "train", "-m", *arguments, "hydra.sweeper.confirm=0", "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
     assert overrides_of(tmp_path / "sweep") == overrides_of(finished)[:6]
     # A search that is to be longer goes on with what it would have tried.
-    process = grulab(tmp_path, "resume", "sweep", "hydra.sweeper.n_trials=5", "hydra.sweeper.confirm=2")
+    process = forked(tmp_path, "resume", "sweep", "hydra.sweeper.n_trials=5", "hydra.sweeper.confirm=2")
     assert process.returncode == 0, process.stderr
     assert overrides_of(tmp_path / "sweep") == overrides_of(finished)
     assert leaderboard(tmp_path / "sweep") == leaderboard(finished)
@@ -74,7 +74,7 @@ def test_the_same_seed_proposes_the_same(finished: Path, tmp_path: Path) -> None
 
 def test_a_smaller_space_leaves_trials_out_and_says_so(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "sweep")
-    process = grulab(tmp_path, "resume", "sweep", "model.hidden_size=2,4")
+    process = forked(tmp_path, "resume", "sweep", "model.hidden_size=2,4")
     assert process.returncode == 0, process.stderr
     sizes = [line for job in overrides_of(finished)[:10:2] for line in job if line.startswith("model.hidden_size")]
     outside = sum(line.endswith(("6", "8")) for line in sizes)
@@ -82,7 +82,7 @@ def test_a_smaller_space_leaves_trials_out_and_says_so(finished: Path, tmp_path:
 
 
 def test_a_search_goes_on_for_as_long_as_it_began(finished: Path) -> None:
-    process = grulab(finished.parent, "resume", "sweep", "trainer.max_epochs=9")
+    process = forked(finished.parent, "resume", "sweep", "trainer.max_epochs=9")
     assert process.returncode == 2
     assert "trainer.max_epochs=9: the trials of this search have 2; put it back" in process.stderr
 
@@ -95,7 +95,7 @@ def test_kills_change_no_search(finished: Path, tmp_path: Path) -> None:
 
 def test_trials_stop_at_rungs(tmp_path: Path) -> None:
     arguments = [line for line in SEARCH if not line.startswith("trainer.max_epochs")]
-    process = grulab(
+    process = forked(
         tmp_path, "train", "-m", *arguments, "hydra.sweeper.rungs=[1,3]", "hydra.sweep.dir=sweep",
         "hydra.sweeper.n_trials=6",
     )  # fmt: skip
@@ -113,7 +113,7 @@ def test_trials_stop_at_rungs(tmp_path: Path) -> None:
 
 
 def test_a_space_of_few_values_is_tried_once_each(tmp_path: Path) -> None:
-    process = grulab(
+    process = forked(
         tmp_path, "train", "-m", *SMALL, "hydra/sweeper=optuna", "model.hidden_size=2,4", "model.num_layers=1,2",
         "hydra.sweeper.seeds=[0]", "hydra.sweeper.confirm=1", "hydra.sweep.dir=sweep",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_a_space_of_few_values_is_tried_once_each(tmp_path: Path) -> None:
 
 def test_other_launchers_search_too(tmp_path: Path) -> None:
     arguments = [line.replace("n_trials=5", "n_trials=2") for line in SEARCH if "launcher" not in line]
-    process = grulab(
+    process = forked(
         tmp_path,
         "train",
         "-m",
@@ -202,7 +202,7 @@ def test_odd_axes_are_named(line: str, message: str) -> None:
     ],
 )
 def test_mistakes_of_a_search(tmp_path: Path, arguments: list[str], message: str) -> None:
-    process = grulab(tmp_path, "train", "-m", "hydra/sweeper=optuna", "trainer.accelerator=cpu", *arguments)
+    process = forked(tmp_path, "train", "-m", "hydra/sweeper=optuna", "trainer.accelerator=cpu", *arguments)
     assert process.returncode == 2, process.stdout
     assert message in process.stderr.splitlines()[0]
     assert list(tmp_path.iterdir()) == []
@@ -223,10 +223,10 @@ def test_a_search_that_gets_another_key_knows_what_it_has_tried(tmp_path: Path) 
     """Trials from before have the key's value by default, and count as tried."""
     few = [*SMALL, "hydra/sweeper=optuna", "hydra.sweeper.seeds=[0]", "hydra.sweeper.confirm=0"]
     few += ["model.hidden_size=2,4", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep"]
-    first = grulab(tmp_path, "train", "-m", *few)
+    first = forked(tmp_path, "train", "-m", *few)
     assert first.returncode == 0, first.stderr
     more = ["model.bidirectional=false,true", "hydra.sweeper.n_trials=9"]
-    process = grulab(tmp_path, "resume", "sweep", *more)
+    process = forked(tmp_path, "resume", "sweep", *more)
     assert process.returncode == 0, process.stderr
     assert "not searched now" not in process.stdout
     known = manifest.read(tmp_path / "sweep")

@@ -68,7 +68,7 @@ def test_slices_at_the_same_time_make_the_sweep(tmp_path: Path, alone: Path) -> 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_at_a_signal_a_slice_saves_and_says_come_again(tmp_path: Path, signum: int) -> None:
-    arguments = [*SMALL, "seed=0,1", "model.backend=torch", "trainer.max_epochs=400"]
+    arguments = [*SMALL, "seed=0,1", "model.backend=torch", "trainer.max_epochs=150"]
     sweep = write(tmp_path, *arguments)
     slice_ = Sweep(["work", "sweep", "--slice", "0/1", "--slots", "2"], tmp_path, tmp_path / "log", own_group=True)
     slice_.wait_until(lambda: len(list(sweep.glob("0*/metrics.csv"))) == 2)

@@ -18,7 +18,7 @@ from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 SLOTS, SIZE = "data.slots", "model.hidden_size"
-COUNTS, SIZES, BUDGETS = (2, 4, 6, 8), (2, 4, 8, 12, 16, 24, 32, 48), (500, 1500, 5000)
+COUNTS, SIZES, BUDGETS = (2, 3, 4, 6), (2, 4, 8, 12, 16, 24, 32, 48), (500, 1500, 5000)
 STEPS_PER_EPOCH, SOLVED = 100, 0.99
 COMMON = [
     "data=slots",

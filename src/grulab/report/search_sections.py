@@ -58,8 +58,8 @@ def best_so_far(board: Leaderboard) -> "np.ndarray[Any, np.dtype[np.float64]]":
     """
     jobs, keys = board.done, [*board.swept]
     sign = 1 if is_higher_better(board.metric) else -1
-    groups = jobs.groupby(keys, sort=False).groups if keys else {(): jobs.index}
-    ends = {max(members): float(jobs.loc[members, board.metric].mean()) for members in groups.values()}
+    groups = [group for _, group in jobs.groupby(keys, sort=False)] if keys else [jobs]
+    ends = {group.index.max(): float(group[board.metric].mean()) for group in groups}
     scores = np.array([sign * ends.get(index, -np.inf) for index in jobs.index])
     best = np.maximum.accumulate(scores)
     return np.where(np.isfinite(best), sign * best, np.nan)
