@@ -1,10 +1,11 @@
 """Sweeps of a study: the learning rate of each configuration is chosen on seeds of its own, and fresh seeds judge it.
 
 A study names configurations, as overrides. Each is trained at several learning rates with three tuning seeds; where
-the best rate is the smallest or the largest, the next one is tried too; and the two best get three more seeds,
-after which the best is looked at for an edge once more. Then each is trained at its best rate with the seeds that
-count. A seed is of the weights and of the data, so each run has sequences of its own. All runs are jobs of ordinary
-sweeps, under outputs/, and a study that is run again goes on with them.
+the best rate is the smallest or the largest, the next one is tried too, and where none learned anything the next
+larger one; and the two best get three more seeds, after which the best is looked at for an edge once more. Then
+each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run
+has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/, and a study that is run again goes
+on with them.
 """
 
 import math
@@ -174,9 +175,13 @@ def _has_learned(runs: pd.DataFrame) -> bool:
 
 
 def _beyond(runs: pd.DataFrame, solved: float, factor: float) -> list[float]:
-    """Return the rate beyond the best one, if that is the least or the most that was tried."""
-    best, known = _best_rates(runs, solved)[0], sorted(runs[LR].unique())
-    if best not in (known[0], known[-1]) or not _has_learned(runs):
+    """Return the rate beyond the best one, if that is the least or the most that was tried.
+
+    Where nothing was learned it is the next larger one: few steps over long sequences may take a large rate.
+    """
+    known = sorted(runs[LR].unique())
+    best = _best_rates(runs, solved)[0] if _has_learned(runs) else known[-1]
+    if best not in (known[0], known[-1]):
         return []
     return [float(f"{best / factor if best == known[0] else best * factor:.2g}")]
 

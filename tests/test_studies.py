@@ -33,7 +33,9 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
     assert tuned._beyond(runs, 1, 2) == []
     assert tuned._beyond(runs[runs[LR] >= 0.3], 1, 2) == [0.15]
     assert tuned._beyond(runs[runs[LR] <= 0.3], 1, 2) == [0.6]
-    assert tuned._beyond(runs[runs[LR] <= 0.3].assign(chance=0.97), 1, 2) == []
+    # Nothing was learned: a larger one.
+    assert tuned._beyond(runs[runs[LR] <= 0.3].assign(chance=0.97), 1, 2) == [0.6]
+    assert tuned._beyond(runs.assign(chance=0.97), 1, 2) == [0.8]
     assert tuned._how_tuned(runs, 0.3) == ""
     assert tuned._how_tuned(runs, 0.4) == "an edge"
     assert tuned._how_tuned(runs.assign(chance=0.97), 0.3) == "none learned"
