@@ -41,6 +41,7 @@ def draw(trained: pd.DataFrame, limit: int, path: Path) -> None:
         axis.set_title(f"update bias: {bias}", fontsize=10)
         axis.grid(alpha=0.3, axis="y")
     axes[0].set_ylabel("steps of training until solved")
-    axes[0].legend(fontsize=8, loc="lower right")
+    # Runs that learned nothing are in the left one only, so there is room above in the right one.
+    axes[1].legend(fontsize=8, loc="upper left")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)
