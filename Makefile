@@ -49,6 +49,7 @@ $(RAY_STAMP): pyproject.toml constraints-ray.txt hatch_build.py
 studies: $(STAMP)  ## the studies of what hidden size, depth and direction buy, about two hours on two cores
 	for study in seeds direction depth temporal_order capacity length architecture; do \
 		$(VENV)/bin/python -m experiments.$$study.measure || exit; done
+	$(VENV)/bin/python -m experiments.answer
 
 check: $(STAMP)  ## lint, types, and which room may import which
 	$(VENV)/bin/ruff check .
