@@ -6,14 +6,13 @@ python -m experiments.answer
 from pathlib import Path
 
 import pandas as pd
-from experiments.tuned_report import MARGIN, Pair, differences
+from experiments.tuned_report import Pair, differences, prepare_differences
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs" / "figures" / "findings.png"
 LAYERS, BOTH, BUDGET = "model.num_layers", "model.bidirectional", "model.parameter_budget"
 _COLORS = {"better": "C2", "worse": "C3", "the same": "0.45", "open": "0.45"}
-_TICKS = {-0.5: "−.5", -0.1: "−.1", -MARGIN: "−.01", 0.0: "0", MARGIN: ".01", 0.1: ".1", 0.5: ".5"}
 
 
 def main() -> None:
@@ -61,8 +60,7 @@ def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
     """
     figure = Figure(figsize=(9, 0.9 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")
     axis = figure.subplots()
-    axis.axvspan(-MARGIN, MARGIN, color="0.92")
-    axis.axvline(0, color="0.6", linewidth=0.8)
+    prepare_differences(axis)
     labels: list[tuple[str, bool]] = []
     for title, found in groups.items():
         labels.append((title, True))
@@ -77,10 +75,6 @@ def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
         label.set_fontweight("bold" if is_title else "normal")
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
-    axis.set_xscale("symlog", linthresh=MARGIN, linscale=0.7)
-    axis.set_xticks(list(_TICKS), list(_TICKS.values()))
-    axis.set_xticks([], minor=True)
-    axis.grid(alpha=0.3, axis="x")
     axis.set_xlabel("difference of test accuracy (95 % for a group together; grey band: less than 0.01)")
     for name, color, inside in (
         ("better", "C2", "C2"),

@@ -73,7 +73,7 @@ class Study:
         """
         parts = self._tune(configurations)
         tried = pd.concat(parts)
-        chosen = [_best_rates(tried[tried["index"] == place], self.solved)[0] for place in range(len(configurations))]
+        chosen = [_best_rates(own, self.solved)[0] for own in _by_configuration(parts)]
         judged = self._sweep("judge", configurations, [[rate] for rate in chosen], range(self.seeds), self.test_size)
         judged["tuned"] = [_how_tuned(tried[tried["index"] == row["index"]], row[LR]) for _, row in judged.iterrows()]
         seconds = tried["seconds"].sum() + judged["seconds"].sum()
@@ -84,20 +84,17 @@ class Study:
         return judged
 
     def _tune(self, configurations: Sequence[Configuration]) -> list[pd.DataFrame]:
-        places, factor = range(len(configurations)), self.rates[1] / self.rates[0]
-        rates = [list(self.rates) for _ in places]
+        factor = self.rates[1] / self.rates[0]
+        rates = [list(self.rates) for _ in configurations]
         parts: list[pd.DataFrame] = []
         for extension in range(_EXTENSIONS + 1):
             if any(rates):
                 parts.append(self._sweep(f"tune-{extension}", configurations, rates, _TUNING_SEEDS))
-            tried = pd.concat(parts)
-            of_place = [tried[tried["index"] == place] for place in places]
-            rates = [_beyond(part, self.solved, factor) for part in of_place]
-        two_best = [_best_rates(part, self.solved)[:2] for part in of_place]
+            rates = [_beyond(tried, self.solved, factor) for tried in _by_configuration(parts)]
+        two_best = [_best_rates(tried, self.solved)[:2] for tried in _by_configuration(parts)]
         parts.append(self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS))
         # More seeds may have chosen the other of two, and that may be at the edge.
-        tried = pd.concat(parts)
-        rates = [_beyond(tried[tried["index"] == place], self.solved, factor) for place in places]
+        rates = [_beyond(tried, self.solved, factor) for tried in _by_configuration(parts)]
         if any(rates):
             parts.append(self._sweep("tune-beyond", configurations, rates, [*_TUNING_SEEDS, *_MORE_TUNING_SEEDS]))
         return parts
@@ -154,6 +151,10 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
         own = {key: summary.get(key) for key in ("epochs", "parameters", "chance", "ceiling", "seconds")}
         results.append({**row, **metrics, **own, "folder": folder / job.folder})
     return pd.DataFrame(results)
+
+
+def _by_configuration(parts: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    return [runs for _, runs in pd.concat(parts).groupby("index")]
 
 
 def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:

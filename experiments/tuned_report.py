@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.tuned import LEVEL, LR, SEED, holm, paired, rank_test, share
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grulab.report.sections import Section, to_markdown
@@ -17,6 +18,7 @@ _COLUMNS = 4
 ACCURACY = "test/accuracy"
 # A smaller difference is none that anybody would pay for.
 MARGIN = 0.01
+_DIFFERENCES = {-0.5: "−.5", -0.1: "−.1", -MARGIN: "−.01", 0.0: "0", MARGIN: ".01", 0.1: ".1", 0.5: ".5"}
 COMPARED = (
     "Differences over seeds, which have the same data and the chosen rates; all {} intervals hold together at 95 %, "
     "and p is corrected for their number. Better or worse: the interval is on one side of 0, p is below 0.05, and "
@@ -121,6 +123,16 @@ def _of(runs: pd.DataFrame, keys: Mapping[str, object]) -> pd.DataFrame:
         runs = runs[runs[key] == value]
     assert runs[SEED].is_unique, keys
     return runs.set_index(SEED)
+
+
+def prepare_differences(axis: Axes) -> None:
+    """Make an axis that is linear within MARGIN, where differences are none, and logarithmic beyond."""
+    axis.axvspan(-MARGIN, MARGIN, color="0.92")
+    axis.axvline(0, color="0.6", linewidth=0.8)
+    axis.set_xscale("symlog", linthresh=MARGIN, linscale=0.7)
+    axis.set_xticks(list(_DIFFERENCES), list(_DIFFERENCES.values()), fontsize=8)
+    axis.set_xticks([], minor=True)
+    axis.grid(alpha=0.3, axis="x")
 
 
 def draw_seeds(

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
-from experiments.tuned_report import MARGIN
+from experiments.tuned_report import prepare_differences
 from matplotlib.figure import Figure
 
 _BUDGETS = {"smaller": ("C0", -0.16), "larger": ("C1", 0.16)}
-_TICKS = {-0.5: "−.5", -0.1: "−.1", -MARGIN: "−.01", 0.0: "0", MARGIN: ".01", 0.1: ".1", 0.5: ".5"}
 
 
 def draw(found: pd.DataFrame, path: Path) -> None:
@@ -21,8 +20,7 @@ def draw(found: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(10, 0.9 + 0.42 * len(tasks)), layout="constrained")
     axes = figure.subplots(1, len(options), sharey=True, sharex=True)
     for axis, option in zip(axes, options, strict=True):
-        axis.axvspan(-MARGIN, MARGIN, color="0.9")
-        axis.axvline(0, color="0.5", linewidth=0.8)
+        prepare_differences(axis)
         for budget, (color, shift) in _BUDGETS.items():
             rows = found[(found["option"] == option) & (found["budget"] == budget)]
             for _, row in rows.iterrows():
@@ -32,10 +30,6 @@ def draw(found: pd.DataFrame, path: Path) -> None:
                 axis.plot(row["mean"], y, "o", markersize=5, color=color, markerfacecolor="w" if is_open else color)
         at_equal = "" if "parameters" in option else "\nat equal parameters"
         axis.set_title(option + at_equal, fontsize=10)
-        axis.set_xscale("symlog", linthresh=MARGIN, linscale=0.7)
-        axis.set_xticks(list(_TICKS), list(_TICKS.values()), fontsize=8)
-        axis.set_xticks([], minor=True)
-        axis.grid(alpha=0.3, axis="x")
     axes[0].set_yticks(range(len(tasks)), tasks)
     axes[0].invert_yaxis()
     for budget, (color, _) in _BUDGETS.items():
