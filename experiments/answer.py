@@ -6,7 +6,7 @@ python -m experiments.answer
 from pathlib import Path
 
 import pandas as pd
-from experiments.tuned_report import Pair, differences, prepare_differences
+from experiments.study_report import Pair, differences, prepare_differences
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
     """Draw differences of accuracy with their intervals, a row each.
 
     Args:
-        groups: results of :func:`experiments.tuned_report.differences`, by their headings.
+        groups: results of :func:`experiments.study_report.differences`, by their headings.
         path: PNG file to write.
     """
     figure = Figure(figsize=(9, 0.9 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")

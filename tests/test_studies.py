@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from experiments import tuned
-from experiments.tuned import LR, Study, holm, paired, share
-from experiments.tuned_report import compared, differences, verdict
+from experiments import study as tuned
+from experiments.study import LR, Study, holm, paired, share
+from experiments.study_report import compared, differences, verdict
 from scipy import stats
 
 from grulab.sweep import manifest

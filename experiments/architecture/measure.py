@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.architecture.picture import draw
-from experiments.tuned import Configuration, Study, cost, store
-from experiments.tuned_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
+from experiments.study import Configuration, Study, cost, store
+from experiments.study_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from experiments.tuned_report import prepare_differences
+from experiments.study_report import prepare_differences
 from matplotlib.figure import Figure
 
 _BUDGETS = {"smaller": ("C0", -0.16), "larger": ("C1", 0.16)}
@@ -13,7 +13,7 @@ def draw(found: pd.DataFrame, path: Path) -> None:
     """Draw the differences of accuracy that each option makes on each task.
 
     Args:
-        found: :func:`experiments.tuned_report.differences` with columns task, budget (smaller or larger) and option.
+        found: :func:`experiments.study_report.differences` with columns task, budget (smaller or larger) and option.
         path: PNG file to write.
     """
     options, tasks = found["option"].drop_duplicates().sort_values(ascending=False), found["task"].unique()

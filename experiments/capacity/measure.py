@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.capacity.picture import draw
-from experiments.tuned import LEVEL, Study, cost, store
-from experiments.tuned_report import write
+from experiments.study import LEVEL, Study, cost, store
+from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
 

@@ -6,8 +6,8 @@ python -m experiments.depth.measure
 from pathlib import Path
 
 import pandas as pd
-from experiments.tuned import Study, cost, store
-from experiments.tuned_report import ACCURACY, compared, differences, draw_seeds, results, write
+from experiments.study import Study, cost, store
+from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments.length.picture import draw
-from experiments.tuned import Study, cost, exact_test, holm, share, store
-from experiments.tuned_report import rate_in_words, write
+from experiments.study import Study, cost, exact_test, holm, share, store
+from experiments.study_report import rate_in_words, write
 
 from grulab.config.compose import compose
 from grulab.report.sections import Section

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.seeds.picture import draw
-from experiments.tuned import Configuration, cost, paired, store, sweep
-from experiments.tuned_report import write
+from experiments.study import Configuration, cost, paired, store, sweep
+from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.temporal_order.picture import draw
-from experiments.tuned import Study, cost, share, store
-from experiments.tuned_report import rate_in_words, write
+from experiments.study import Study, cost, share, store
+from experiments.study_report import rate_in_words, write
 
 from grulab.report.sections import Section
 from grulab.tasks.temporal_order import LEVELS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from experiments.tuned import LEVEL, LR, SEED, holm, paired, rank_test, share
+from experiments.study import LEVEL, LR, SEED, holm, paired, rank_test, share
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -31,7 +31,7 @@ def results(runs: pd.DataFrame, keys: Mapping[str, str], solved: float, comparis
     """Return a row for each configuration: its keys, parameters, rate, accuracies and how many seeds solved it.
 
     Args:
-        runs: see :meth:`experiments.tuned.Study.run`.
+        runs: see :meth:`experiments.study.Study.run`.
         keys: the columns that tell configurations apart, and their headers.
         solved: the test accuracy from which a run has solved its task.
         comparisons: number of intervals that hold together at 95 %.
