@@ -1,4 +1,4 @@
-"""Draw the figure at the top of docs/findings.md from the runs that three studies have stored.
+"""Draw the figure at the top of docs/findings.md from what three studies have compared.
 
 python -m experiments.answer
 """
@@ -6,56 +6,62 @@ python -m experiments.answer
 from pathlib import Path
 
 import pandas as pd
-from experiments.study_report import Pair, differences, prepare_differences
+from experiments.architecture.measure import TASKS
+from experiments.study_report import prepare_differences
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs" / "figures" / "findings.png"
-LAYERS, BOTH, BUDGET = "model.num_layers", "model.bidirectional", "model.parameter_budget"
 _COLORS = {"better": "C2", "worse": "C3", "the same": "0.45", "open": "0.45"}
 
 
+# The label of each row, the study and the name of its comparison.
+Row = tuple[str, str, str]
+ROWS: dict[str, list[Row]] = {
+    "2 directions instead of 1, equal parameters": [
+        ("slots, asked last, 1,172 parameters", "direction", "asked last, 1,172 parameters: two against one"),
+        ("slots, asked last, 3,728", "direction", "asked last, 3,728 parameters: two against one"),
+        ("slots, asked at both ends, 3,850", "direction", "asked at both ends, 3,850 parameters: two against one"),
+        ("slots, asked first, 1,172", "direction", "asked first, 1,172 parameters: two against one"),
+        ("slots, asked first, 3,728", "direction", "asked first, 3,728 parameters: two against one"),
+        ("slots of two values, asked last", "direction", "asked last, 2 values, 1,042 parameters: two against one"),
+        ("sinusoids", "direction", "sinusoids, 633 parameters: two against one"),
+    ],
+    "More layers, equal parameters": [
+        ("step_xor, 5 bits: 2 instead of 1", "depth", "step_xor, 5 bits: 2 layers against 1"),
+        ("step_xor, 5 bits: 3 instead of 2", "depth", "step_xor, 5 bits: 3 layers against 2"),
+        ("step_xor, 3 bits: 2 instead of 1", "depth", "step_xor, 3 bits: 2 layers against 1"),
+        ("sinusoids: 2 instead of 1", "depth", "sinusoids: 2 layers against 1"),
+        ("temporal_order: 2 instead of 1", "depth", "temporal_order: 2 layers against 1"),
+        ("word: 2 instead of 1", "depth", "word: 2 layers against 1"),
+        ("word: 4 instead of 1", "depth", "word: 4 layers against 1"),
+    ],
+    "3 to 4.3 times the parameters, 1 layer, 1 direction": [
+        (task, "architecture", f"{task}, 1 layer: {large:,} parameters against {small:,}")
+        for task, (_, (small, large)) in TASKS.items()
+    ],
+}
+
+
 def main() -> None:
-    studies = ("architecture", "depth", "direction")
-    runs = pd.concat([pd.read_csv(HERE / name / "runs.csv").assign(study=name) for name in studies])
-    # Queries, values and budgets of the study of direction.
-    asked = [
-        ("slots, asked last, 1,000 parameters", "last", 4, 1000),
-        ("slots, asked last, 4,000 parameters", "last", 4, 4000),
-        ("slots, asked at both ends, 4,000", "both", 4, 4000),
-        ("slots, asked first, 1,000 parameters", "first", 4, 1000),
-        ("slots, asked first, 4,000 parameters", "first", 4, 4000),
-        ("slots of two values, asked last", "last", 2, 1000),
-        ("sinusoids", "sinusoids", 0, 600),
-    ]
-    directions = []
-    for name, query, values, budget in asked:
-        keys = {"study": "direction", "data.query": query, "data.values": values, BUDGET: budget}
-        directions.append(_pair(name, keys, BOTH, True, False))
-    tasks = ("step_xor, 5 bits", "step_xor, 3 bits", "sinusoids", "temporal_order", "word")
-    layers = [_pair(task, {"study": "depth", "task": task}, LAYERS, 2, 1) for task in tasks]
-    layers.append(_pair("word, 4 layers", {"study": "depth", "task": "word"}, LAYERS, 4, 1))
-    sizes = []
-    for task, budgets in runs[runs["study"] == "architecture"].groupby("task", sort=False)[BUDGET].unique().items():
-        keys = {"study": "architecture", "task": task, LAYERS: 1, BOTH: False}
-        sizes.append(_pair(str(task), keys, BUDGET, max(budgets), min(budgets)))
-    groups = {
-        "2 directions instead of 1, equal parameters": directions,
-        "2 layers instead of 1, equal parameters": layers,
-        "3 to 4 times the parameters, 1 layer, 1 direction": sizes,
+    found = {
+        study: pd.read_csv(HERE / study / "compared.csv").set_index("comparison")
+        for study in ("direction", "depth", "architecture")
     }
-    draw({title: differences(runs, pairs) for title, pairs in groups.items()}, FIGURE)
-
-
-def _pair(name: str, keys: dict[str, object], key: str, one: object, other: object) -> Pair:
-    return name, {**keys, key: one}, {**keys, key: other}
+    draw(
+        {
+            title: pd.DataFrame([found[study].loc[name].to_dict() | {"label": label} for label, study, name in rows])
+            for title, rows in ROWS.items()
+        },
+        FIGURE,
+    )
 
 
 def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
     """Draw differences of accuracy with their intervals, a row each.
 
     Args:
-        groups: results of :func:`experiments.study_report.differences`, by their headings.
+        groups: rows of :func:`experiments.study_report.differences` with their ``label``, by their headings.
         path: PNG file to write.
     """
     figure = Figure(figsize=(9, 0.9 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")
@@ -69,13 +75,13 @@ def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
             axis.hlines(y, row["low"], row["high"], color=color, linewidth=2)
             inside = "w" if row["verdict"] == "open" else color
             axis.plot(row["mean"], y, "o", color=color, markerfacecolor=inside, markersize=6)
-            labels.append((row["comparison"], False))
+            labels.append((row["label"], False))
     axis.set_yticks(range(len(labels)), [text for text, _ in labels], fontsize=9)
     for label, (_, is_title) in zip(axis.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if is_title else "normal")
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
-    axis.set_xlabel("difference of test accuracy (95 % for a group together; grey band: less than 0.01)")
+    axis.set_xlabel("difference of test accuracy and its interval; logarithmic beyond the grey band of 0.01")
     for name, color, inside in (
         ("better", "C2", "C2"),
         ("worse", "C3", "C3"),

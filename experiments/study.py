@@ -4,54 +4,100 @@ A study names configurations, as overrides. Each is trained at several learning 
 the best rate is the smallest or the largest, the next one is tried too, and where none learned anything the next
 larger one; and the two best get three more seeds, after which the best is looked at for an edge once more. Then
 each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run
-has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/, and a study that is run again goes
-on with them.
+has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study that is run again
+goes on with them.
 """
 
 import math
 import subprocess
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from grulab.config.overrides import written
+from grulab.config.same_run import flatten
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.failures import DIVERGED
+from grulab.sweep.job import Job
 from grulab.system.cores import available_cores
+from grulab.tasks.registry import build_task
 
-LR, SEED = "optimizer.lr", "seed"
-LEVEL = 0.05
+LR, SEED, DATA_SEED = "optimizer.lr", "seed", "data.seed"
 # A rate is as good as the best if its mean validation accuracy is this close.
 _AS_GOOD = 0.005
 # What is less above chance has learned nothing.
 _LEARNED = 0.05
 _TUNING_SEEDS, _MORE_TUNING_SEEDS = range(1000, 1003), range(1003, 1006)
-# So often the range of rates is extended.
+# So often the range of rates is extended before more seeds look at the best.
 _EXTENSIONS = 2
-_ACCURACIES = ("val/accuracy", "test/accuracy")
-_STORED = (*_ACCURACIES, "val/loss")
+_METRICS = ("val/accuracy", "test/accuracy", "val/loss")
+# Of a run that is done, as in its summary.json.
+_RESULTS = ("epochs", "parameters", "chance", "ceiling", "seconds")
+# What differs from one time to the next.
+_NOT_STORED = ["seconds", "folder"]
 _GRULAB = str(Path(sys.executable).with_name("grulab"))
 
 Configuration = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Study:
+class Runs:
     """The runs of a study.
+
+    Attributes:
+        judged: a row for each configuration and seed: its keys, ``optimizer.lr``, ``seed``, the metrics by tag,
+            ``diverged``, ``epochs``, ``parameters``, ``chance``, ``ceiling``, ``seconds``, ``folder``, and ``tuned``:
+            "" if the best rate is inside the range of those that were tried, or else "an edge", or "none learned".
+        tuning: the same, but for ``tuned``, of the runs that chose the rates.
+    """
+
+    judged: pd.DataFrame
+    tuning: pd.DataFrame
+
+    def labelled(self, **columns: str | int) -> "Runs":
+        """Return the runs with more columns."""
+        return Runs(self.judged.assign(**columns), self.tuning.assign(**columns))
+
+    def store(self, folder: Path, keys: Sequence[str]) -> None:
+        """Write what tables and figures are made of, runs.csv, and what chose the rates, tuning.csv.
+
+        Args:
+            folder: of the study.
+            keys: the columns that tell configurations apart.
+        """
+        store(folder / "runs.csv", self.judged)
+        by_rate = self.tuning.groupby([*keys, LR], sort=False, dropna=False)
+        columns: dict[str, tuple[str, str]] = {
+            "seeds": (SEED, "size"),
+            "diverged": ("diverged", "sum"),
+            **{tag: (tag, "mean") for tag in ("val/accuracy", "val/loss", "epochs")},
+        }
+        store(folder / "tuning.csv", by_rate.agg(**columns).reset_index().sort_values([*keys, LR], kind="stable"))
+
+
+def joined(parts: Sequence[Runs]) -> Runs:
+    """Return the runs of several studies as those of one."""
+    return Runs(
+        *(pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in ("judged", "tuning"))
+    )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Configurations that are tuned and judged in the same way.
 
     Attributes:
         name: of its folder under outputs/studies/.
         common: overrides of all runs.
         solved: the validation accuracy at which runs stop; how far one epoch is beyond it is no merit of a rate.
-        rates: learning rates, ascending, each the same factor above the one before.
-        seeds: how many seeds judge.
+        rates: learning rates, ascending; the range is extended by the factor between the first two.
+        seeds: those that judge, none of those that tune.
         test_size: sequences that judge a run.
     """
 
@@ -59,45 +105,39 @@ class Study:
     common: Sequence[str]
     solved: float = 1.0
     rates: Sequence[float] = (0.003, 0.01, 0.03, 0.1)
-    seeds: int = 10
+    seeds: Sequence[int] = range(10)
     test_size: int = 10_000
 
-    def run(self, configurations: Sequence[Configuration]) -> pd.DataFrame:
+    def run(self, configurations: Sequence[Configuration]) -> Runs:
         """Tune and judge configurations, which have the same keys.
 
-        Returns:
-            A row for each configuration and seed: its keys, ``optimizer.lr``, ``seed``, the metrics by tag,
-            ``epochs``, ``parameters``, ``seconds``, ``folder``, and ``tuned``: "" if the best rate is inside the
-            range of those that were tried, or else "an edge", or "none learned". ``attrs`` has all runs and their
-            seconds.
+        Raises:
+            SystemExit: if a run failed, or if the folder holds other runs than this study's.
         """
-        parts = self._tune(configurations)
-        tried = pd.concat(parts)
-        chosen = [_best_rates(own, self.solved)[0] for own in _by_configuration(parts)]
-        judged = self._sweep("judge", configurations, [[rate] for rate in chosen], range(self.seeds), self.test_size)
-        judged["tuned"] = [_how_tuned(tried[tried["index"] == row["index"]], row[LR]) for _, row in judged.iterrows()]
-        seconds = tried["seconds"].sum() + judged["seconds"].sum()
-        attrs: dict[Hashable | None, Any] = {"runs": len(tried) + len(judged), "seconds": seconds}
-        print(f"{self.name}: {cost([judged], attrs)}", flush=True)
-        judged = judged.drop(columns="index")
-        judged.attrs = attrs
-        return judged
+        tuning = self._tune(configurations)
+        tried = [_of(tuning, configuration) for configuration in configurations]
+        chosen = [_best_rates(own, self.solved)[0] for own in tried]
+        judged = self._sweep("judge", configurations, [[rate] for rate in chosen], self.seeds, self.test_size)
+        how = [_how_tuned(own, rate) for own, rate in zip(tried, chosen, strict=True)]
+        judged["tuned"] = np.repeat(how, len(self.seeds))
+        print(f"{self.name}: {cost(judged, tuning)}", flush=True)
+        return Runs(judged, tuning)
 
-    def _tune(self, configurations: Sequence[Configuration]) -> list[pd.DataFrame]:
-        factor = self.rates[1] / self.rates[0]
-        rates = [list(self.rates) for _ in configurations]
-        parts: list[pd.DataFrame] = []
-        for extension in range(_EXTENSIONS + 1):
-            if any(rates):
-                parts.append(self._sweep(f"tune-{extension}", configurations, rates, _TUNING_SEEDS))
-            rates = [_beyond(tried, self.solved, factor) for tried in _by_configuration(parts)]
-        two_best = [_best_rates(tried, self.solved)[:2] for tried in _by_configuration(parts)]
-        parts.append(self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS))
+    def _tune(self, configurations: Sequence[Configuration]) -> pd.DataFrame:
+        tried = self._sweep("tune-0", configurations, [self.rates] * len(configurations), _TUNING_SEEDS)
+        for extension in range(_EXTENSIONS):
+            tried = self._beyond_edges(f"tune-{extension + 1}", configurations, tried, _TUNING_SEEDS)
+        two_best = [_best_rates(_of(tried, own), self.solved)[:2] for own in configurations]
+        tried = pd.concat([tried, self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS)])
         # More seeds may have chosen the other of two, and that may be at the edge.
-        rates = [_beyond(tried, self.solved, factor) for tried in _by_configuration(parts)]
-        if any(rates):
-            parts.append(self._sweep("tune-beyond", configurations, rates, [*_TUNING_SEEDS, *_MORE_TUNING_SEEDS]))
-        return parts
+        return self._beyond_edges("tune-beyond", configurations, tried, [*_TUNING_SEEDS, *_MORE_TUNING_SEEDS])
+
+    def _beyond_edges(
+        self, part: str, configurations: Sequence[Configuration], tried: pd.DataFrame, seeds: Sequence[int]
+    ) -> pd.DataFrame:
+        factor = self.rates[1] / self.rates[0]
+        rates = [_beyond(_of(tried, own), self.solved, factor) for own in configurations]
+        return pd.concat([tried, self._sweep(part, configurations, rates, seeds)]) if any(rates) else tried
 
     def _sweep(
         self,
@@ -108,13 +148,13 @@ class Study:
         test_size: int = 100,
     ) -> pd.DataFrame:
         rows = [
-            {**configuration, LR: rate, SEED: seed, "data.seed": seed, "index": index}
-            for index, configuration in enumerate(configurations)
-            for rate in rates[index]
+            {**configuration, LR: rate, SEED: seed, DATA_SEED: seed}
+            for configuration, own in zip(configurations, rates, strict=True)
+            for rate in own
             for seed in seeds
         ]
         found = sweep(f"{self.name}/{part}", [*self.common, f"data.test_size={test_size}"], rows)
-        return found.drop(columns="data.seed")
+        return found.drop(columns=DATA_SEED)
 
 
 def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd.DataFrame:
@@ -123,38 +163,79 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
     Args:
         name: of the folder under outputs/studies/.
         common: overrides of all jobs.
-        rows: the overrides of each job, with the same keys; ``index`` is none.
+        rows: the overrides of each job, with the same keys.
 
     Returns:
-        The rows with their results; see :meth:`Study.run`. A run that diverged has an accuracy of 0.
+        The rows with their results; see :class:`Runs`. A run that diverged has the accuracy of guessing.
+
+    Raises:
+        SystemExit: as :meth:`Study.run`.
     """
     folder = Path("outputs") / "studies" / name
-    overrides = pd.DataFrame(rows).drop(columns="index", errors="ignore").astype(object).rename(columns=str)
+    overrides = pd.DataFrame(rows).astype(object).rename(columns=str)
     swept = [str(key) for key in overrides if overrides[key].nunique(dropna=False) > 1]
     fixed = [f"{key}={written(overrides[key].iloc[0])}" for key in overrides if key not in swept]
     axes = [f"{key}={','.join(map(written, overrides[key].tolist()))}" for key in swept]
-    command = [_GRULAB, "train", "-m", *common, *fixed, *axes, f"hydra.sweep.dir={folder}"]
-    if len(swept) > 1:
-        command.append(f"hydra.sweeper.zip=[{','.join(swept)}]")
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode in (0, 1), (process.stdout + process.stderr)[-3000:]
+    zipped = [f"hydra.sweeper.zip=[{','.join(swept)}]"] if len(swept) > 1 else []
+    arguments = [*common, *fixed, *axes, *zipped]
     known = manifest.read(folder)
-    assert known is not None
-    results = []
-    for row, job in zip(rows, known.jobs, strict=True):
-        summary = read_summary(folder / job.folder)
-        assert summary is not None, job.folder
-        assert (job.config.seed, job.config.optimizer.lr) == (row[SEED], row.get(LR, job.config.optimizer.lr))
-        is_done = summary["status"] == "done"
-        assert is_done or summary["error"]["type"] == DIVERGED, (job.folder, summary["error"])
-        metrics = summary["metrics"] if is_done else dict.fromkeys(_ACCURACIES, 0.0) | {"val/loss": math.inf}
-        own = {key: summary.get(key) for key in ("epochs", "parameters", "chance", "ceiling", "seconds")}
-        results.append({**row, **metrics, **own, "folder": folder / job.folder})
-    return pd.DataFrame(results)
+    if known is not None and known.arguments != arguments:
+        raise SystemExit(f"{folder} holds runs of another version of this study: move it away, or delete it")
+    if known is None or not all(_is_over(folder / job.folder) for job in known.jobs):
+        known = _launch(folder, arguments)
+    return pd.DataFrame([_result(row, job, folder) for row, job in zip(rows, known.jobs, strict=True)])
 
 
-def _by_configuration(parts: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    return [runs for _, runs in pd.concat(parts).groupby("index")]
+def _is_over(folder: Path) -> bool:
+    summary = read_summary(folder)
+    return summary is not None and (summary["status"] == "done" or _error(summary)["type"] == DIVERGED)
+
+
+def _error(summary: Mapping[str, Any] | None) -> dict[str, str]:
+    return (summary or {}).get("error") or {"type": "none", "message": "it did not end"}
+
+
+def _launch(folder: Path, arguments: Sequence[str]) -> manifest.Manifest:
+    print(f"{folder} ...", flush=True)
+    process = subprocess.run(
+        [_GRULAB, "train", "-m", *arguments, f"hydra.sweep.dir={folder}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    known = manifest.read(folder)
+    if known is None or process.returncode not in (0, 1):
+        raise SystemExit(f"{folder}: the sweep ended with {process.returncode}\n{process.stdout[-3000:]}")
+    return known
+
+
+def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
+    config = flatten(job.config.to_dict())
+    assert all(config[key] == value for key, value in row.items()), (row, job.folder)
+    path = folder / job.folder
+    summary = read_summary(path)
+    if summary is not None and summary["status"] == "done":
+        own = {key: summary.get(key) for key in _RESULTS}
+        return {**row, **summary["metrics"], "diverged": False, **own, "folder": path}
+    error = _error(summary)
+    if error["type"] != DIVERGED:
+        raise SystemExit(f"{path} failed: {error['type']}: {error['message']}; see its run.log")
+    assert summary is not None
+    task = build_task(job.config.data)
+    bounds = {"chance": task.chance, "ceiling": task.ceiling()}
+    metrics = {tag: math.inf if tag == "val/loss" else task.chance for tag in _METRICS}
+    return {
+        **row,
+        **metrics,
+        "diverged": True,
+        **{key: summary.get(key) for key in _RESULTS},
+        **bounds,
+        "folder": path,
+    }
+
+
+def _of(runs: pd.DataFrame, configuration: Configuration) -> pd.DataFrame:
+    return runs[np.logical_and.reduce([runs[key] == value for key, value in configuration.items()])]
 
 
 def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
@@ -193,54 +274,14 @@ def _how_tuned(runs: pd.DataFrame, rate: float) -> str:
     return "an edge" if rate in (runs[LR].min(), runs[LR].max()) else ""
 
 
-def share(successes: int, count: int, comparisons: int = 1) -> str:
-    """Return a share with its interval, of Clopper and Pearson, at 95 % for all comparisons together."""
-    interval = stats.binomtest(successes, count).proportion_ci(1 - LEVEL / comparisons)
-    return f"{successes} of {count} ({interval.low:.2f} to {interval.high:.2f})"
-
-
-def paired(one: "pd.Series[float]", other: "pd.Series[float]", comparisons: int = 1) -> tuple[float, float, float]:
-    """Return the mean difference of two series by seed, and its interval at 95 % for all comparisons together."""
-    differences = one - other
-    mean, count = float(differences.mean()), len(differences)
-    half = float(stats.t.ppf(1 - LEVEL / comparisons / 2, count - 1) * differences.std(ddof=1) / math.sqrt(count))
-    return mean, mean - half, mean + half
-
-
-def rank_test(one: "pd.Series[float]", other: "pd.Series[float]") -> float:
-    """Return the p value of Mann and Whitney's test, which asks nothing of the distributions."""
-    return float(stats.mannwhitneyu(one, other).pvalue)
-
-
-def exact_test(one: int, other: int, count: int) -> float:
-    """Return the p value of Fisher's test for successes of two configurations with so many runs each."""
-    return float(stats.fisher_exact([[one, count - one], [other, count - other]]).pvalue)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm 1979)."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    corrected, largest = [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = largest
-    return corrected
-
-
 def store(path: Path, runs: pd.DataFrame) -> None:
-    """Write the runs that a table and a figure are made of, with the metrics that chose and judge them."""
-    others = [tag for tag in runs if str(tag).startswith(("train/", "val/", "test/")) and tag not in _STORED]
-    runs.drop(columns=["folder", *others], errors="ignore").round(6).to_csv(path, index=False)
+    """Write a table of runs, without what differs from one time to the next."""
+    others = [tag for tag in runs if str(tag).startswith(("train/", "val/", "test/")) and tag not in _METRICS]
+    runs.drop(columns=[*_NOT_STORED, *others], errors="ignore").round(6).to_csv(path, index=False)
 
 
-def cost(parts: Sequence[pd.DataFrame], attrs: Mapping[Any, Any] | None = None) -> str:
-    """Return the number of runs and how long they take, in words.
-
-    Args:
-        parts: results of :meth:`Study.run`, or of :func:`sweep`.
-        attrs: runs and seconds, if ``parts`` does not have them.
-    """
-    found = [attrs or part.attrs or {"runs": len(part), "seconds": part["seconds"].sum()} for part in parts]
-    runs, seconds = (sum(part[key] for part in found) for key in ("runs", "seconds"))
+def cost(*runs: pd.DataFrame) -> str:
+    """Return the number of runs and how long they take, in words."""
     cores = available_cores()
-    return f"{runs:,.0f} runs, {seconds / 60 / cores:.0f} minutes on {cores} cores."
+    count, seconds = sum(map(len, runs)), sum(float(part["seconds"].sum()) for part in runs)
+    return f"{count:,} runs, {seconds / 60 / cores:.0f} minutes on {cores} cores (the sum of their own times)."

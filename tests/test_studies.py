@@ -1,17 +1,24 @@
 """What studies share: rates are chosen by their rule, tests and intervals are those of the textbooks."""
 
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from experiments import study as tuned
-from experiments.study import LR, Study, holm, paired, share
-from experiments.study_report import compared, differences, verdict
+from experiments import study as studies
+from experiments.capacity.measure import COUNTS, SIZES, exponent
+from experiments.seeds.measure import reversed_share, seeds_for
+from experiments.statistics import exact_test, holm, interval_of_median, jackknife, paired, share
+from experiments.study import LR, Study, joined, sweep
+from experiments.study_report import compared, differences, results, verdict
 from scipy import stats
 
 from grulab.sweep import manifest
 from tests.conftest import SMALL
+
+SIZE = "model.hidden_size"
 
 
 def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
@@ -26,45 +33,104 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
     )
     runs["chance"] = 0.5
     # How far an epoch went beyond the threshold does not count, and 0.8 is behind whatever it took.
-    assert tuned._best_rates(runs, 0.99) == [0.3, 0.2, 0.1, 0.4]
-    assert tuned._best_rates(runs[runs[LR] != 0.3], 1) == [0.2, 0.1, 0.4]
+    assert studies._best_rates(runs, 0.99) == [0.3, 0.2, 0.1, 0.4]
+    assert studies._best_rates(runs[runs[LR] != 0.3], 1) == [0.2, 0.1, 0.4]
     # Nothing was learned: the least loss.
-    assert tuned._best_rates(runs.assign(chance=0.97), 1) == [0.4, 0.3, 0.1, 0.2]
-    assert tuned._beyond(runs, 1, 2) == []
-    assert tuned._beyond(runs[runs[LR] >= 0.3], 1, 2) == [0.15]
-    assert tuned._beyond(runs[runs[LR] <= 0.3], 1, 2) == [0.6]
+    assert studies._best_rates(runs.assign(chance=0.97), 1) == [0.4, 0.3, 0.1, 0.2]
+    assert studies._beyond(runs, 1, 2) == []
+    assert studies._beyond(runs[runs[LR] >= 0.3], 1, 2) == [0.15]
+    assert studies._beyond(runs[runs[LR] <= 0.3], 1, 2) == [0.6]
     # Nothing was learned: a larger one.
-    assert tuned._beyond(runs[runs[LR] <= 0.3].assign(chance=0.97), 1, 2) == [0.6]
-    assert tuned._beyond(runs.assign(chance=0.97), 1, 2) == [0.8]
-    assert tuned._how_tuned(runs, 0.3) == ""
-    assert tuned._how_tuned(runs, 0.4) == "an edge"
-    assert tuned._how_tuned(runs.assign(chance=0.97), 0.3) == "none learned"
+    assert studies._beyond(runs[runs[LR] <= 0.3].assign(chance=0.97), 1, 2) == [0.6]
+    assert studies._beyond(runs.assign(chance=0.97), 1, 2) == [0.8]
+    assert studies._how_tuned(runs, 0.3) == ""
+    assert studies._how_tuned(runs, 0.4) == "an edge"
+    assert studies._how_tuned(runs.assign(chance=0.97), 0.3) == "none learned"
 
 
 def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study("small", SMALL, rates=(0.003, 0.03, 0.3), seeds=3, test_size=150)
-    configurations: list[tuned.Configuration] = [{"model.hidden_size": size} for size in (2, 8)]
+    # The larger the better: the range is extended at its upper end, as often as it may.
+    study = Study("small", SMALL, rates=(0.0001, 0.001), seeds=range(3), test_size=150)
+    configurations: list[studies.Configuration] = [{SIZE: size} for size in (2, 8)]
     first = study.run(configurations)
-    assert first.groupby("model.hidden_size")["seed"].apply(list).tolist() == [[0, 1, 2]] * 2
-    assert first.groupby("model.hidden_size")[LR].nunique().tolist() == [1, 1]
-    known = {part: manifest.read(tmp_path / "outputs" / "studies" / "small" / part) for part in ("tune-0", "judge")}
+    assert first.judged.groupby(SIZE)["seed"].apply(list).tolist() == [[0, 1, 2]] * 2
+    assert first.judged.groupby(SIZE)[LR].nunique().tolist() == [1, 1]
+    folder = tmp_path / "outputs" / "studies" / "small"
+    known = {path.name: manifest.read(path) for path in sorted(folder.iterdir())}
+    assert list(known) == ["judge", "tune-0", "tune-1", "tune-2", "tune-again", "tune-beyond"]
     seeds = {part: {job.config.seed for job in found.jobs} for part, found in known.items() if found}
-    assert seeds == {"tune-0": {1000, 1001, 1002}, "judge": {0, 1, 2}}
-    times = [path.stat().st_mtime_ns for path in first["folder"].map(lambda folder: folder / "summary.json")]
+    assert seeds["judge"] == {0, 1, 2}
+    assert seeds["tune-0"] == seeds["tune-1"] == seeds["tune-2"] == {1000, 1001, 1002}
+    assert seeds["tune-again"] == {1003, 1004, 1005}
+    assert set(first.tuning[LR]) >= {0.0001, 0.001, 0.01, 0.1}
+    times = [path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")]
     again = study.run(configurations)
-    assert times == [path.stat().st_mtime_ns for path in again["folder"].map(lambda folder: folder / "summary.json")]
-    pd.testing.assert_frame_equal(first, again)
-    found = differences(first, [("8 against 2", {"model.hidden_size": 8}, {"model.hidden_size": 2})])
-    assert found["comparison"].tolist() == ["8 against 2"]
-    assert f"{found['mean'].iloc[0]:+.3f} (" in compared(found).table["difference"].iloc[0]
+    assert times == [path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")]
+    pd.testing.assert_frame_equal(first.judged, again.judged)
+    pd.testing.assert_frame_equal(first.tuning, again.tuning)
+    joined([first.labelled(part="a"), again.labelled(part="b")]).store(tmp_path, ["part", SIZE])
+    stored, tuning = pd.read_csv(tmp_path / "runs.csv"), pd.read_csv(tmp_path / "tuning.csv")
+    assert stored["part"].tolist() == ["a"] * 6 + ["b"] * 6
+    assert "seconds" not in stored
+    assert tuning.groupby("part")["seeds"].sum().tolist() == [len(first.tuning)] * 2
+    best = first.tuning[(first.tuning[SIZE] == 8) & (first.tuning[LR] == 0.1)]
+    row = tuning[(tuning["part"] == "a") & (tuning[SIZE] == 8) & (tuning[LR] == 0.1)].iloc[0]
+    assert row["val/accuracy"] == pytest.approx(best["val/accuracy"].mean(), abs=1e-6)
+    # Another order of the same runs, or other overrides: what is there is not taken for them.
+    with pytest.raises(SystemExit, match="another version of this study: move it away"):
+        study.run(configurations[::-1])
+    with pytest.raises(SystemExit, match="small/tune-0 holds runs"):
+        Study("small", [*SMALL, "trainer.max_epochs=3"], rates=study.rates, seeds=study.seeds).run(configurations)
+
+
+def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows: list[studies.Configuration] = [{LR: rate, "seed": 0} for rate in (0.01, 2e37)]
+    found = sweep("wild", SMALL, rows)
+    assert found["diverged"].tolist() == [False, True]
+    assert found["test/accuracy"].iloc[1] == found["chance"].iloc[0] == found["chance"].iloc[1]
+    assert math.isinf(found["val/loss"].iloc[1])
+    assert found["ceiling"].nunique() == 1
+    with pytest.raises(SystemExit, match=r"wrong: the sweep ended with 2"):
+        sweep("wrong", [*SMALL, "data.train_size=0"], rows)
+
+
+def _runs(by_size: dict[int, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {SIZE: size, "seed": seed, "test/accuracy": value, LR: 0.1, "parameters": size, "tuned": ""}
+            for size, values in by_size.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+
+
+def test_differences_are_judged_by_their_interval_and_their_size() -> None:
     assert verdict(0.03, 0.02, 0.04, 0.01) == "better"
     assert verdict(-0.03, -0.04, -0.02, 0.01) == "worse"
     assert verdict(0.002, -0.001, 0.005, 0.2) == "the same"
     assert verdict(0.005, 0.004, 0.006, 0.001) == "the same"
     assert verdict(0.03, 0.02, 0.04, 0.2) == verdict(0.02, -0.01, 0.05, 0.01) == "open"
+    runs = _runs({2: [0.5 + 0.001 * seed for seed in range(10)], 8: [0.99 + 0.0005 * seed for seed in range(10)]})
+    pairs = [("8 against 2", {SIZE: 8}, {SIZE: 2}), ("2 against 2", {SIZE: 2}, {SIZE: 2})]
+    found = differences(runs, pairs, 0.992)
+    assert found["verdict"].tolist() == ["better", "the same"]
+    assert found[["one", "other", "seeds"]].values.tolist() == [[6, 0, 10], [0, 0, 10]]
+    assert found["p_solved"].tolist() == pytest.approx([2 * exact_test(6, 0, 10), 1])
+    assert found[["mean", "low", "high"]].iloc[0].tolist() == pytest.approx(
+        paired(runs["test/accuracy"][10:].reset_index(drop=True), runs["test/accuracy"][:10], 2)
+    )
+    table = compared(found, 0.992).table
+    assert table["at 0.992 or more"].tolist() == ["6 and 0 of 10", "0 and 0 of 10"]
+    assert results(runs, {SIZE: "units"}, 0.992, 2)["at 0.992 or more"].tolist() == [share(0, 10, 2), share(6, 10, 2)]
+    # What was not tuned as it should be is open, and so is what learned nothing.
+    for how in ("an edge", "none learned"):
+        assert differences(runs.assign(tuned=how), pairs, 0.992)["verdict"].tolist() == ["open", "open"]
 
 
 def test_intervals_and_corrections() -> None:
@@ -78,3 +144,54 @@ def test_intervals_and_corrections() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1, 1]
     assert share(10, 10) == "10 of 10 (0.69 to 1.00)"
+    # Of a mean the jackknife is Student's interval.
+    scores = generator.standard_normal((1, 12))
+    student = stats.ttest_1samp(scores[0], 0).confidence_interval(0.95)
+    assert jackknife(scores, lambda part: float(part.mean())) == pytest.approx((scores.mean(), *student))
+
+
+@pytest.mark.parametrize("count", [6, 10, 20, 21])
+def test_the_interval_of_a_median_covers_it(count: int) -> None:
+    low, high = interval_of_median([float(number) for number in range(count)])
+    # The median is below the first of them only if at most so many of the values are below the median.
+    assert low + high == count - 1
+    assert 2 * stats.binom.cdf(low, count, 0.5) <= 0.05 < 2 * stats.binom.cdf(low + 1, count, 0.5)
+    assert interval_of_median([1.0] * (count - 1) + [math.inf])[0] == 1
+
+
+def test_wins_that_other_seeds_reverse() -> None:
+    # Three architectures; the second is ahead of the first with one of four seeds, and always behind the third.
+    scores = np.array([[0.5, 0.5, 0.5, 0.5], [0.4, 0.4, 0.4, 0.6], [0.9, 0.9, 0.9, 0.9]])
+    assert reversed_share(0, np.inf)(scores) == pytest.approx(1 / 12)
+    assert reversed_share(0.05, 0.2)(scores) == pytest.approx(1 / 4)
+    assert reversed_share(0.2, np.inf)(scores) == 0
+
+
+@pytest.mark.parametrize("effect", [0.5, 1.0, 3.0])
+def test_seeds_that_an_effect_takes(effect: float) -> None:
+    count = seeds_for(effect)
+    powers = [
+        1 - stats.nct.cdf(stats.t.ppf(0.975, 2 * number - 2), 2 * number - 2, effect * math.sqrt(number / 2))
+        for number in (count - 1, count)
+        if number > 1
+    ]
+    assert powers[-1] >= 0.8 > min(*powers, 0.7)
+    generator = np.random.default_rng(0)
+    drawn = generator.standard_normal((2, 2000, count))
+    drawn[1] += effect
+    assert (stats.ttest_ind(*drawn, axis=1).pvalue < 0.05).mean() == pytest.approx(powers[-1], abs=0.04)
+
+
+def test_the_growth_of_units_is_that_of_the_sizes_that_are_enough() -> None:
+    # Sizes that are enough for the numbers of slots, of 10 seeds each.
+    enough = dict(zip(COUNTS, (4, 8, 16, 32), strict=True))
+    solved = np.array([[[size >= enough[slots]] * 10 for size in SIZES] for slots in COUNTS])
+    expected = np.polyfit(np.log(COUNTS), np.log(list(enough.values())), 1)[0]
+    assert exponent(solved) == pytest.approx(expected)
+    # Half of the seeds are not most of them.
+    half = solved.copy()
+    half[:, :, 5:] = False
+    assert exponent(half) == pytest.approx(0)
+    for slots, size in itertools.product(range(len(COUNTS)), range(len(SIZES))):
+        half[slots, size, 5] = solved[slots, size, 5]
+    assert exponent(half) == pytest.approx(expected)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.architecture.picture import draw
-from experiments.study import Configuration, Study, cost, store
+from experiments.study import Configuration, Study, cost, joined, store
 from experiments.study_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -50,17 +50,16 @@ def main() -> None:
             {BUDGET: budget, LAYERS: layers, BOTH: both} for budget in budgets for layers, both in SHAPES.values()
         ]
         found = Study(f"architecture-{name}", [*overrides, *COMMON], STOPS).run(configurations)
-        parts.append(found.assign(task=name))
-        parts[-1].attrs = found.attrs
+        parts.append(found.labelled(task=name))
         for budget in budgets:
-            title = f"{name}, {budget:,}"
+            title = f"{name}, {budget:,} parameters"
             one, deep, both = (
                 {"task": name, BUDGET: budget, LAYERS: layers, BOTH: both} for layers, both in SHAPES.values()
             )
             pairs += [(f"{title}: 2 layers against 1", deep, one), (f"{title}: 2 directions against 1", both, one)]
             size = "smaller" if budget == budgets[0] else "larger"
             places += [{"task": name, "budget": size, "option": option} for option in ("2 layers", "2 directions")]
-            part = found[found[BUDGET] == budget]
+            part = found.judged[found.judged[BUDGET] == budget]
             panels[title] = {
                 shape: part[(part[LAYERS] == layers) & (part[BOTH] == both)][ACCURACY]
                 for shape, (layers, both) in SHAPES.items()
@@ -70,24 +69,25 @@ def main() -> None:
         small, large = ({**one, BUDGET: budget} for budget in budgets)
         pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
         places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
-    runs = pd.concat([part.reset_index(drop=True) for part in parts], ignore_index=True)
-    store(HERE / "runs.csv", runs)
-    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds)
-    found = differences(runs, pairs)
-    draw(pd.concat([found, pd.DataFrame(places)], axis=1), HERE / "figures" / "answer.png")
+    every = joined(parts)
+    every.store(HERE, ["task", BUDGET, LAYERS, BOTH])
+    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds, "shapes at equal parameters")
+    found_differences = differences(every.judged, pairs, SOLVED)
+    store(HERE / "compared.csv", found_differences)
+    draw(pd.concat([found_differences, pd.DataFrame(places)], axis=1), HERE / "figures" / "answer.png")
     count = len(panels) * len(SHAPES)
     words = "; ".join(f"{name} `{' '.join(overrides)}`" for name, (overrides, _) in TASKS.items())
     text = (
         f"`{' '.join(COMMON)}`, batches of 32; {words}. Intervals hold for all {count} rows together at 95 %. "
-        "Dotted: the ceiling; dashed: chance.\n\n"
+        "\n\n"
         "![What each option buys on seven tasks](figures/answer.png)\n"
         "![Test accuracy of every seed on seven tasks](figures/equal_parameters.png)"
     )
     keys = {"task": "task", BUDGET: "budget", LAYERS: "layers", BOTH: "two directions"}
     sections = [
-        Section("Accuracy", text, results(runs, keys, SOLVED, count)),
-        compared(found),
-        Section("Cost", cost(parts)),
+        Section("Accuracy", text, results(every.judged, keys, SOLVED, count)),
+        compared(found_differences, SOLVED),
+        Section("Cost", cost(every.judged, every.tuning)),
     ]
     write("Depth and direction at equal parameters, over seven tasks", sections, HERE / "results.md")
 

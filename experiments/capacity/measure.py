@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.capacity.picture import draw
-from experiments.study import LEVEL, Study, cost, store
+from experiments.statistics import ALPHA
+from experiments.study import Study, cost, joined
 from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
@@ -39,11 +40,12 @@ def main() -> None:
         study = Study(
             f"capacity-{budget}", [*COMMON, f"trainer.max_epochs={budget // STEPS_PER_EPOCH}"], SOLVED, test_size=1000
         )
-        found = study.run([{SLOTS: slots, SIZE: size} for slots in COUNTS for size in SIZES])
-        parts.append(found.assign(budget=budget, solved=found["val/accuracy"] >= SOLVED))
-        parts[-1].attrs = found.attrs
-    runs = pd.concat(parts, ignore_index=True)
-    store(HERE / "runs.csv", runs)
+        parts.append(
+            study.run([{SLOTS: slots, SIZE: size} for slots in COUNTS for size in SIZES]).labelled(budget=budget)
+        )
+    found = joined(parts)
+    found.store(HERE, ["budget", SLOTS, SIZE])
+    runs = found.judged.assign(solved=found.judged["val/accuracy"] >= SOLVED)
     draw(runs, HERE / "figures" / "capacity.png")
     rows = []
     for slots in COUNTS:
@@ -62,7 +64,7 @@ def main() -> None:
     sections = [
         Section("Units needed at a budget", text, pd.DataFrame(rows)),
         Section("Growth", "\n\n".join(_growth(runs[runs["budget"] == budget], budget) for budget in BUDGETS)),
-        Section("Cost", cost(parts)),
+        Section("Cost", cost(runs, found.tuning)),
     ]
     write("Units for slots", sections, HERE / "results.md")
 
@@ -71,7 +73,7 @@ def _in_words(runs: pd.DataFrame) -> str:
     """Return the smallest size that is enough for most seeds, and the smallest that may be and that surely is."""
     solved = runs.groupby(SIZE)["solved"].sum()
     count = int(runs.groupby(SIZE).size().min())
-    intervals = [stats.binomtest(int(number), count).proportion_ci(1 - LEVEL / len(solved)) for number in solved]
+    intervals = [stats.binomtest(int(number), count).proportion_ci(1 - ALPHA / len(solved)) for number in solved]
     most = _first([number > count / 2 for number in solved])
     may, surely = _first([one.high > 0.5 for one in intervals]), _first([one.low > 0.5 for one in intervals])
     return f"{most} ({may} to {surely})"
@@ -91,15 +93,15 @@ def _growth(runs: pd.DataFrame, budget: int) -> str:
     )
     generator = np.random.default_rng(0)
     count = solved.shape[2]
-    slopes = [_exponent(solved[:, :, generator.integers(0, count, count)]) for _ in range(_DRAWS)]
+    slopes = [exponent(solved[:, :, generator.integers(0, count, count)]) for _ in range(_DRAWS)]
     low, high = np.quantile(slopes, (0.025, 0.975))
     return (
-        f"{budget:,} steps: units grow as slots to the power {_exponent(solved):.1f} ({low:.1f} to {high:.1f}, by "
+        f"{budget:,} steps: units grow as slots to the power {exponent(solved):.1f} ({low:.1f} to {high:.1f}, by "
         "resampling seeds)."
     )
 
 
-def _exponent(solved: NDArray[np.bool_]) -> float:
+def exponent(solved: NDArray[np.bool_]) -> float:
     """Return the slope of log units against log slots.
 
     Args:

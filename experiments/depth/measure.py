@@ -5,8 +5,7 @@ python -m experiments.depth.measure
 
 from pathlib import Path
 
-import pandas as pd
-from experiments.study import Study, cost, store
+from experiments.study import Study, cost, joined, store
 from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -40,11 +39,10 @@ def main() -> None:
     parts = []
     for name, overrides in TASKS.items():
         study = Study(f"depth-{name.replace(', ', '-').replace(' ', '-')}", [*overrides, *COMMON], STOPS)
-        found = study.run([{LAYERS: layers} for layers in DEPTHS])
-        parts.append(found.assign(task=name))
-        parts[-1].attrs = found.attrs
-    runs = pd.concat([part.reset_index(drop=True) for part in parts], ignore_index=True)
-    store(HERE / "runs.csv", runs)
+        parts.append(study.run([{LAYERS: layers} for layers in DEPTHS]).labelled(task=name))
+    found = joined(parts)
+    found.store(HERE, ["task", LAYERS])
+    runs = found.judged
     panels, bounds, pairs = {}, {}, []
     for name in TASKS:
         part = runs[runs["task"] == name]
@@ -54,18 +52,19 @@ def main() -> None:
             pairs.append(
                 (f"{name}: {deep} layers against {flat}", {"task": name, LAYERS: deep}, {"task": name, LAYERS: flat})
             )
-    draw_seeds(panels, HERE / "figures" / "depth.png", bounds)
+    draw_seeds(panels, HERE / "figures" / "depth.png", bounds, "layers, at equal parameters")
+    found_differences = differences(runs, pairs, SOLVED)
+    store(HERE / "compared.csv", found_differences)
     count = len(TASKS) * len(DEPTHS)
     words = "; ".join(f"{name} `{' '.join(overrides)}`" for name, overrides in TASKS.items())
     text = (
-        f"`{' '.join(COMMON)}`, batches of 32; {words}. Dotted: the ceiling; dashed: chance. The numbers under the "
-        f"panels are layers; intervals hold for all {count} rows together at 95 %.\n\n"
+        f"`{' '.join(COMMON)}`, batches of 32; {words}. Intervals hold for all {count} rows together at 95 %.\n\n"
         "![Test accuracy of every seed against the number of layers](figures/depth.png)"
     )
     sections = [
         Section("Accuracy", text, results(runs, {"task": "task", LAYERS: "layers"}, SOLVED, count)),
-        compared(differences(runs, pairs)),
-        Section("Cost", cost(parts)),
+        compared(found_differences, SOLVED),
+        Section("Cost", cost(runs, found.tuning)),
     ]
     write("One to four layers", sections, HERE / "results.md")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from experiments.length.picture import draw
-from experiments.study import Study, cost, exact_test, holm, share, store
+from experiments.statistics import exact_test, holm, share
+from experiments.study import Study, cost, store
 from experiments.study_report import rate_in_words, write
 
 from grulab.config.compose import compose
@@ -37,11 +38,13 @@ _UNTIL_SOLVED = f"trainer.early_stopping_threshold={SOLVED}"
 # Longer with more units, a run would take as long as all others together.
 _AT_MOST = 32_000
 _EVALUATED = 2000
+# Not 0 to 9: those had been seen when the rule of choosing rates was changed (README.md).
+_SEEDS = range(10, 20)
 _TOGETHER = 1000
 
 
 def main() -> None:
-    trained = Study("length", [*COMMON, _UNTIL_SOLVED], solved=SOLVED).run(
+    found = Study("length", [*COMMON, _UNTIL_SOLVED], solved=SOLVED, seeds=_SEEDS).run(
         [
             {DELAY: delay, SIZE: units, BIAS: bias}
             for delay in DELAYS
@@ -50,16 +53,17 @@ def main() -> None:
             if delay * units <= _AT_MOST
         ]
     )
+    found.store(HERE, [DELAY, SIZE, BIAS])
+    trained = found.judged
     trained["solved"] = trained["val/accuracy"] >= SOLVED
     trained["steps"] = (STEPS_PER_EPOCH * trained["epochs"]).where(trained["solved"])
     # They train on when they have solved it: what is asked is what they hold, and not what stopping early leaves.
     short = Study("length-short", [*COMMON, "data.min_delay=5"]).run([{DELAY: 30, SIZE: units} for units in UNITS])
-    store(HERE / "runs.csv", trained)
     draw(trained, EPOCHS * STEPS_PER_EPOCH, HERE / "figures" / "length.png")
-    beyond = hold_on(short)
+    beyond = hold_on(short.judged)
     store(HERE / "beyond.csv", beyond)
     sections = [_solved(trained), _compared(trained), _beyond(beyond)]
-    sections.append(Section("Cost", cost([trained, short])))
+    sections.append(Section("Cost", cost(trained, found.tuning, short.judged, short.tuning)))
     write("How long a GRU remembers", sections, HERE / "results.md")
 
 
@@ -91,6 +95,7 @@ def _solved(trained: pd.DataFrame) -> Section:
                 "units": units,
                 "update bias": bias,
                 "solved": share(int(group["solved"].sum()), len(group), cells.ngroups),
+                "diverged": int(group["diverged"].sum()),
                 "median steps": f"{steps:,.0f}" if np.isfinite(steps) else "",
                 "median test accuracy": f"{group['test/accuracy'].median():.3f}",
                 "rate": rate_in_words(group),
@@ -99,7 +104,9 @@ def _solved(trained: pd.DataFrame) -> Section:
     text = (
         f"`{' '.join([*COMMON, _UNTIL_SOLVED])}`. Solved is {SOLVED:.0%} of the validation sequences within "
         f"{EPOCHS * STEPS_PER_EPOCH:,} steps; intervals are at 95 % for all {cells.ngroups} rows together. Chance is "
-        "0.125, the ceiling 1. The median is over all seeds, those that failed counted as the slowest.\n\n"
+        f"0.125, the ceiling 1. Validation is every {STEPS_PER_EPOCH} steps, so fewer are not told apart. The "
+        "medians are over all seeds: those that failed count as the slowest, and those whose loss was not finite "
+        "(diverged) as guessing.\n\n"
         "![Steps until solved against the delay](figures/length.png)"
     )
     return Section("Solved", text, pd.DataFrame(rows))
@@ -108,7 +115,7 @@ def _solved(trained: pd.DataFrame) -> Section:
 def _compared(trained: pd.DataFrame) -> Section:
     """Compare the two biases in each cell, and 8 units with others."""
     solved = trained.groupby([DELAY, SIZE, BIAS])["solved"].sum()
-    count = int(trained.groupby([DELAY, SIZE, BIAS]).size().min())
+    count = len(_SEEDS)
     pairs = [
         (f"delay {delay}, {units} units: chrono against default", (delay, units, "chrono"), (delay, units, "default"))
         for delay, units in dict.fromkeys(zip(trained[DELAY], trained[SIZE], strict=True))

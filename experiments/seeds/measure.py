@@ -4,13 +4,15 @@ python -m experiments.seeds.measure
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from experiments.seeds.picture import draw
-from experiments.study import Configuration, cost, paired, store, sweep
+from experiments.statistics import jackknife, paired
+from experiments.study import Configuration, cost, store, sweep
 from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
@@ -27,8 +29,9 @@ ARCHITECTURES: list[Configuration] = [
     {SIZE: size, LAYERS: layers, BOTH: both}
     for size, layers, both in itertools.product((8, 16, 32), (1, 2), (False, True))
 ]
+# Which one direction and two fill to 2 %.
+BUDGETS = (393, 1278, 3657)
 GAPS = (0, 0.005, 0.01, 0.02, np.inf)
-_DRAWS = 500
 
 Scores = NDArray[np.float64]
 
@@ -37,17 +40,11 @@ def main() -> None:
     weights = sweep("seeds/weights", COMMON, _crossed(ARCHITECTURES, [(seed, 0) for seed in range(SEEDS)]))
     nested = [(WEIGHTS_EACH * data + number, data) for data in range(DATA_SEEDS) for number in range(WEIGHTS_EACH)]
     data = sweep("seeds/data", COMMON, _crossed(ARCHITECTURES, nested))
-    one = weights[(weights[LAYERS] == 1) & ~weights[BOTH].astype(bool)]
-    equal: list[Configuration] = [
-        {BUDGET: int(budget), LAYERS: 1, BOTH: both}
-        for budget in sorted(one["parameters"].unique())
-        for both in (False, True)
-    ]
-    units = [row for row in ARCHITECTURES if row[LAYERS] == 1]
     own = [(seed, seed) for seed in range(SEEDS)]
-    at_units, at_budget = (
-        sweep(f"seeds/{name}", COMMON, _crossed(rows, own)) for name, rows in (("units", units), ("budget", equal))
-    )
+    units = [row for row in ARCHITECTURES if row[LAYERS] == 1]
+    equal: list[Configuration] = [{BUDGET: size, LAYERS: 1, BOTH: both} for size in BUDGETS for both in (False, True)]
+    at_units = sweep("seeds/units", COMMON, _crossed(units, own))
+    at_budget = sweep("seeds/parameters", COMMON, _crossed(equal, own))
     parts = {"weights": weights, "data": data, "equal units": at_units, "equal parameters": at_budget}
     store(HERE / "runs.csv", pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True))
     by_weights = _matrix(weights)
@@ -57,7 +54,7 @@ def main() -> None:
         _needed(by_weights),
         _variances(_matrix(data).reshape(len(ARCHITECTURES), DATA_SEEDS, WEIGHTS_EACH)),
         _directions(at_units, at_budget),
-        Section("Cost", cost(list(parts.values()))),
+        Section("Cost", cost(*parts.values())),
     ]
     write("What seeds do", sections, HERE / "results.md")
 
@@ -76,30 +73,35 @@ def _matrix(runs: pd.DataFrame) -> Scores:
 
 
 def _interval(scores: Scores, statistic: Callable[[Scores], float], form: str) -> str:
-    """Return a statistic of (architectures, seeds, ...) with its 95 % interval from resampled seeds."""
-    generator = np.random.default_rng(0)
-    count = scores.shape[1]
-    drawn = [statistic(scores[:, generator.integers(0, count, count)]) for _ in range(_DRAWS)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{statistic(scores):{form}} ({low:{form}} to {high:{form}})"
+    found, low, high = jackknife(scores, statistic)
+    return f"{found:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _reversals(scores: Scores) -> Section:
     """Count how often the architecture that wins with one seed each loses by the mean of the other seeds."""
-    gaps, rest = _wins(scores)
-    is_reversed = gaps * rest < 0
-    rows = [["all", len(gaps), f"{is_reversed.mean():.1%}"]]
+    lead, _ = _wins(scores)
+    rows = [["all", len(lead), _interval(scores, reversed_share(0, np.inf), ".1%")]]
     for low, high in itertools.pairwise(GAPS):
-        chosen = (abs(rest) >= low) & (abs(rest) < high)
         name = f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}"
-        rows.append([name, int(chosen.sum()), f"{is_reversed[chosen].mean():.1%}"])
-    share = _interval(scores, lambda part: float(np.mean(np.multiply(*_wins(part)) < 0)), ".1%")
+        count = int(((abs(lead) >= low) & (abs(lead) < high)).sum())
+        rows.append([name, count, _interval(scores, reversed_share(low, high), ".1%")])
     text = (
         "Of each pair of architectures the one that is ahead with one seed, against the mean of the other "
-        f"{SEEDS - 1}; the rows are by that mean's difference. Reversed: {share}, by resampling seeds."
+        f"{SEEDS - 1}; the rows are by its lead with that seed. Intervals (95 %) by leaving out each seed "
+        "(jackknife)."
     )
-    table = pd.DataFrame(rows, columns=["difference over the other seeds", "wins by one seed", "reversed"])
-    return Section("Wins by one seed", text, table)
+    return Section("Wins by one seed", text, pd.DataFrame(rows, columns=["lead", "wins by one seed", "reversed"]))
+
+
+def reversed_share(low: float, high: float) -> Callable[[Scores], float]:
+    """Return a function that gives the share of wins by so much that the other seeds reverse."""
+
+    def found(scores: Scores) -> float:
+        lead, rest = _wins(scores)
+        chosen = (abs(lead) >= low) & (abs(lead) < high)
+        return float((lead * rest < 0)[chosen].mean())
+
+    return found
 
 
 def _wins(scores: Scores) -> tuple[Scores, Scores]:
@@ -115,7 +117,7 @@ def _needed(scores: Scores) -> Section:
     spreads = np.array([np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2) for one, other in pairs])
     rows = []
     for difference in (0.005, 0.01, 0.02, 0.03):
-        seeds = [_seeds_for(difference / spread) for spread in spreads]
+        seeds = [seeds_for(difference / spread) for spread in spreads]
         rows.append([difference, *(f"{np.quantile(seeds, share):.0f}" for share in (0.5, 0.9))])
     correlation = _interval(scores, _mean_correlation, ".2f")
     text = (
@@ -128,7 +130,7 @@ def _needed(scores: Scores) -> Section:
     return Section("Seeds that it takes", text, table)
 
 
-def _seeds_for(effect: float) -> int:
+def seeds_for(effect: float) -> int:
     """Return the seeds of each of two groups that show an effect, in standard deviations, with a power of 0.8."""
     for count in itertools.count(2):
         freedom = 2 * count - 2
@@ -150,11 +152,6 @@ def _variances(scores: Scores) -> Section:
         scores: (architectures, data seeds, weight seeds).
     """
 
-    def added(part: Scores) -> float:
-        """Return the standard deviation of the data, by analysis of variance."""
-        between = part.mean(axis=2).var(axis=1, ddof=1) - part.var(axis=2, ddof=1).mean(axis=1) / part.shape[2]
-        return float(np.sqrt(max(0.0, between.mean())))
-
     def weights(part: Scores) -> float:
         return float(np.sqrt(part.var(axis=2, ddof=1).mean()))
 
@@ -165,12 +162,23 @@ def _variances(scores: Scores) -> Section:
         alone = means[one].var(axis=1, ddof=1) + means[other].var(axis=1, ddof=1)
         return float((means[one] - means[other]).var(axis=1, ddof=1).sum() / alone.sum())
 
+    # What the data do to all architectures alike: the spread of data seeds' means, less the weights' part of it.
+    total = scores.mean(axis=(0, 2)).var(ddof=1)
+    of_weights = weights(scores) ** 2 / (scores.shape[0] * scores.shape[2])
+    freedom = DATA_SEEDS - 1
+    bounds = (freedom * total / stats.chi2.ppf(share, freedom) for share in (0.975, 0.025))
+    low, high = (math.sqrt(max(0.0, bound - of_weights)) for bound in bounds)
+    shared = math.sqrt(max(0.0, total - of_weights))
+    accuracies = scores.mean(axis=(1, 2))
+    of_test = {size: np.sqrt(accuracies * (1 - accuracies) / size).mean() for size in (1000, 10_000)}
     text = (
         f"{DATA_SEEDS} data seeds with {WEIGHTS_EACH} seeds of the weights each, 10,000 test sequences. Standard "
-        f"deviation of the test accuracy over seeds of the weights: {_interval(scores, weights, '.4f')}. What the "
-        f"data add, which no number of weight seeds averages out: {_interval(scores, added, '.4f')}. Pairing by data "
-        f"leaves {_interval(scores, left, '.0%')} of the variance of a difference between architectures. Intervals "
-        "by resampling data seeds."
+        f"deviation of the test accuracy over seeds of the weights: {_interval(scores, weights, '.4f')}. What a data "
+        f"seed adds to all architectures alike, which no number of weight seeds averages out: {shared:.4f} "
+        f"({low:.4f} to {high:.4f}, of the variance's chi-squared distribution). In the mean of the architectures, "
+        f"the standard error of an accuracy from its test sequences alone (binomial) is {of_test[10_000]:.4f} with "
+        f"10,000 and {of_test[1000]:.4f} with 1,000. Pairing by data leaves {_interval(scores, left, '.0%')} of the "
+        "variance of a difference between architectures (by leaving out each data seed)."
     )
     return Section("The data's part", text)
 

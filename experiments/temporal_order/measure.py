@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from experiments.temporal_order.picture import draw
-from experiments.study import Study, cost, share, store
+from experiments.statistics import interval_of_median, share
+from experiments.study import Study, cost, joined
 from experiments.study_report import rate_in_words, write
+from experiments.temporal_order.picture import draw
 
 from grulab.report.sections import Section
 from grulab.tasks.temporal_order import LEVELS
@@ -36,17 +37,18 @@ COMMON = [
 def main() -> None:
     parts = []
     for variant, (weights, _) in PUBLISHED.items():
-        study = Study(f"temporal-order-{variant}", [*COMMON, f"model.parameter_budget={weights}"], seeds=SEEDS)
+        study = Study(f"temporal-order-{variant}", [*COMMON, f"model.parameter_budget={weights}"], seeds=range(SEEDS))
         parts.append(study.run([{VARIANT: variant, LEVEL: level} for level in LEVELS]))
-    runs = pd.concat(parts, ignore_index=True)
+    found = joined(parts)
+    runs = found.judged
     runs["sequences"] = (SEQUENCES * runs["epochs"]).where(runs["val/accuracy"] == 1, np.inf)
-    store(HERE / "runs.csv", runs)
+    found.store(HERE, [VARIANT, LEVEL])
     draw(runs, PUBLISHED, SEQUENCES * EPOCHS, HERE / "figures" / "temporal_order.png")
     rows = []
     for variant, level in dict.fromkeys(zip(runs[VARIANT], runs[LEVEL], strict=True)):
         group = runs[(runs[VARIANT] == variant) & (runs[LEVEL] == level)]
         solved = group["sequences"][np.isfinite(group["sequences"])]
-        low, high = _interval_of_median(group["sequences"])
+        low, high = interval_of_median(group["sequences"].tolist())
         rows.append(
             {
                 "variant": variant,
@@ -70,20 +72,9 @@ def main() -> None:
     )
     sections = [
         Section("Sequences until solved", text, pd.DataFrame(rows)),
-        Section("Cost", cost(parts)),
+        Section("Cost", cost(runs, found.tuning)),
     ]
     write("Temporal order", sections, HERE / "results.md")
-
-
-def _interval_of_median(values: "pd.Series[float]") -> tuple[float, float]:
-    """Return the order statistics between which the median is, with a probability of 95 % at least."""
-    ordered = sorted(values)
-    count, total = len(ordered), 0.0
-    for place in range(count):
-        total += math.comb(count, place) / 2**count
-        if total > 0.025:
-            return ordered[place - 1], ordered[count - place]
-    raise AssertionError
 
 
 def _count(value: float) -> str:
