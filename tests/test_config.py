@@ -331,6 +331,9 @@ def test_options_without_effect_are_named() -> None:
     assert "model.dropout=0.3 has no effect with model.num_layers=1" in note
     (note,) = notes(compose(["checkpoint.every_n_epochs=9"]))
     assert "checkpoint.every_n_epochs=9 has no effect" in note
+    (note,) = notes(compose(["optimizer.schedule=linear", "trainer.max_epochs=1"]))
+    assert "optimizer.schedule=linear has no effect with trainer.max_epochs=1" in note
+    assert notes(compose(["optimizer.schedule=linear", "trainer.max_epochs=2"])) == []
 
 
 def test_plain_values_of_the_wrong_kind_are_refused() -> None:
@@ -343,3 +346,9 @@ def test_plain_values_of_the_wrong_kind_are_refused() -> None:
             parse(values | {"data": values["data"] | {"task": task}})
     with pytest.raises(ConfigError, match=r"data.num_features: has no value"):
         parse(values | {"data": {k: v for k, v in values["data"].items() if k != "num_features"}})
+
+
+def test_a_key_of_several_other_tasks_names_them_all() -> None:
+    tasks = "hidden_markov,keep,sinusoids,slots,step_xor,temporal_order,word"
+    with pytest.raises(ConfigError, match=f"data.fresh=true: no such key; only data={tasks} have it"):
+        compose(["data=files", "data.path=none.npz", "data.fresh=true"])

@@ -88,6 +88,22 @@ def test_the_ceiling_is_what_the_best_classifier_reaches() -> None:
     assert (answers == sequences.classes).mean() == pytest.approx(task.ceiling(), abs=4 * math.hypot(0.0021, 0.0007))
 
 
+def test_the_ceiling_is_that_of_a_sum_over_all_sequences_and_paths() -> None:
+    task = task_of("data.min_length=2", "data.max_length=5", "data.emission=[0.8,0.2]")
+    transitions, emissions = task.transitions(), task.emissions()
+    right = 0.0
+    for length in range(2, 6):
+        for symbols in itertools.product(range(2), repeat=length):
+            joint = np.zeros(3)
+            for path in itertools.product(range(4), repeat=length):
+                emitted = math.prod(emissions[state, symbol] for state, symbol in zip(path, symbols, strict=True))
+                for label in range(3):
+                    joint[label] += emitted * math.prod(transitions[label, a, b] for a, b in itertools.pairwise(path))
+            right += joint.max() / 3 / 4 / 4
+    # Three classes, four first states, four lengths; the ceiling is a mean over 40,000 sequences.
+    assert task.ceiling() == pytest.approx(right, abs=0.004)
+
+
 def test_the_ceiling_falls_to_chance_with_reliability() -> None:
     ceilings = [task_of(f"data.reliability={value}").ceiling() for value in (0.5, 0.7, 0.9, 1.0)]
     assert ceilings == sorted(ceilings)

@@ -80,6 +80,8 @@ RULES: list[tuple[str, list[str], Callable[[Steps], int]]] = [
     ("keep", ["data.delay=7", "data.min_delay=2"], keep),
     ("word", [], word),
     ("step_xor", [], step_xor),
+    ("step_xor", ["data.bits=1"], step_xor),
+    ("step_xor", ["data.bits=64"], step_xor),
     *(("slots", [f"data.query={query}"], slots) for query in QUERIES),
 ]
 

@@ -63,6 +63,11 @@ def notes_on_options(config: Config) -> list[str]:
             f"optimizer.horizon={config.optimizer.horizon}: the learning rate is 0 in the epochs after it, of "
             f"trainer.max_epochs={config.trainer.max_epochs}"
         )
+    if config.optimizer.schedule != "constant" and config.trainer.max_epochs == 1:
+        lines.append(
+            f"optimizer.schedule={config.optimizer.schedule} has no effect with trainer.max_epochs=1: the rate "
+            "changes between epochs"
+        )
     if config.trainer.threads > (cores := available_cores()):
         lines.append(
             f"trainer.threads={config.trainer.threads} is more than the {cores} cores that this process may use: "

@@ -26,7 +26,7 @@ def unknown_key(override: str, valid: Sequence[str]) -> str:
         near = difflib.get_close_matches(key, alike, n=1, cutoff=0.5)
     owner = None if key in valid else _owner_of(key)
     if owner:
-        hint = f"only {owner} has it"
+        hint = f"only {owner} {'have' if ',' in owner else 'has'} it"
     elif near and near[0] != key:
         hint = f"did you mean {near[0]}?"
     else:
@@ -60,7 +60,8 @@ def _place(key: str) -> str | bool:
 
 
 def _owner_of(key: str) -> str | None:
-    """Return the first task, sweeper or launcher that has the key, as its override, or None."""
+    """Return the tasks, or the first sweeper or launcher, that have the key, as an override, or None."""
     if key.startswith("data."):
-        return next((f"data={task}" for task in imported_tasks() if key in valid_keys(task)), None)
+        tasks = [task for task in imported_tasks() if key in valid_keys(task)]
+        return f"data={','.join(tasks)}" if tasks else None
     return next((plugin for plugin, keys in plugin_keys().items() if key in keys), None)

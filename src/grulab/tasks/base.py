@@ -124,7 +124,7 @@ class Task(ABC):
         return [str(number) for number in range(self.num_classes)]
 
     def class_counts(self, split: Split) -> list[int] | None:
-        """Return the number of sequences of each class in a split; None where the classes are equally likely."""
+        """Return the number of sequences of each class in a split; None where they are not counted."""
         return None
 
     def ids(self, split: Split) -> list[str]:

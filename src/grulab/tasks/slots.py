@@ -115,7 +115,8 @@ def _ask(
 def accuracy_with_bits(bits: float, slots: int, values: int) -> float:
     """Return a bound of the accuracy of whoever is asked after all values are gone but ``bits`` bits about them.
 
-    A value that is guessed with accuracy p still needs h(p) + (1 - p) log2(values - 1) bits (Fano), so
+    Of a value that is guessed with accuracy p at most h(p) + (1 - p) log2(values - 1) bits are unknown (Fano), which
+    is concave in p, so with p the mean over the slots
 
         slots (log2(values) - h(p) - (1 - p) log2(values - 1)) <= bits;
 

@@ -40,10 +40,11 @@ class Word(GeneratedTask):
 
     Every element is equally likely at every step, so is every product: chance is 1/6, also for whoever knows all
     steps but one. The word determines its product: the ceiling is 1. A classifier has to keep one of six states and
-    to change it by what it reads, which no sum over the steps can do, for the group is not commutative. The word
-    problem of groups tells apart what models can track: Merrill, Petty and Sabharwal 2024, The Illusion of State in
-    State-Space Models, https://arxiv.org/abs/2404.08819. Words of length 1, whose product is the element itself, are
-    where training begins: keep ``data.min_length=1``.
+    to change it by what it reads, which no sum over the steps can do, for the group is not commutative. Word problems
+    of groups tell apart what models can track (Merrill, Petty and Sabharwal 2024, The Illusion of State in
+    State-Space Models, https://arxiv.org/abs/2404.08819); the separation proved there is for groups that are not
+    solvable, and S3 is. Words of length 1, whose product is the element itself, are where training begins: keep
+    ``data.min_length=1``.
     """
 
     config: WordConfig
