@@ -16,6 +16,8 @@ from grulab.report.sections import Section, to_markdown
 Pair = tuple[str, Mapping[str, object], Mapping[str, object]]
 
 _COLUMNS = 4
+# A panel in which all runs are this near the ceiling shows no more than that.
+_NEAR = 0.1
 ACCURACY = "test/accuracy"
 # A smaller difference is none that anybody would pay for.
 MARGIN = 0.01
@@ -178,6 +180,8 @@ def draw_seeds(
             x = place + generator.uniform(-0.18, 0.18, len(values))
             axis.scatter(x, values, s=14, alpha=0.6, color=f"C{place % 10}", edgecolors="none")
             axis.hlines(values.median(), place - 0.3, place + 0.3, color=f"C{place % 10}", linewidth=2)
+        if min(values.min() for values in configurations.values()) > ceiling - _NEAR:
+            axis.set_ylim(ceiling - _NEAR, ceiling + 0.1 * _NEAR)
         axis.set_xticks(range(len(configurations)), list(configurations), fontsize=9)
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3, axis="y")

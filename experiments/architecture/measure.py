@@ -52,7 +52,7 @@ def main() -> None:
         found = Study(f"architecture-{name}", [*overrides, *COMMON], STOPS).run(configurations)
         parts.append(found.labelled(task=name))
         for budget in budgets:
-            title = f"{name}, {budget:,} parameters"
+            title = f"{name}, {budget:,}"
             one, deep, both = (
                 {"task": name, BUDGET: budget, LAYERS: layers, BOTH: both} for layers, both in SHAPES.values()
             )
@@ -60,18 +60,19 @@ def main() -> None:
             size = "smaller" if budget == budgets[0] else "larger"
             places += [{"task": name, "budget": size, "option": option} for option in ("2 layers", "2 directions")]
             part = found.judged[found.judged[BUDGET] == budget]
-            panels[title] = {
-                shape: part[(part[LAYERS] == layers) & (part[BOTH] == both)][ACCURACY]
+            panel = f"{name}\n{budget:,} parameters"
+            panels[panel] = {
+                shape.replace(" ", "\n"): part[(part[LAYERS] == layers) & (part[BOTH] == both)][ACCURACY]
                 for shape, (layers, both) in SHAPES.items()
             }
-            bounds[title] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
+            bounds[panel] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
         one = {"task": name, LAYERS: 1, BOTH: False}
         small, large = ({**one, BUDGET: budget} for budget in budgets)
         pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
         places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
     every = joined(parts)
     every.store(HERE, ["task", BUDGET, LAYERS, BOTH])
-    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds, "shapes at equal parameters")
+    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds, "at equal parameters")
     found_differences = differences(every.judged, pairs, SOLVED)
     store(HERE / "compared.csv", found_differences)
     draw(pd.concat([found_differences, pd.DataFrame(places)], axis=1), HERE / "figures" / "answer.png")

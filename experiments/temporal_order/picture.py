@@ -37,6 +37,7 @@ def draw(runs: pd.DataFrame, published: Mapping[str, tuple[int, int]], limit: in
             va="center", fontsize=8,
         )  # fmt: skip
         axis.set_yscale("log")
+        axis.set_ylim(top=1_200_000)
         ticks = [2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000]
         axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
         axis.set_yticks([], minor=True)
