@@ -1,5 +1,6 @@
 """The figure of the seeds study."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def draw(scores: NDArray[np.float64], path: Path) -> None:
             for parts in zip(*((order[:, :count], order[:, count:]) for order in orders), strict=True)
         )
         is_confirmed, lead = drawn * rest > 0, abs(drawn)
-        bins = [(lead > low) & (lead <= high) for low, high in zip(_EDGES, _EDGES[1:], strict=False)]
+        bins = [(lead > low) & (lead <= high) for low, high in itertools.pairwise(_EDGES)]
         label = f"{count} seed{'s' * (count > 1)}"
         means = [lead[chosen].mean() for chosen in bins], [is_confirmed[chosen].mean() for chosen in bins]
         axis.plot(*means, "o-", color=f"C{number}", markersize=4, label=label)
