@@ -1,6 +1,6 @@
 """Sweeps of a study: the learning rate of each configuration is chosen on seeds of its own, and fresh seeds judge it.
 
-A study names configurations, as overrides. Each is trained at several learning rates with three tuning seeds; where
+A study names configurations, as overrides. Each is trained at several learning rates with two tuning seeds; where
 the best rate is the smallest or the largest, the next one is tried too, and where none learned anything the next
 larger one; and the two best get three more seeds, after which the best is looked at for an edge once more. Then
 each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run
@@ -33,7 +33,9 @@ LR, SEED, DATA_SEED = "optimizer.lr", "seed", "data.seed"
 _AS_GOOD = 0.005
 # What is less above chance has learned nothing.
 _LEARNED = 0.05
-_TUNING_SEEDS, _MORE_TUNING_SEEDS = range(1000, 1003), range(1003, 1006)
+_TUNING_SEEDS, _MORE_TUNING_SEEDS = range(1000, 1002), range(1002, 1005)
+# Where small rates are hopeless: short trainings, and long sequences.
+LARGE_RATES = (0.01, 0.03, 0.1, 0.33)
 # So often the range of rates is extended before more seeds look at the best.
 _EXTENSIONS = 2
 _METRICS = ("val/accuracy", "test/accuracy", "val/loss")

@@ -182,7 +182,7 @@ def draw_seeds(
             axis.hlines(values.median(), place - 0.3, place + 0.3, color=f"C{place % 10}", linewidth=2)
         if min(values.min() for values in configurations.values()) > ceiling - _NEAR:
             axis.set_ylim(ceiling - _NEAR, ceiling + 0.1 * _NEAR)
-        axis.set_xticks(range(len(configurations)), list(configurations), fontsize=9)
+        axis.set_xticks(range(len(configurations)), list(configurations), fontsize=8)
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3, axis="y")
         axis.tick_params(axis="y", labelsize=9)

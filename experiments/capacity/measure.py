@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from experiments.capacity.picture import draw
 from experiments.statistics import ALPHA
-from experiments.study import Study, cost, joined
+from experiments.study import LARGE_RATES, Study, cost, joined
 from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
@@ -19,11 +19,12 @@ from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 SLOTS, SIZE = "data.slots", "model.hidden_size"
-COUNTS, SIZES, BUDGETS = (2, 3, 4, 6), (2, 4, 8, 12, 16, 24, 32, 48), (500, 1500, 5000)
+COUNTS, SIZES, BUDGETS = (2, 4, 6, 8), (2, 4, 6, 8, 12, 16, 24, 32), (300, 1000, 3000)
 STEPS_PER_EPOCH, SOLVED = 100, 0.99
 COMMON = [
     "data=slots",
     "data.query=last",
+    "data.values=2",
     "data.fresh=true",
     f"data.train_size={32 * STEPS_PER_EPOCH}",
     "data.val_size=1000",
@@ -38,7 +39,7 @@ def main() -> None:
     parts = []
     for budget in BUDGETS:
         study = Study(
-            f"capacity-{budget}", [*COMMON, f"trainer.max_epochs={budget // STEPS_PER_EPOCH}"], SOLVED, test_size=1000
+            f"capacity-{budget}", [*COMMON, f"trainer.max_epochs={budget // STEPS_PER_EPOCH}"], SOLVED, LARGE_RATES
         )
         parts.append(
             study.run([{SLOTS: slots, SIZE: size} for slots in COUNTS for size in SIZES]).labelled(budget=budget)
@@ -51,7 +52,7 @@ def main() -> None:
     for slots in COUNTS:
         chosen = runs[runs[SLOTS] == slots]
         cells = {f"{budget:,} steps": _in_words(chosen[chosen["budget"] == budget]) for budget in BUDGETS}
-        rows.append({"slots": slots, "bits": 2 * slots, **cells})
+        rows.append({"slots": slots, "bits": slots, **cells})
     odd = runs.drop_duplicates([SLOTS, SIZE, "budget"])["tuned"]
     text = (
         f"`{' '.join(COMMON)}`, batches of 32. Of {len(odd)} rates {(odd == 'an edge').sum()} are at the edge of "

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from experiments.length.picture import draw
 from experiments.statistics import exact_test, holm, share
-from experiments.study import Study, cost, store
+from experiments.study import LARGE_RATES, Study, cost, store
 from experiments.study_report import rate_in_words, write
 
 from grulab.config.compose import compose
@@ -44,7 +44,7 @@ _TOGETHER = 1000
 
 
 def main() -> None:
-    found = Study("length", [*COMMON, _UNTIL_SOLVED], solved=SOLVED, seeds=_SEEDS).run(
+    found = Study("length", [*COMMON, _UNTIL_SOLVED], SOLVED, LARGE_RATES, _SEEDS).run(
         [
             {DELAY: delay, SIZE: units, BIAS: bias}
             for delay in DELAYS
@@ -58,7 +58,9 @@ def main() -> None:
     trained["solved"] = trained["val/accuracy"] >= SOLVED
     trained["steps"] = (STEPS_PER_EPOCH * trained["epochs"]).where(trained["solved"])
     # They train on when they have solved it: what is asked is what they hold, and not what stopping early leaves.
-    short = Study("length-short", [*COMMON, "data.min_delay=5"]).run([{DELAY: 30, SIZE: units} for units in UNITS])
+    short = Study("length-short", [*COMMON, "data.min_delay=5"], rates=LARGE_RATES).run(
+        [{DELAY: 30, SIZE: units} for units in UNITS]
+    )
     draw(trained, EPOCHS * STEPS_PER_EPOCH, HERE / "figures" / "length.png")
     beyond = hold_on(short.judged)
     store(HERE / "beyond.csv", beyond)

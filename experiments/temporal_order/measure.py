@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.statistics import interval_of_median, share
-from experiments.study import Study, cost, joined
+from experiments.study import LARGE_RATES, Study, cost, joined
 from experiments.study_report import rate_in_words, write
 from experiments.temporal_order.picture import draw
 
@@ -37,7 +37,8 @@ COMMON = [
 def main() -> None:
     parts = []
     for variant, (weights, _) in PUBLISHED.items():
-        study = Study(f"temporal-order-{variant}", [*COMMON, f"model.parameter_budget={weights}"], seeds=range(SEEDS))
+        common = [*COMMON, f"model.parameter_budget={weights}"]
+        study = Study(f"temporal-order-{variant}", common, rates=LARGE_RATES, seeds=range(SEEDS))
         parts.append(study.run([{VARIANT: variant, LEVEL: level} for level in LEVELS]))
     found = joined(parts)
     runs = found.judged
