@@ -43,6 +43,8 @@ _METRICS = ("val/accuracy", "test/accuracy", "val/loss")
 _RESULTS = ("epochs", "parameters", "chance", "ceiling", "seconds")
 # What differs from one time to the next.
 _NOT_STORED = ["seconds", "folder"]
+# The validation accuracy at which until_learned stops.
+STOPS = 0.999
 _GRULAB = str(Path(sys.executable).with_name("grulab"))
 
 Configuration = dict[str, object]
@@ -81,6 +83,20 @@ class Runs:
             **{tag: (tag, "mean") for tag in ("val/accuracy", "val/loss", "epochs")},
         }
         store(folder / "tuning.csv", by_rate.agg(**columns).reset_index().sort_values([*keys, LR], kind="stable"))
+
+
+def until_learned(epochs: int) -> list[str]:
+    """Return overrides with which runs train on fresh sequences, up to so many epochs of 200 steps, or to STOPS."""
+    return [
+        "data.fresh=true",
+        "data.train_size=6400",
+        "data.val_size=1000",
+        f"trainer.max_epochs={epochs}",
+        f"trainer.early_stopping_threshold={STOPS}",
+        "trainer.gradient_clip_val=1",
+        "trainer.accelerator=cpu",
+        "optimizer.schedule=linear",
+    ]
 
 
 def joined(parts: Sequence[Runs]) -> Runs:

@@ -7,24 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.architecture.picture import draw
-from experiments.study import Configuration, Study, cost, joined, store
+from experiments.study import STOPS, Configuration, Study, cost, joined, store, until_learned
 from experiments.study_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 
 HERE = Path(__file__).parent
 LAYERS, BOTH, BUDGET = "model.num_layers", "model.bidirectional", "model.parameter_budget"
-STOPS = 0.999
-COMMON = [
-    "data.fresh=true",
-    "data.train_size=6400",
-    "data.val_size=1000",
-    "trainer.max_epochs=12",
-    f"trainer.early_stopping_threshold={STOPS}",
-    "trainer.gradient_clip_val=1",
-    "trainer.accelerator=cpu",
-    "optimizer.schedule=linear",
-]
+COMMON = until_learned(12)
 # The overrides of each task, and two budgets that all shapes fill to 4 %.
 TASKS = {
     "sinusoids": (["data=sinusoids"], (1443, 4287)),

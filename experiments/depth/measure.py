@@ -5,7 +5,7 @@ python -m experiments.depth.measure
 
 from pathlib import Path
 
-from experiments.study import Study, cost, joined, store
+from experiments.study import STOPS, Study, cost, joined, store, until_learned
 from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -13,17 +13,7 @@ from grulab.report.sections import Section
 HERE = Path(__file__).parent
 LAYERS = "model.num_layers"
 DEPTHS = (1, 2, 3, 4)
-STOPS = 0.999
-COMMON = [
-    "data.fresh=true",
-    "data.train_size=6400",
-    "data.val_size=1000",
-    "trainer.max_epochs=20",
-    f"trainer.early_stopping_threshold={STOPS}",
-    "trainer.gradient_clip_val=1",
-    "trainer.accelerator=cpu",
-    "optimizer.schedule=linear",
-]
+COMMON = until_learned(20)
 # Budgets that one to four layers fill to 5 %.
 TASKS = {
     "sinusoids": ["data=sinusoids", "model.parameter_budget=1040"],

@@ -5,7 +5,7 @@ python -m experiments.direction.measure
 
 from pathlib import Path
 
-from experiments.study import Study, cost, joined, store
+from experiments.study import STOPS, Study, cost, joined, store, until_learned
 from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -13,17 +13,7 @@ from grulab.tasks.slots import accuracy_with_bits
 
 HERE = Path(__file__).parent
 QUERY, VALUES, BUDGET, BOTH = "data.query", "data.values", "model.parameter_budget", "model.bidirectional"
-STOPS = 0.999
-COMMON = [
-    "data.fresh=true",
-    "data.train_size=6400",
-    "data.val_size=1000",
-    "trainer.max_epochs=40",
-    f"trainer.early_stopping_threshold={STOPS}",
-    "trainer.gradient_clip_val=1",
-    "trainer.accelerator=cpu",
-    "optimizer.schedule=linear",
-]
+COMMON = until_learned(40)
 # Query, values and a budget that both fill to 2 %.
 SLOTS = [
     ("first", 4, 1172),
