@@ -56,8 +56,8 @@ def main() -> None:
                 for shape, (layers, both) in SHAPES.items()
             }
             bounds[panel] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
-        one = {"task": name, LAYERS: 1, BOTH: False}
-        small, large = ({**one, BUDGET: budget} for budget in budgets)
+        simplest = {"task": name, LAYERS: 1, BOTH: False}
+        small, large = ({**simplest, BUDGET: budget} for budget in budgets)
         pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
         places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
     every = joined(parts)
