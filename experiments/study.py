@@ -2,10 +2,10 @@
 
 A study names configurations, as overrides. Each is trained at several learning rates with two tuning seeds; where
 the best rate is the smallest or the largest, the next one is tried too, and where none learned anything the next
-larger one; and the two best get three more seeds, after which the best is looked at for an edge once more. Then
-each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so each run
-has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study that is run again
-goes on with them.
+larger one; and the two best get three more seeds, after which the better of them is looked at for an edge once
+more. Then each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so
+each run has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study that is
+run again goes on with them.
 """
 
 import math
@@ -257,12 +257,13 @@ def _of(runs: pd.DataFrame, configuration: Configuration) -> pd.DataFrame:
 
 
 def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
-    """Return the rates of a configuration, the best first.
+    """Return the rates of a configuration that the most seeds looked at, the best first.
 
     Of those whose mean validation accuracy is about the best the one that stopped first is the best, then the one
     with the least loss. Where nothing was learned accuracies are luck, and the least loss decides.
     """
-    capped = runs.assign(accuracy=runs["val/accuracy"].clip(upper=solved))
+    seeds = runs.groupby(LR)[SEED].transform("size")
+    capped = runs[seeds == seeds.max()].assign(accuracy=runs["val/accuracy"].clip(upper=solved))
     by_rate = capped.groupby(LR).agg({"accuracy": "mean", "epochs": "mean", "val/loss": "mean"})
     by_rate["is_behind"] = by_rate["accuracy"] < by_rate["accuracy"].max() - _AS_GOOD
     by_rate["order"] = np.where(by_rate["is_behind"], -by_rate["accuracy"], 0.0)

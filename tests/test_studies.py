@@ -31,10 +31,13 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
         ],
         columns=[LR, "val/accuracy", "epochs", "val/loss"],
     )
-    runs["chance"] = 0.5
+    runs["chance"], runs["seed"] = 0.5, 1000
     # How far an epoch went beyond the threshold does not count, and 0.8 is behind whatever it took.
     assert studies._best_rates(runs, 0.99) == [0.3, 0.2, 0.1, 0.4]
     assert studies._best_rates(runs[runs[LR] != 0.3], 1) == [0.2, 0.1, 0.4]
+    # What more seeds looked at is not left for what was lucky with fewer.
+    more = pd.concat([runs, runs[runs[LR] <= 0.2].assign(seed=1001)])
+    assert studies._best_rates(more, 0.99) == [0.2, 0.1]
     # Nothing was learned: the least loss.
     assert studies._best_rates(runs.assign(chance=0.97), 1) == [0.4, 0.3, 0.1, 0.2]
     assert studies._beyond(runs, 1, 2) == []
