@@ -263,7 +263,8 @@ def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
     with the least loss. Where nothing was learned accuracies are luck, and the least loss decides.
     """
     seeds = runs.groupby(LR)[SEED].transform("size")
-    capped = runs[seeds == seeds.max()].assign(accuracy=runs["val/accuracy"].clip(upper=solved))
+    seen = runs[seeds == seeds.max()]
+    capped = seen.assign(accuracy=seen["val/accuracy"].clip(upper=solved))
     by_rate = capped.groupby(LR).agg({"accuracy": "mean", "epochs": "mean", "val/loss": "mean"})
     by_rate["is_behind"] = by_rate["accuracy"] < by_rate["accuracy"].max() - _AS_GOOD
     by_rate["order"] = np.where(by_rate["is_behind"], -by_rate["accuracy"], 0.0)
