@@ -81,7 +81,7 @@ def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
         label.set_fontweight("bold" if is_title else "normal")
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
-    axis.set_xlabel("difference of test accuracy and its interval; logarithmic beyond the grey band of 0.01")
+    axis.set_xlabel("difference of test accuracy (logarithmic beyond 0.01)")
     for name, color, inside in (
         ("better", "C2", "C2"),
         ("worse", "C3", "C3"),
