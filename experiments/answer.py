@@ -6,7 +6,6 @@ python -m experiments.answer
 from pathlib import Path
 
 import pandas as pd
-from experiments.architecture.measure import TASKS
 from experiments.study_report import prepare_differences
 from matplotlib.figure import Figure
 
@@ -15,46 +14,35 @@ FIGURE = HERE.parent / "docs" / "figures" / "findings.png"
 _COLORS = {"better": "C2", "worse": "C3", "the same": "0.45", "open": "0.45"}
 
 
-# The label of each row, the study and the name of its comparison.
-Row = tuple[str, str, str]
-ROWS: dict[str, list[Row]] = {
-    "2 directions instead of 1, equal parameters": [
-        ("slots, asked last, 1,172 parameters", "direction", "asked last, 1,172 parameters: two against one"),
-        ("slots, asked last, 3,728", "direction", "asked last, 3,728 parameters: two against one"),
-        ("slots, asked at both ends, 3,850", "direction", "asked at both ends, 3,850 parameters: two against one"),
-        ("slots, asked first, 1,172", "direction", "asked first, 1,172 parameters: two against one"),
-        ("slots, asked first, 3,728", "direction", "asked first, 3,728 parameters: two against one"),
-        ("slots of two values, asked last", "direction", "asked last, 2 values, 1,042 parameters: two against one"),
-        ("sinusoids", "direction", "sinusoids, 633 parameters: two against one"),
-    ],
-    "More layers, equal parameters": [
-        ("step_xor, 5 bits: 2 instead of 1", "depth", "step_xor, 5 bits: 2 layers against 1"),
-        ("step_xor, 5 bits: 3 instead of 2", "depth", "step_xor, 5 bits: 3 layers against 2"),
-        ("step_xor, 3 bits: 2 instead of 1", "depth", "step_xor, 3 bits: 2 layers against 1"),
-        ("sinusoids: 2 instead of 1", "depth", "sinusoids: 2 layers against 1"),
-        ("temporal_order: 2 instead of 1", "depth", "temporal_order: 2 layers against 1"),
-        ("word: 2 instead of 1", "depth", "word: 2 layers against 1"),
-        ("word: 4 instead of 1", "depth", "word: 4 layers against 1"),
-    ],
-    "3 to 4.3 times the parameters, 1 layer, 1 direction": [
-        (task, "architecture", f"{task}, 1 layer: {large:,} parameters against {small:,}")
-        for task, (_, (small, large)) in TASKS.items()
-    ],
-}
+LAYERS = (
+    "step_xor, 5 bits: 2 layers against 1",
+    "step_xor, 5 bits: 3 layers against 2",
+    "step_xor, 3 bits: 2 layers against 1",
+    "sinusoids: 2 layers against 1",
+    "temporal_order: 2 layers against 1",
+    "word: 2 layers against 1",
+    "word: 4 layers against 1",
+)
 
 
 def main() -> None:
-    found = {
-        study: pd.read_csv(HERE / study / "compared.csv").set_index("comparison")
+    direction, depth, sizes = (
+        pd.read_csv(HERE / study / "compared.csv").set_index("comparison", drop=False)
         for study in ("direction", "depth", "architecture")
-    }
-    draw(
-        {
-            title: pd.DataFrame([found[study].loc[name].to_dict() | {"label": label} for label, study, name in rows])
-            for title, rows in ROWS.items()
-        },
-        FIGURE,
     )
+    directions = direction["comparison"].str.removesuffix(": two against one").str.replace("asked", "slots, asked")
+    sizes = sizes[sizes["comparison"].str.contains(", 1 layer: ")]
+    depth = depth.loc[list(LAYERS)]
+    groups = {
+        "2 directions instead of 1, equal parameters": direction.assign(label=directions),
+        "More layers, equal parameters": depth.assign(
+            label=depth["comparison"].str.replace(" layers against ", " instead of ")
+        ),
+        "3 to 4.3 times the parameters, 1 layer, 1 direction": sizes.assign(
+            label=sizes["comparison"].str.partition(",")[0]
+        ),
+    }
+    draw(groups, FIGURE)
 
 
 def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,9 @@ from grulab.config.overrides import written
 from grulab.config.same_run import flatten
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
-from grulab.sweep.failures import DIVERGED
 from grulab.sweep.job import Job
+from grulab.sweep.job_scores import has_diverged
+from grulab.sweep.status import cause_of, result_of
 from grulab.system.cores import available_cores
 from grulab.tasks.registry import build_task
 
@@ -133,7 +133,7 @@ class Study:
             SystemExit: if a run failed, or if the folder holds other runs than this study's.
         """
         tuning = self._tune(configurations)
-        tried = [_of(tuning, configuration) for configuration in configurations]
+        tried = [runs_of(tuning, configuration) for configuration in configurations]
         chosen = [_best_rates(own, self.solved)[0] for own in tried]
         judged = self._sweep("judge", configurations, [[rate] for rate in chosen], self.seeds, self.test_size)
         how = [_how_tuned(own, rate) for own, rate in zip(tried, chosen, strict=True)]
@@ -145,7 +145,7 @@ class Study:
         tried = self._sweep("tune-0", configurations, [self.rates] * len(configurations), _TUNING_SEEDS)
         for extension in range(_EXTENSIONS):
             tried = self._beyond_edges(f"tune-{extension + 1}", configurations, tried, _TUNING_SEEDS)
-        two_best = [_best_rates(_of(tried, own), self.solved)[:2] for own in configurations]
+        two_best = [_best_rates(runs_of(tried, own), self.solved)[:2] for own in configurations]
         tried = pd.concat([tried, self._sweep("tune-again", configurations, two_best, _MORE_TUNING_SEEDS)])
         # More seeds may have chosen the other of two, and that may be at the edge.
         return self._beyond_edges("tune-beyond", configurations, tried, [*_TUNING_SEEDS, *_MORE_TUNING_SEEDS])
@@ -154,7 +154,7 @@ class Study:
         self, part: str, configurations: Sequence[Configuration], tried: pd.DataFrame, seeds: Sequence[int]
     ) -> pd.DataFrame:
         factor = self.rates[1] / self.rates[0]
-        rates = [_beyond(_of(tried, own), self.solved, factor) for own in configurations]
+        rates = [_beyond(runs_of(tried, own), self.solved, factor) for own in configurations]
         return pd.concat([tried, self._sweep(part, configurations, rates, seeds)]) if any(rates) else tried
 
     def _sweep(
@@ -199,18 +199,13 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
     known = manifest.read(folder)
     if known is not None and known.arguments != arguments:
         raise SystemExit(f"{folder} holds runs of another version of this study: move it away, or delete it")
-    if known is None or not all(_is_over(folder / job.folder) for job in known.jobs):
+    if known is None or not all(_is_over(folder / job.folder, job) for job in known.jobs):
         known = _launch(folder, arguments)
     return pd.DataFrame([_result(row, job, folder) for row, job in zip(rows, known.jobs, strict=True)])
 
 
-def _is_over(folder: Path) -> bool:
-    summary = read_summary(folder)
-    return summary is not None and (summary["status"] == "done" or _error(summary)["type"] == DIVERGED)
-
-
-def _error(summary: Mapping[str, Any] | None) -> dict[str, str]:
-    return (summary or {}).get("error") or {"type": "none", "message": "it did not end"}
+def _is_over(folder: Path, job: Job) -> bool:
+    return result_of(folder, job.config) is not None or has_diverged(folder)
 
 
 def _launch(folder: Path, arguments: Sequence[str]) -> manifest.Manifest:
@@ -231,14 +226,12 @@ def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
     config = flatten(job.config.to_dict())
     assert all(config[key] == value for key, value in row.items()), (row, job.folder)
     path = folder / job.folder
-    summary = read_summary(path)
-    if summary is not None and summary["status"] == "done":
-        own = {key: summary.get(key) for key in _RESULTS}
+    summary = read_summary(path) or {}
+    own = {key: summary.get(key) for key in _RESULTS}
+    if summary.get("status") == "done":
         return {**row, **summary["metrics"], "diverged": False, **own, "folder": path}
-    error = _error(summary)
-    if error["type"] != DIVERGED:
-        raise SystemExit(f"{path} failed: {error['type']}: {error['message']}; see its run.log")
-    assert summary is not None
+    if not has_diverged(path):
+        raise SystemExit(f"{path} failed: {cause_of(path, job.config)}; see its run.log")
     task = build_task(job.config.data)
     bounds = {"chance": task.chance, "ceiling": task.ceiling()}
     metrics = {tag: math.inf if tag == "val/loss" else task.chance for tag in _METRICS}
@@ -246,13 +239,14 @@ def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
         **row,
         **metrics,
         "diverged": True,
-        **{key: summary.get(key) for key in _RESULTS},
+        **own,
         **bounds,
         "folder": path,
     }
 
 
-def _of(runs: pd.DataFrame, configuration: Configuration) -> pd.DataFrame:
+def runs_of(runs: pd.DataFrame, configuration: Mapping[str, object]) -> pd.DataFrame:
+    """Return the runs of a configuration, or of part of one."""
     return runs[np.logical_and.reduce([runs[key] == value for key, value in configuration.items()])]
 
 

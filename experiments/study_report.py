@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.statistics import ALPHA, exact_test, holm, paired, rank_test, share
-from experiments.study import LR, SEED
+from experiments.study import LR, SEED, runs_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -135,10 +135,9 @@ def verdict(mean: float, low: float, high: float, p: float) -> str:
 
 
 def _of(runs: pd.DataFrame, keys: Mapping[str, object]) -> pd.DataFrame:
-    for key, value in keys.items():
-        runs = runs[runs[key] == value]
-    assert runs[SEED].is_unique, keys
-    return runs.set_index(SEED)
+    own = runs_of(runs, keys)
+    assert own[SEED].is_unique, keys
+    return own.set_index(SEED)
 
 
 def prepare_differences(axis: Axes) -> None:

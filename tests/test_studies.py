@@ -129,6 +129,8 @@ def test_differences_are_judged_by_their_interval_and_their_size() -> None:
         paired(runs["test/accuracy"][10:].reset_index(drop=True), runs["test/accuracy"][:10], 2)
     )
     table = compared(found, 0.992).table
+    assert table["comparison"].tolist() == ["8 against 2", "2 against 2"]
+    assert f"{found['mean'].iloc[0]:+.3f} (" in table["difference"].iloc[0]
     assert table["at 0.992 or more"].tolist() == ["6 and 0 of 10", "0 and 0 of 10"]
     assert results(runs, {SIZE: "units"}, 0.992, 2)["at 0.992 or more"].tolist() == [share(0, 10, 2), share(6, 10, 2)]
     # What was not tuned as it should be is open, and so is what learned nothing.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.architecture.picture import draw
-from experiments.study import STOPS, Configuration, Study, cost, joined, store, until_learned
+from experiments.study import STOPS, Configuration, Study, cost, joined, runs_of, store, until_learned
 from experiments.study_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -52,7 +52,7 @@ def main() -> None:
             part = found.judged[found.judged[BUDGET] == budget]
             panel = f"{name}\n{budget:,} parameters"
             panels[panel] = {
-                shape.replace(" ", "\n"): part[(part[LAYERS] == layers) & (part[BOTH] == both)][ACCURACY]
+                shape.replace(" ", "\n"): runs_of(part, {LAYERS: layers, BOTH: both})[ACCURACY]
                 for shape, (layers, both) in SHAPES.items()
             }
             bounds[panel] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
@@ -69,8 +69,7 @@ def main() -> None:
     count = len(panels) * len(SHAPES)
     words = "; ".join(f"{name} `{' '.join(overrides)}`" for name, (overrides, _) in TASKS.items())
     text = (
-        f"`{' '.join(COMMON)}`, batches of 32; {words}. Intervals hold for all {count} rows together at 95 %. "
-        "\n\n"
+        f"`{' '.join(COMMON)}`, batches of 32; {words}. Intervals hold for all {count} rows together at 95 %.\n\n"
         "![What each option buys on seven tasks](figures/answer.png)\n"
         "![Test accuracy of every seed on seven tasks](figures/equal_parameters.png)"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from experiments.capacity.picture import draw
 from experiments.statistics import ALPHA
-from experiments.study import LARGE_RATES, Study, cost, joined
+from experiments.study import LARGE_RATES, Study, cost, joined, runs_of
 from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
@@ -89,9 +89,7 @@ def _growth(runs: pd.DataFrame, budget: int) -> str:
 
     Where no size is enough the next one of the grid stands for it, which makes the exponent too small if anything.
     """
-    solved = np.array(
-        [[runs[(runs[SLOTS] == slots) & (runs[SIZE] == size)]["solved"] for size in SIZES] for slots in COUNTS]
-    )
+    solved = np.array([[runs_of(runs, {SLOTS: slots, SIZE: size})["solved"] for size in SIZES] for slots in COUNTS])
     generator = np.random.default_rng(0)
     count = solved.shape[2]
     slopes = [exponent(solved[:, :, generator.integers(0, count, count)]) for _ in range(_DRAWS)]

@@ -5,7 +5,7 @@ python -m experiments.direction.measure
 
 from pathlib import Path
 
-from experiments.study import STOPS, Study, cost, joined, store, until_learned
+from experiments.study import STOPS, Study, cost, joined, runs_of, store, until_learned
 from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
@@ -46,10 +46,10 @@ def main() -> None:
     panels, bounds, pairs = {}, {}, []
     for query, values, budget in groups:
         title = _title(query, values, budget)
-        part = runs[(runs[QUERY] == query) & (runs[VALUES] == values) & (runs[BUDGET] == budget)]
+        keys = {QUERY: query, VALUES: values, BUDGET: budget}
+        part = runs_of(runs, keys)
         panels[title] = {name: part[part[BOTH] == both][ACCURACY] for name, both in (("one", False), ("two", True))}
         bounds[title] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
-        keys = {QUERY: query, VALUES: values, BUDGET: budget}
         pairs.append(
             (f"{title.replace(chr(10), ', ')}: two against one", {**keys, BOTH: True}, {**keys, BOTH: False})
         )

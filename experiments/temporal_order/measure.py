@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from experiments.statistics import interval_of_median, share
-from experiments.study import LARGE_RATES, Study, cost, joined
+from experiments.study import LARGE_RATES, Study, cost, joined, runs_of
 from experiments.study_report import rate_in_words, write
 from experiments.temporal_order.picture import draw
 
@@ -47,7 +47,7 @@ def main() -> None:
     draw(runs, PUBLISHED, SEQUENCES * EPOCHS, HERE / "figures" / "temporal_order.png")
     rows = []
     for variant, level in dict.fromkeys(zip(runs[VARIANT], runs[LEVEL], strict=True)):
-        group = runs[(runs[VARIANT] == variant) & (runs[LEVEL] == level)]
+        group = runs_of(runs, {VARIANT: variant, LEVEL: level})
         solved = group["sequences"][np.isfinite(group["sequences"])]
         low, high = interval_of_median(group["sequences"].tolist())
         rows.append(
