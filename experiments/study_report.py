@@ -150,18 +150,12 @@ def prepare_differences(axis: Axes) -> None:
     axis.grid(alpha=0.3, axis="x")
 
 
-def draw_seeds(
-    panels: Mapping[str, Mapping[str, "pd.Series[float]"]],
-    path: Path,
-    bounds: Mapping[str, tuple[float, float]],
-    label: str,
-) -> None:
-    """Draw every seed of each configuration, and the median.
+def draw_seeds(panels: Mapping[str, Mapping[str, pd.DataFrame]], path: Path, label: str) -> None:
+    """Draw the test accuracy of every seed of each configuration, and the median.
 
     Args:
-        panels: by the title of each panel, the test accuracies of each configuration.
+        panels: by the title of each panel, the runs of each configuration; chance and ceiling of a panel are equal.
         path: PNG file to write.
-        bounds: chance and ceiling of each panel.
         label: what the configurations of a panel are.
     """
     lines = -(-len(panels) // _COLUMNS)
@@ -172,14 +166,15 @@ def draw_seeds(
         axis.set_visible(False)
     generator = np.random.default_rng(0)
     for axis, (title, configurations) in zip(axes, panels.items(), strict=False):
-        chance, ceiling = bounds[title]
+        chance, ceiling = next(iter(configurations.values()))[["chance", "ceiling"]].iloc[0]
+        accuracies = [runs[ACCURACY] for runs in configurations.values()]
         axis.axhline(ceiling, color="0.5", linestyle=":", linewidth=1, label="ceiling")
         axis.axhline(chance, color="0.5", linestyle="--", linewidth=1, label="chance")
-        for place, values in enumerate(configurations.values()):
+        for place, values in enumerate(accuracies):
             x = place + generator.uniform(-0.18, 0.18, len(values))
             axis.scatter(x, values, s=14, alpha=0.6, color=f"C{place % 10}", edgecolors="none")
             axis.hlines(values.median(), place - 0.3, place + 0.3, color=f"C{place % 10}", linewidth=2)
-        if min(values.min() for values in configurations.values()) > ceiling - _NEAR:
+        if min(values.min() for values in accuracies) > ceiling - _NEAR:
             axis.set_ylim(ceiling - _NEAR, ceiling + 0.1 * _NEAR)
         axis.set_xticks(range(len(configurations)), list(configurations), fontsize=8)
         axis.set_title(title, fontsize=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from experiments.architecture.picture import draw
 from experiments.study import STOPS, Configuration, Study, cost, joined, runs_of, store, until_learned
-from experiments.study_report import ACCURACY, Pair, compared, differences, draw_seeds, results, write
+from experiments.study_report import Pair, compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 
@@ -32,7 +32,7 @@ SOLVED = 0.99
 
 def main() -> None:
     parts = []
-    panels, bounds = {}, {}
+    panels: dict[str, dict[str, pd.DataFrame]] = {}
     pairs: list[Pair] = []
     places: list[dict[str, object]] = []
     for name, (overrides, budgets) in TASKS.items():
@@ -41,28 +41,23 @@ def main() -> None:
         ]
         found = Study(f"architecture-{name}", [*overrides, *COMMON], STOPS).run(configurations)
         parts.append(found.labelled(task=name))
+        small, large = ({"task": name, BUDGET: budget, LAYERS: 1, BOTH: False} for budget in budgets)
+        pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
+        places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
         for budget in budgets:
             title = f"{name}, {budget:,}"
-            one, deep, both = (
-                {"task": name, BUDGET: budget, LAYERS: layers, BOTH: both} for layers, both in SHAPES.values()
-            )
+            shapes = [{"task": name, BUDGET: budget, LAYERS: layers, BOTH: both} for layers, both in SHAPES.values()]
+            one, deep, both = shapes
             pairs += [(f"{title}: 2 layers against 1", deep, one), (f"{title}: 2 directions against 1", both, one)]
             size = "smaller" if budget == budgets[0] else "larger"
             places += [{"task": name, "budget": size, "option": option} for option in ("2 layers", "2 directions")]
-            part = found.judged[found.judged[BUDGET] == budget]
-            panel = f"{name}\n{budget:,} parameters"
-            panels[panel] = {
-                shape.replace(" ", "\n"): runs_of(part, {LAYERS: layers, BOTH: both})[ACCURACY]
-                for shape, (layers, both) in SHAPES.items()
+            panels[f"{name}\n{budget:,} parameters"] = {
+                label.replace(" ", "\n"): runs_of(parts[-1].judged, keys)
+                for label, keys in zip(SHAPES, shapes, strict=True)
             }
-            bounds[panel] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
-        simplest = {"task": name, LAYERS: 1, BOTH: False}
-        small, large = ({**simplest, BUDGET: budget} for budget in budgets)
-        pairs.append((f"{name}, 1 layer: {budgets[1]:,} parameters against {budgets[0]:,}", large, small))
-        places.append({"task": name, "budget": "larger", "option": "3 to 4 times the parameters"})
     every = joined(parts)
     every.store(HERE, ["task", BUDGET, LAYERS, BOTH])
-    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", bounds, "at equal parameters")
+    draw_seeds(panels, HERE / "figures" / "equal_parameters.png", "at equal parameters")
     found_differences = differences(every.judged, pairs, SOLVED)
     store(HERE / "compared.csv", found_differences)
     draw(pd.concat([found_differences, pd.DataFrame(places)], axis=1), HERE / "figures" / "answer.png")

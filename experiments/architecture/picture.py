@@ -16,7 +16,7 @@ def draw(found: pd.DataFrame, path: Path) -> None:
         found: :func:`experiments.study_report.differences` with columns task, budget (smaller or larger) and option.
         path: PNG file to write.
     """
-    options, tasks = found["option"].drop_duplicates().sort_values(ascending=False), found["task"].unique()
+    options, tasks = found["option"].unique(), found["task"].unique()
     figure = Figure(figsize=(10, 0.9 + 0.42 * len(tasks)), layout="constrained")
     axes = figure.subplots(1, len(options), sharey=True, sharex=True)
     for axis, option in zip(axes, options, strict=True):

@@ -5,8 +5,8 @@ python -m experiments.depth.measure
 
 from pathlib import Path
 
-from experiments.study import STOPS, Study, cost, joined, store, until_learned
-from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
+from experiments.study import STOPS, Study, cost, joined, runs_of, store, until_learned
+from experiments.study_report import compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 
@@ -33,16 +33,14 @@ def main() -> None:
     found = joined(parts)
     found.store(HERE, ["task", LAYERS])
     runs = found.judged
-    panels, bounds, pairs = {}, {}, []
+    panels, pairs = {}, []
     for name in TASKS:
-        part = runs[runs["task"] == name]
-        panels[name] = {str(layers): part[part[LAYERS] == layers][ACCURACY] for layers in DEPTHS}
-        bounds[name] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
+        panels[name] = {str(layers): runs_of(runs, {"task": name, LAYERS: layers}) for layers in DEPTHS}
         for deep, flat in ((2, 1), (3, 1), (4, 1), (3, 2), (4, 2)):
             pairs.append(
                 (f"{name}: {deep} layers against {flat}", {"task": name, LAYERS: deep}, {"task": name, LAYERS: flat})
             )
-    draw_seeds(panels, HERE / "figures" / "depth.png", bounds, "layers, at equal parameters")
+    draw_seeds(panels, HERE / "figures" / "depth.png", "layers, at equal parameters")
     found_differences = differences(runs, pairs, SOLVED)
     store(HERE / "compared.csv", found_differences)
     count = len(TASKS) * len(DEPTHS)

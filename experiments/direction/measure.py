@@ -6,7 +6,7 @@ python -m experiments.direction.measure
 from pathlib import Path
 
 from experiments.study import STOPS, Study, cost, joined, runs_of, store, until_learned
-from experiments.study_report import ACCURACY, compared, differences, draw_seeds, results, write
+from experiments.study_report import compared, differences, draw_seeds, results, write
 
 from grulab.report.sections import Section
 from grulab.tasks.slots import accuracy_with_bits
@@ -43,17 +43,13 @@ def main() -> None:
     found.store(HERE, [QUERY, VALUES, BUDGET, BOTH])
     runs = found.judged
     groups = dict.fromkeys(zip(runs[QUERY], runs[VALUES], runs[BUDGET], strict=True))
-    panels, bounds, pairs = {}, {}, []
+    panels, pairs = {}, []
     for query, values, budget in groups:
         title = _title(query, values, budget)
-        keys = {QUERY: query, VALUES: values, BUDGET: budget}
-        part = runs_of(runs, keys)
-        panels[title] = {name: part[part[BOTH] == both][ACCURACY] for name, both in (("one", False), ("two", True))}
-        bounds[title] = float(part["chance"].iloc[0]), float(part["ceiling"].iloc[0])
-        pairs.append(
-            (f"{title.replace(chr(10), ', ')}: two against one", {**keys, BOTH: True}, {**keys, BOTH: False})
-        )
-    draw_seeds(panels, HERE / "figures" / "direction.png", bounds, "directions")
+        one, two = ({QUERY: query, VALUES: values, BUDGET: budget, BOTH: both} for both in (False, True))
+        panels[title] = {"one": runs_of(runs, one), "two": runs_of(runs, two)}
+        pairs.append((f"{title.replace(chr(10), ', ')}: two against one", two, one))
+    draw_seeds(panels, HERE / "figures" / "direction.png", "directions")
     found_differences = differences(runs, pairs, SOLVED)
     store(HERE / "compared.csv", found_differences)
     table = results(
@@ -62,7 +58,7 @@ def main() -> None:
     bits = ", ".join(f"{bits} bits {accuracy_with_bits(bits, 8, 4):.3f}" for bits in (2, 4, 8, 12, 16))
     text = (
         f"`{' '.join(COMMON)}`, batches of 32. Chance is 0.25, at both ends 0.0625, with two values 0.5; "
-        f"the ceiling is 1 (sinusoids 0.333 and {bounds[_title('sinusoids', 0, SINUSOIDS)][1]:.4f}). What a reader "
+        f"the ceiling is 1 (sinusoids 0.333 and {control.judged['ceiling'].iloc[0]:.4f}). What a reader "
         f"that is asked last and has kept a number of bits reaches at most: {bits}.\n\n"
         "![Test accuracy of every seed, one direction and two](figures/direction.png)"
     )
