@@ -75,6 +75,7 @@ class Runs:
             folder: of the study.
             keys: the columns that tell configurations apart.
         """
+        folder.mkdir(exist_ok=True)
         store(folder / "runs.csv", self.judged)
         by_rate = self.tuning.groupby([*keys, LR], sort=False, dropna=False)
         columns: dict[str, tuple[str, str]] = {

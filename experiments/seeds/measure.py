@@ -53,6 +53,7 @@ def main() -> None:
         _reversals(by_weights),
         _needed(by_weights),
         _variances(_matrix(data).reshape(len(ARCHITECTURES), DATA_SEEDS, WEIGHTS_EACH)),
+        _units(at_units),
         _directions(at_units, at_budget),
         Section("Cost", cost(*parts.values())),
     ]
@@ -181,6 +182,28 @@ def _variances(scores: Scores) -> Section:
         "variance of a difference between architectures (by leaving out each data seed)."
     )
     return Section("The data's part", text)
+
+
+def _units(runs: pd.DataFrame) -> Section:
+    one_way = runs[~runs[BOTH].astype(bool)]
+    scores = one_way.pivot(index="seed", columns=SIZE, values=ACCURACY)
+    parameters = one_way.groupby(SIZE)["parameters"].first()
+    pairs = [(16, 8), (32, 16), (32, 8)]
+    rows = []
+    for large, small in pairs:
+        mean, low, high = paired(scores[large], scores[small], len(pairs))
+        rows.append(
+            {
+                "units": f"{large} against {small}",
+                "parameters": f"{parameters[large]:,} and {parameters[small]:,}",
+                "difference": f"{mean:+.4f} ({low:+.4f} to {high:+.4f})",
+            }
+        )
+    text = (
+        f"One layer and one direction, {SEEDS} seeds, paired by their data; all {len(pairs)} intervals hold together "
+        "at 95 %."
+    )
+    return Section("More units", text, pd.DataFrame(rows))
 
 
 def _directions(at_units: pd.DataFrame, at_budget: pd.DataFrame) -> Section:
