@@ -3,6 +3,7 @@
 python -m experiments.answer
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -11,73 +12,95 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs" / "figures" / "findings.png"
-_COLORS = {"better": "C2", "worse": "C3", "the same": "0.45", "open": "0.45"}
-
-
-LAYERS = (
-    "step_xor, 5 bits: 2 layers against 1",
-    "step_xor, 5 bits: 3 layers against 2",
-    "step_xor, 3 bits: 2 layers against 1",
-    "sinusoids: 2 layers against 1",
-    "temporal_order: 2 layers against 1",
-    "word: 2 layers against 1",
-    "word: 4 layers against 1",
-)
+# Blue and orange: they can be told apart by everybody.
+_COLORS = {"better": "C0", "worse": "C1", "the same": "0.45", "open": "0.45"}
+# What is drawn, as a study has stored it, and its label; all comparisons are in the reports of the studies.
+DIRECTIONS = {
+    "asked first, 1,172 parameters: two against one": "8 slots, asked first (1,172)",
+    "asked first, 3,728 parameters: two against one": "8 slots, asked first (3,728)",
+    "asked last, 1,172 parameters: two against one": "8 slots, asked last (1,172)",
+    "asked last, 3,728 parameters: two against one": "8 slots, asked last (3,728)",
+    "asked at both ends, 3,850 parameters: two against one": "8 slots, asked at both ends (3,850)",
+    "asked last, 2 values, 1,042 parameters: two against one": "8 slots of 1 bit, asked last (1,042)",
+    "sinusoids, 633 parameters: two against one": "sinusoids (633)",
+}
+LAYERS = {
+    "step_xor, 5 bits: 2 layers against 1": "step_xor, 5 bits: 2 instead of 1",
+    "step_xor, 5 bits: 3 layers against 2": "step_xor, 5 bits: 3 instead of 2",
+    "step_xor, 3 bits: 2 layers against 1": "step_xor, 3 bits: 2 instead of 1",
+    "sinusoids: 2 layers against 1": "sinusoids: 2 instead of 1",
+    "temporal_order: 2 layers against 1": "temporal_order: 2 instead of 1",
+    "word: 2 layers against 1": "word: 2 instead of 1",
+    "word: 3 layers against 1": "word: 3 instead of 1",
+    "word: 4 layers against 1": "word: 4 instead of 1",
+}
+MORE_UNITS = {"asked last, one direction: 3,728 parameters against 1,172": "8 slots, asked last (not planned)"}
+UNITS = {
+    "slots, 1 layer: 4,536 parameters against 1,365": "4 slots, asked last",
+    "step_xor, 1 layer: 3,708 parameters against 963": "step_xor, 3 bits",
+    "hidden_markov, 1 layer: 4,185 parameters against 1,389": "hidden_markov",
+    "sinusoids, 1 layer: 4,287 parameters against 1,443": "sinusoids",
+    "temporal_order, 1 layer: 4,404 parameters against 1,317": "temporal_order",
+    "keep, 1 layer: 3,627 parameters against 900": "keep",
+    "word, 1 layer: 3,606 parameters against 903": "word",
+}
 
 
 def main() -> None:
-    direction, depth, sizes = (
-        pd.read_csv(HERE / study / "compared.csv").set_index("comparison", drop=False)
-        for study in ("direction", "depth", "architecture")
-    )
-    directions = direction["comparison"].str.removesuffix(": two against one").str.replace("asked", "slots, asked")
-    sizes = sizes[sizes["comparison"].str.contains(", 1 layer: ")]
-    depth = depth.loc[list(LAYERS)]
+    units = [_stored("direction/not_planned.csv", MORE_UNITS), _stored("architecture/compared.csv", UNITS)]
     groups = {
-        "2 directions instead of 1, equal parameters": direction.assign(label=directions),
-        "More layers, equal parameters": depth.assign(
-            label=depth["comparison"].str.replace(" layers against ", " instead of ")
-        ),
-        "3 to 4.3 times the parameters, 1 layer, 1 direction": sizes.assign(
-            label=sizes["comparison"].str.partition(",")[0]
-        ),
+        "2 directions instead of 1 (parameters of both)": _stored("direction/compared.csv", DIRECTIONS),
+        "More layers, about 1,000 parameters": _stored("depth/compared.csv", LAYERS),
+        "3 to 4.3 times the parameters, 1 layer": pd.concat(units),
     }
     draw(groups, FIGURE)
 
 
-def draw(groups: dict[str, pd.DataFrame], path: Path) -> None:
+def _stored(path: str, labels: Mapping[str, str]) -> pd.DataFrame:
+    found = pd.read_csv(HERE / path).set_index("comparison").loc[list(labels)]
+    return found.assign(label=list(labels.values()))
+
+
+def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
     """Draw differences of accuracy with their intervals, a row each.
 
     Args:
         groups: rows of :func:`experiments.study_report.differences` with their ``label``, by their headings.
         path: PNG file to write.
     """
-    figure = Figure(figsize=(9, 0.9 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")
     axis = figure.subplots()
     prepare_differences(axis)
     labels: list[tuple[str, bool]] = []
+    numbers: list[str] = []
     for title, found in groups.items():
         labels.append((title, True))
+        numbers.append("" if numbers else "mean,  runs that learn")
         for _, row in found.iterrows():
             y, color = len(labels), _COLORS[row["verdict"]]
             axis.hlines(y, row["low"], row["high"], color=color, linewidth=2)
             inside = "w" if row["verdict"] == "open" else color
             axis.plot(row["mean"], y, "o", color=color, markerfacecolor=inside, markersize=6)
             labels.append((row["label"], False))
-    axis.set_yticks(range(len(labels)), [text for text, _ in labels], fontsize=9)
+            numbers.append(f"{row['mean']:+.3f}  {row['one']:>2} and {row['other']}".replace("-", "−"))
+    axis.set_yticks(range(len(labels)), [text for text, _ in labels], fontsize=9.5)
     for label, (_, is_title) in zip(axis.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if is_title else "normal")
     axis.tick_params(axis="y", length=0)
-    axis.invert_yaxis()
-    axis.set_xlabel("difference of test accuracy (logarithmic beyond 0.01)")
+    axis.set_ylim(len(labels) - 0.4, -0.7)
+    right = axis.secondary_yaxis("right")
+    right.set_yticks(range(len(labels)), numbers, fontsize=9.5)
+    right.tick_params(axis="y", length=0)
+    axis.set_xlabel("worse  ←  difference of test accuracy (logarithmic beyond 0.01)  →  better")
     for name, color, inside in (
-        ("better", "C2", "C2"),
-        ("worse", "C3", "C3"),
+        ("better", "C0", "C0"),
+        ("worse", "C1", "C1"),
         ("the same", "0.45", "0.45"),
         ("open", "0.45", "w"),
     ):
         axis.plot([], [], "o", color=color, markerfacecolor=inside, label=name)
-    figure.legend(loc="outside lower right", ncols=4, fontsize=9, frameon=False)
+    axis.fill_between([], [], color="0.92", label="less than 0.01")
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9.5, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
 

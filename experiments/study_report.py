@@ -145,7 +145,7 @@ def prepare_differences(axis: Axes) -> None:
     axis.axvspan(-MARGIN, MARGIN, color="0.92")
     axis.axvline(0, color="0.6", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=MARGIN, linscale=0.7)
-    axis.set_xticks(list(_DIFFERENCES), list(_DIFFERENCES.values()), fontsize=8)
+    axis.set_xticks(list(_DIFFERENCES), list(_DIFFERENCES.values()), fontsize=9)
     axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3, axis="x")
 
