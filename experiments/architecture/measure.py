@@ -15,7 +15,7 @@ from grulab.report.sections import Section
 HERE = Path(__file__).parent
 LAYERS, BOTH, BUDGET = "model.num_layers", "model.bidirectional", "model.parameter_budget"
 COMMON = until_learned(12)
-# The overrides of each task, and two budgets that all shapes fill to 4 %.
+# The overrides of each task, and two budgets that all shapes fill alike, to 4 %.
 TASKS = {
     "sinusoids": (["data=sinusoids"], (1443, 4287)),
     "hidden_markov": (["data=hidden_markov"], (1389, 4185)),
