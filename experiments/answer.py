@@ -75,14 +75,16 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
     numbers: list[str] = []
     for title, found in groups.items():
         labels.append((title, True))
-        numbers.append("" if numbers else "mean,  runs that learn")
+        numbers.append("" if numbers else "mean;  runs that learn")
         for _, row in found.iterrows():
             y, color = len(labels), _COLORS[row["verdict"]]
             axis.hlines(y, row["low"], row["high"], color=color, linewidth=2)
             inside = "w" if row["verdict"] == "open" else color
             axis.plot(row["mean"], y, "o", color=color, markerfacecolor=inside, markersize=6)
             labels.append((row["label"], False))
-            numbers.append(f"{row['mean']:+.3f}  {row['one']:>2} and {row['other']}".replace("-", "−"))
+            # Adding 0 takes the sign from what is -0 when it is rounded.
+            mean = round(row["mean"], 3) + 0.0
+            numbers.append(f"{mean:+.3f}  {row['one']:>2} and {row['other']}".replace("-", "−"))
     axis.set_yticks(range(len(labels)), [text for text, _ in labels], fontsize=9.5)
     for label, (_, is_title) in zip(axis.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if is_title else "normal")
