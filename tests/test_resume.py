@@ -26,6 +26,7 @@ from grulab.system.signals import _SECONDS_OF_ONE_SIGNAL, Interrupted
 from grulab.training.callbacks.rng_state import RNGState
 from grulab.training.module import SequenceClassifier
 from grulab.training.optimizer import learning_rate
+from grulab.training.resume import resume_run
 from tests.conftest import Start, interrupt_after
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -212,6 +213,20 @@ def test_the_checkpoint_has_the_last_word_on_what_run_it_is(start: Start) -> Non
     write_summary(run, summary)
     with pytest.raises(ConfigError, match=r"\.ckpt: model.hidden_size=9: the run has 8"):
         resume(run, ["trainer.max_epochs=2"])
+
+
+def test_the_summary_of_another_run_is_not_the_jobs_result(start: Start) -> None:
+    """A sweep says which run a folder should hold; in a report its job would have the results of another."""
+    run, other = start("run"), start("other", "seed=1")
+    own = (run / "summary.json").read_text()
+    config = resumed_config(run, [])
+    (run / "summary.json").write_text((other / "summary.json").read_text())
+    with pytest.raises(ConfigError, match=r"summary\.json: is of another run, which differs in seed; delete it"):
+        resume_run(config, run)
+    (run / "summary.json").unlink()
+    resume_run(config, run)
+    metrics = [json.loads(text)["metrics"] for text in ((run / "summary.json").read_text(), own)]
+    assert metrics[0] == metrics[1]
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:

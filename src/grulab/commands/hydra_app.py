@@ -28,7 +28,7 @@ from grulab.sweep.run_job import run_job
 
 _COMPLETIONS = (["install"], ["uninstall"], ["query"])
 # What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
-_WRITTEN_BEFORE_A_RUN = {paths.LOCK, paths.SWEEP, paths.MULTIRUN, paths.RUN_LOG, ".hydra"}
+_WRITTEN_BEFORE_A_RUN = {paths.LOCK, paths.SWEEP, f".{paths.SWEEP}.tmp", paths.MULTIRUN, paths.RUN_LOG, ".hydra"}
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:

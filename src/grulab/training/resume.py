@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grulab.config.same_run import differ_in_how_only, refuse_another_run
+from grulab.config.same_run import differ_in_how_only, refuse_another_run, what_differs
 from grulab.config.schema import Config
 from grulab.config_error import ConfigError
 from grulab.data.workers import refuse_missing_workers
@@ -76,6 +76,11 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             # The overrides were compared with the folder's configuration before: here the file is the odd one.
             lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
             raise ConfigError("\n".join(lines)) from None
+        if summary and (differing := what_differs(summary["config"], config.to_dict())):
+            raise ConfigError(
+                f"{run_dir / paths.SUMMARY}: is of another run, which differs in {', '.join(differing)}; delete it, "
+                "and resume the run again, which writes its own"
+            )
         best = state["callbacks"][Checkpointer.__name__]
         best_epoch = best["best_epoch"]
         check_best(folder, state, best_epoch, load)
