@@ -20,6 +20,8 @@ def share(successes: int, count: int, comparisons: int = 1) -> str:
 
 def paired(one: "pd.Series[float]", other: "pd.Series[float]", comparisons: int = 1) -> tuple[float, float, float]:
     """Return the mean difference of two series by seed, and its interval at 95 % for all comparisons together."""
+    assert one.index.is_unique
+    assert one.index.equals(other.index)
     differences = one - other
     mean, count = float(differences.mean()), len(differences)
     half = float(stats.t.ppf(1 - ALPHA / comparisons / 2, count - 1) * differences.std(ddof=1) / math.sqrt(count))

@@ -3,9 +3,9 @@
 A study names configurations, as overrides. Each is trained at several learning rates with two tuning seeds; where
 the best rate is the smallest or the largest, the next one is tried too, and where none learned anything the next
 larger one; and the two best get three more seeds, after which the better of them is looked at for an edge once
-more. Then each is trained at its best rate with the seeds that count. A seed is of the weights and of the data, so
-each run has sequences of its own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study that is
-run again goes on with them.
+more. (A rate that two seeds alone have seen is not looked at again, however the two best fare.) Then each is trained
+at its best rate with the seeds that count. A seed is of the weights and of the data, so each run has sequences of its
+own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study that is run again goes on with them.
 """
 
 import math
@@ -13,13 +13,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from grulab.config.compose import compose
 from grulab.config.overrides import written
-from grulab.config.same_run import flatten
+from grulab.config.same_run import flatten, what_differs
+from grulab.config_error import ConfigError
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
 from grulab.sweep.job import Job
@@ -45,7 +48,6 @@ _RESULTS = ("epochs", "parameters", "chance", "ceiling", "seconds")
 _NOT_STORED = ["seconds", "folder"]
 # The validation accuracy at which until_learned stops.
 STOPS = 0.999
-_GRULAB = str(Path(sys.executable).with_name("grulab"))
 
 Configuration = dict[str, object]
 
@@ -127,6 +129,13 @@ class Study:
     seeds: Sequence[int] = range(10)
     test_size: int = 10_000
 
+    def __post_init__(self) -> None:
+        tuning = {*_TUNING_SEEDS, *_MORE_TUNING_SEEDS}
+        assert self.seeds, "a study without seeds that judge"
+        assert not tuning & set(self.seeds), "seeds that tune and judge"
+        assert len(self.rates) > 1, "one rate is not tuned"
+        assert list(self.rates) == sorted(set(self.rates)), "rates are ascending"
+
     def run(self, configurations: Sequence[Configuration]) -> Runs:
         """Tune and judge configurations, which have the same keys.
 
@@ -190,19 +199,39 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
     Raises:
         SystemExit: as :meth:`Study.run`.
     """
+    assert rows, "a sweep without runs"
     folder = Path("outputs") / "studies" / name
-    overrides = pd.DataFrame(rows).astype(object).rename(columns=str)
+    overrides = pd.DataFrame(rows, dtype=object).rename(columns=str)
     swept = [str(key) for key in overrides if overrides[key].nunique(dropna=False) > 1]
     fixed = [f"{key}={written(overrides[key].iloc[0])}" for key in overrides if key not in swept]
     axes = [f"{key}={','.join(map(written, overrides[key].tolist()))}" for key in swept]
     zipped = [f"hydra.sweeper.zip=[{','.join(swept)}]"] if len(swept) > 1 else []
     arguments = [*common, *fixed, *axes, *zipped]
-    known = manifest.read(folder)
-    if known is not None and known.arguments != arguments:
-        raise SystemExit(f"{folder} holds runs of another version of this study: move it away, or delete it")
+    known = _known(folder)
+    if known is not None:
+        config = compose([*common, *(f"{key}={written(value)}" for key, value in rows[0].items())])
+        is_this = known.arguments == arguments and len(known.jobs) == len(rows)
+        if not is_this or what_differs(known.jobs[0].config.to_dict(), config.to_dict()):
+            raise SystemExit(f"{folder} holds runs of another version of this study: move it away, or delete it")
+        for line in manifest.what_changed(known):
+            _say_once(line)
     if known is None or not all(_is_over(folder / job.folder, job) for job in known.jobs):
         known = _launch(folder, arguments)
     return pd.DataFrame([_result(row, job, folder) for row, job in zip(rows, known.jobs, strict=True)])
+
+
+def _known(folder: Path) -> manifest.Manifest | None:
+    try:
+        return manifest.read(folder)
+    except ConfigError as error:
+        raise SystemExit(
+            f"{error}; or delete that file, and the study goes on with the runs that there are"
+        ) from None
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, flush=True)
 
 
 def _is_over(folder: Path, job: Job) -> bool:
@@ -211,23 +240,28 @@ def _is_over(folder: Path, job: Job) -> bool:
 
 def _launch(folder: Path, arguments: Sequence[str]) -> manifest.Manifest:
     print(f"{folder} ...", flush=True)
-    process = subprocess.run(
-        [_GRULAB, "train", "-m", *arguments, f"hydra.sweep.dir={folder}"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    known = manifest.read(folder)
+    command = [sys.executable, "-m", "grulab", "train", "-m", *arguments, f"hydra.sweep.dir={folder}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:
+        # The terminal has interrupted the sweep as well, which saves its runs.
+        process.communicate()
+        raise SystemExit(f"{folder}: interrupted; the same command goes on") from None
+    known = _known(folder)
     if known is None or process.returncode not in (0, 1):
-        raise SystemExit(f"{folder}: the sweep ended with {process.returncode}\n{process.stdout[-3000:]}")
+        raise SystemExit(f"{folder}: the sweep ended with {process.returncode}\n{output[-3000:]}")
     return known
 
 
 def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
     config = flatten(job.config.to_dict())
-    assert all(config[key] == value for key, value in row.items()), (row, job.folder)
     path = folder / job.folder
     summary = read_summary(path) or {}
+    found = flatten(summary.get("config", config))
+    differing = [key for key, value in {**config, **row}.items() if not config[key] == found.get(key) == value]
+    if differing:
+        raise SystemExit(f"{path} holds another run ({', '.join(differing)}): move it away, or delete it")
     own = {key: summary.get(key) for key in _RESULTS}
     if summary.get("status") == "done":
         return {**row, **summary["metrics"], "diverged": False, **own, "folder": path}
@@ -248,7 +282,8 @@ def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
 
 def runs_of(runs: pd.DataFrame, configuration: Mapping[str, object]) -> pd.DataFrame:
     """Return the runs of a configuration, or of part of one."""
-    return runs[np.logical_and.reduce([runs[key] == value for key, value in configuration.items()])]
+    chosen = [runs[key].isna() if value is None else runs[key] == value for key, value in configuration.items()]
+    return runs[np.logical_and.reduce(chosen)]
 
 
 def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
@@ -257,8 +292,7 @@ def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
     Of those whose mean validation accuracy is about the best the one that stopped first is the best, then the one
     with the least loss. Where nothing was learned accuracies are luck, and the least loss decides.
     """
-    seeds = runs.groupby(LR)[SEED].transform("size")
-    seen = runs[seeds == seeds.max()]
+    seen = _most_seen(runs)
     capped = seen.assign(accuracy=seen["val/accuracy"].clip(upper=solved))
     by_rate = capped.groupby(LR).agg({"accuracy": "mean", "epochs": "mean", "val/loss": "mean"})
     by_rate["is_behind"] = by_rate["accuracy"] < by_rate["accuracy"].max() - _AS_GOOD
@@ -267,17 +301,26 @@ def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
     return [float(rate) for rate in by_rate.sort_values(keys, kind="stable").index]
 
 
+def _most_seen(runs: pd.DataFrame) -> pd.DataFrame:
+    seeds = runs.groupby(LR)[SEED].transform("size")
+    seen: pd.DataFrame = runs[seeds == seeds.max()]
+    return seen
+
+
 def _has_learned(runs: pd.DataFrame) -> bool:
-    return bool((runs.groupby(LR)["val/accuracy"].mean() > runs["chance"].max() + _LEARNED).any())
+    means = _most_seen(runs).groupby(LR)["val/accuracy"].mean()
+    return bool((means > runs["chance"].max() + _LEARNED).any())
 
 
 def _beyond(runs: pd.DataFrame, solved: float, factor: float) -> list[float]:
     """Return the rate beyond the best one, if that is the least or the most that was tried.
 
-    Where nothing was learned it is the next larger one: few steps over long sequences may take a large rate.
+    Where nothing was learned it is the next larger one, for few steps over long sequences may take a large rate, or
+    the next smaller one if all runs diverged.
     """
     known = sorted(runs[LR].unique())
-    best = _best_rates(runs, solved)[0] if _has_learned(runs) else known[-1]
+    at_a_loss = known[0] if runs["diverged"].all() else known[-1]
+    best = _best_rates(runs, solved)[0] if _has_learned(runs) else at_a_loss
     if best not in (known[0], known[-1]):
         return []
     return [float(f"{best / factor if best == known[0] else best * factor:.2g}")]
@@ -292,7 +335,9 @@ def _how_tuned(runs: pd.DataFrame, rate: float) -> str:
 def store(path: Path, runs: pd.DataFrame) -> None:
     """Write a table of runs, without what differs from one time to the next."""
     others = [tag for tag in runs if str(tag).startswith(("train/", "val/", "test/")) and tag not in _METRICS]
-    runs.drop(columns=[*_NOT_STORED, *others], errors="ignore").round(6).to_csv(path, index=False)
+    stored = runs.drop(columns=[*_NOT_STORED, *others], errors="ignore")
+    rounded = {column: 6 for column in stored if column != LR}
+    stored.round(rounded).to_csv(path, index=False)
 
 
 def cost(*runs: pd.DataFrame) -> str:

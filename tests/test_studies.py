@@ -1,8 +1,15 @@
 """What studies share: rates are chosen by their rule, tests and intervals are those of the textbooks."""
 
 import itertools
+import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +22,10 @@ from experiments.study import LR, Study, joined, sweep
 from experiments.study_report import compared, differences, results, verdict
 from scipy import stats
 
+from grulab import compose
+from grulab.run_folder.summary import write_summary
 from grulab.sweep import manifest
-from tests.conftest import SMALL
+from tests.conftest import LIMIT, SMALL, statuses
 
 SIZE = "model.hidden_size"
 
@@ -31,7 +40,7 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
         ],
         columns=[LR, "val/accuracy", "epochs", "val/loss"],
     )
-    runs["chance"], runs["seed"] = 0.5, 1000
+    runs["chance"], runs["seed"], runs["diverged"] = 0.5, 1000, False
     # How far an epoch went beyond the threshold does not count, and 0.8 is behind whatever it took.
     assert studies._best_rates(runs, 0.99) == [0.3, 0.2, 0.1, 0.4]
     assert studies._best_rates(runs[runs[LR] != 0.3], 1) == [0.2, 0.1, 0.4]
@@ -46,9 +55,21 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
     # Nothing was learned: a larger one.
     assert studies._beyond(runs[runs[LR] <= 0.3].assign(chance=0.97), 1, 2) == [0.6]
     assert studies._beyond(runs.assign(chance=0.97), 1, 2) == [0.8]
+    # All diverged: a smaller one.
+    assert studies._beyond(runs.assign(chance=0.97, diverged=True), 1, 2) == [0.05]
     assert studies._how_tuned(runs, 0.3) == ""
     assert studies._how_tuned(runs, 0.4) == "an edge"
     assert studies._how_tuned(runs.assign(chance=0.97), 0.3) == "none learned"
+    # What one seed has learned at a rate that more did not look at is no evidence for another rate.
+    assert studies._how_tuned(more.assign(**{"val/accuracy": [0.5, 0.5, 0.9, 0.9, 0.5, 0.5]}), 0.1) == "none learned"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seeds": ()}, {"seeds": range(995, 1001)}, {"rates": (0.1,)}, {"rates": (0.1, 0.01)}]
+)
+def test_a_study_has_rates_in_order_and_seeds_of_its_own(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError):
+        Study("wrong", SMALL, **wrong)
 
 
 def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
@@ -101,6 +122,54 @@ def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
     assert found["ceiling"].nunique() == 1
     with pytest.raises(SystemExit, match=r"wrong: the sweep ended with 2"):
         sweep("wrong", [*SMALL, "data.train_size=0"], rows)
+    folder = tmp_path / "outputs" / "studies" / "wild"
+    known = manifest.read(folder)
+    assert known is not None
+    # Another row's job, and results of a run that had another seed, or was trained for longer.
+    with pytest.raises(SystemExit, match=rf"{known.jobs[1].folder} holds another run \(optimizer.lr\): move it away"):
+        studies._result(rows[0], known.jobs[1], folder)
+    own = json.loads((folder / known.jobs[0].folder / "summary.json").read_text())
+    for key, change in (("seed", {"seed": 7}), ("trainer.max_epochs", {"trainer": {"max_epochs": 9}})):
+        changed = own["config"] | change
+        changed["trainer"] = own["config"]["trainer"] | change.get("trainer", {})
+        write_summary(folder / known.jobs[0].folder, own | {"config": changed})
+        with pytest.raises(SystemExit, match=rf"holds another run \({key}\)"):
+            studies._result(rows[0], known.jobs[0], folder)
+    # The same arguments with other defaults are another study.
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "compose", lambda overrides: compose([*overrides, "model.update_bias=chrono"]))
+        with pytest.raises(SystemExit, match="wild holds runs of another version"):
+            sweep("wild", SMALL, rows)
+    (folder / "sweep.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"sweep.json: .*; or delete that file"):
+        sweep("wild", SMALL, rows)
+
+
+def test_ctrl_c_saves_the_runs_of_a_study(tmp_path: Path) -> None:
+    program = f"""
+from experiments.study import sweep
+sweep("long", {[*SMALL, "model.backend=torch", "trainer.max_epochs=10000"]}, [{{"seed": seed}} for seed in range(2)])
+"""
+    root = str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    folder = tmp_path / "outputs" / "studies" / "long"
+    began = time.monotonic()
+    # A row each is written, and a checkpoint after it.
+    while sum(path.read_text().count("\n") > 2 for path in folder.glob("0*/metrics.csv")) < 2:
+        assert time.monotonic() - began < LIMIT
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=LIMIT)[1] == "outputs/studies/long: interrupted; the same command goes on\n"
+    assert process.returncode == 1
+    assert statuses(folder) == ["interrupted"] * 2
+    assert len(list(folder.glob("0*/checkpoints/last.ckpt"))) == 2
 
 
 def _runs(by_size: dict[int, list[float]]) -> pd.DataFrame:

@@ -14,10 +14,15 @@ from experiments.study import LARGE_RATES, Study, cost, store
 from experiments.study_report import rate_in_words, write
 
 from grulab.config.compose import compose
+from grulab.config.same_run import what_differs
 from grulab.report.sections import Section
+from grulab.run_folder.checkpoint_bytes import DamagedCheckpointError
+from grulab.run_folder.checkpoint_file import KEY, UnsafeCheckpointError
 from grulab.run_folder.paths import BEST, CHECKPOINTS
+from grulab.run_folder.stored_config import stored_config
 from grulab.system.cores import available_cores
 from grulab.tasks.registry import build_task
+from grulab.training.checkpoint_schema import load_checked
 from grulab.training.module import SequenceClassifier
 
 HERE = Path(__file__).parent
@@ -75,7 +80,7 @@ def hold_on(short: pd.DataFrame) -> pd.DataFrame:
     torch.set_num_threads(available_cores())
     rows = []
     for _, run in short[short["val/accuracy"] >= SOLVED].iterrows():
-        module = SequenceClassifier.load_from_checkpoint(run["folder"] / CHECKPOINTS / BEST).eval()
+        module = _trained(run["folder"])
         for delay in DELAYS[1:]:
             task = build_task(compose(["data=keep", f"data.delay={delay}"]).data)
             right = 0
@@ -85,6 +90,18 @@ def hold_on(short: pd.DataFrame) -> pd.DataFrame:
                     right += int((module(x, lengths).argmax(1) == classes).sum())
             rows.append({SIZE: run[SIZE], "seed": run["seed"], DELAY: delay, "accuracy": right / _EVALUATED})
     return pd.DataFrame(rows)
+
+
+def _trained(folder: Path) -> SequenceClassifier:
+    path, config = folder / CHECKPOINTS / BEST, stored_config(folder)
+    try:
+        content = load_checked(path, config)
+        differing = what_differs(content[KEY]["config"], config.to_dict())
+    except (OSError, DamagedCheckpointError, UnsafeCheckpointError) as error:
+        raise SystemExit(f"{error}; delete {folder}, and the study trains it again") from None
+    if differing:
+        raise SystemExit(f"{path} is of another run: delete {folder}, and the study trains it again")
+    return SequenceClassifier.load_from_checkpoint(path).eval()
 
 
 def _solved(trained: pd.DataFrame) -> Section:
