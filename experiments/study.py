@@ -9,11 +9,12 @@ own. All runs are jobs of ordinary sweeps, under outputs/studies/, and a study t
 """
 
 import math
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import pandas as pd
 
 from grulab.config.compose import compose
 from grulab.config.overrides import written
-from grulab.config.same_run import flatten, what_differs
+from grulab.config.same_run import flatten
 from grulab.config_error import ConfigError
 from grulab.run_folder.summary import read_summary
 from grulab.sweep import manifest
@@ -201,37 +202,32 @@ def sweep(name: str, common: Sequence[str], rows: Sequence[Configuration]) -> pd
     """
     assert rows, "a sweep without runs"
     folder = Path("outputs") / "studies" / name
-    overrides = pd.DataFrame(rows, dtype=object).rename(columns=str)
+    overrides = pd.DataFrame(rows).astype(object).rename(columns=str)
     swept = [str(key) for key in overrides if overrides[key].nunique(dropna=False) > 1]
     fixed = [f"{key}={written(overrides[key].iloc[0])}" for key in overrides if key not in swept]
     axes = [f"{key}={','.join(map(written, overrides[key].tolist()))}" for key in swept]
     zipped = [f"hydra.sweeper.zip=[{','.join(swept)}]"] if len(swept) > 1 else []
     arguments = [*common, *fixed, *axes, *zipped]
-    known = _known(folder)
+    with _errors_in_one_line():
+        known = manifest.read(folder)
+        # The same arguments make another run where a default has changed.
+        first = compose([*common, *(f"{key}={written(value)}" for key, value in rows[0].items())])
     if known is not None:
-        config = compose([*common, *(f"{key}={written(value)}" for key, value in rows[0].items())])
-        is_this = known.arguments == arguments and len(known.jobs) == len(rows)
-        if not is_this or what_differs(known.jobs[0].config.to_dict(), config.to_dict()):
+        if known.arguments != arguments or len(known.jobs) != len(rows) or known.jobs[0].config != first:
             raise SystemExit(f"{folder} holds runs of another version of this study: move it away, or delete it")
         for line in manifest.what_changed(known):
-            _say_once(line)
+            print(f"{folder}: warning: {line}", flush=True)
     if known is None or not all(_is_over(folder / job.folder, job) for job in known.jobs):
         known = _launch(folder, arguments)
     return pd.DataFrame([_result(row, job, folder) for row, job in zip(rows, known.jobs, strict=True)])
 
 
-def _known(folder: Path) -> manifest.Manifest | None:
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
     try:
-        return manifest.read(folder)
+        yield
     except ConfigError as error:
-        raise SystemExit(
-            f"{error}; or delete that file, and the study goes on with the runs that there are"
-        ) from None
-
-
-@cache
-def _say_once(line: str) -> None:
-    print(line, flush=True)
+        raise SystemExit(str(error)) from None
 
 
 def _is_over(folder: Path, job: Job) -> bool:
@@ -245,10 +241,13 @@ def _launch(folder: Path, arguments: Sequence[str]) -> manifest.Manifest:
     try:
         output, _ = process.communicate()
     except KeyboardInterrupt:
-        # The terminal has interrupted the sweep as well, which saves its runs.
-        process.communicate()
+        # A terminal has interrupted the sweep as well, which takes two signals at a time for one, and saves its runs.
+        process.send_signal(signal.SIGINT)
+        with suppress(KeyboardInterrupt):
+            process.communicate()
         raise SystemExit(f"{folder}: interrupted; the same command goes on") from None
-    known = _known(folder)
+    with _errors_in_one_line():
+        known = manifest.read(folder)
     if known is None or process.returncode not in (0, 1):
         raise SystemExit(f"{folder}: the sweep ended with {process.returncode}\n{output[-3000:]}")
     return known
@@ -261,7 +260,7 @@ def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
     found = flatten(summary.get("config", config))
     differing = [key for key, value in {**config, **row}.items() if not config[key] == found.get(key) == value]
     if differing:
-        raise SystemExit(f"{path} holds another run ({', '.join(differing)}): move it away, or delete it")
+        raise SystemExit(f"{path} holds a run with another {', '.join(differing)}: move it away, or delete it")
     own = {key: summary.get(key) for key in _RESULTS}
     if summary.get("status") == "done":
         return {**row, **summary["metrics"], "diverged": False, **own, "folder": path}
@@ -282,8 +281,7 @@ def _result(row: Configuration, job: Job, folder: Path) -> Configuration:
 
 def runs_of(runs: pd.DataFrame, configuration: Mapping[str, object]) -> pd.DataFrame:
     """Return the runs of a configuration, or of part of one."""
-    chosen = [runs[key].isna() if value is None else runs[key] == value for key, value in configuration.items()]
-    return runs[np.logical_and.reduce(chosen)]
+    return runs[np.logical_and.reduce([runs[key] == value for key, value in configuration.items()])]
 
 
 def _best_rates(runs: pd.DataFrame, solved: float) -> list[float]:
@@ -335,9 +333,7 @@ def _how_tuned(runs: pd.DataFrame, rate: float) -> str:
 def store(path: Path, runs: pd.DataFrame) -> None:
     """Write a table of runs, without what differs from one time to the next."""
     others = [tag for tag in runs if str(tag).startswith(("train/", "val/", "test/")) and tag not in _METRICS]
-    stored = runs.drop(columns=[*_NOT_STORED, *others], errors="ignore")
-    rounded = {column: 6 for column in stored if column != LR}
-    stored.round(rounded).to_csv(path, index=False)
+    runs.drop(columns=[*_NOT_STORED, *others], errors="ignore").round(6).to_csv(path, index=False)
 
 
 def cost(*runs: pd.DataFrame) -> str:

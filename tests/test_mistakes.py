@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from grulab.system.atomic import temporary_of
 from tests.conftest import SMALL, forked, grulab
 
 
@@ -171,10 +172,11 @@ def test_what_was_killed_before_it_began_is_begun_again(tmp_path: Path) -> None:
     # A sweep that was killed while it wrote its list of jobs.
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / ".owner").write_text("")
-    (tmp_path / "sweep" / ".sweep.json.tmp").write_text("{")
+    temporary = temporary_of(tmp_path / "sweep" / "sweep.json")
+    temporary.write_text("{")
     process = forked(tmp_path, "train", "-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep")
     assert process.returncode == 0, process.stderr
-    assert not (tmp_path / "sweep" / ".sweep.json.tmp").exists()
+    assert not temporary.exists()
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,8 +222,12 @@ def test_the_summary_of_another_run_is_not_the_jobs_result(start: Start) -> None
     own = (run / "summary.json").read_text()
     config = resumed_config(run, [])
     (run / "summary.json").write_text((other / "summary.json").read_text())
-    with pytest.raises(ConfigError, match=r"summary\.json: is of another run, which differs in seed; delete it"):
+    with pytest.raises(ConfigError, match=r"summary\.json: is of another run, which differs in seed; move it"):
         resume_run(config, run)
+    # Where no checkpoint tells what run it is, either.
+    shutil.copytree(run, run.with_name("empty"), ignore=shutil.ignore_patterns("*.ckpt"))
+    with pytest.raises(ConfigError, match=r"summary\.json: is of another run"):
+        resume_run(config, run.with_name("empty"))
     (run / "summary.json").unlink()
     resume_run(config, run)
     metrics = [json.loads(text)["metrics"] for text in ((run / "summary.json").read_text(), own)]

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ def test_the_rate_is_the_best_then_the_quickest_then_the_surest() -> None:
     assert studies._beyond(runs.assign(chance=0.97), 1, 2) == [0.8]
     # All diverged: a smaller one.
     assert studies._beyond(runs.assign(chance=0.97, diverged=True), 1, 2) == [0.05]
+    assert studies._beyond(runs.assign(chance=0.97, diverged=runs[LR] == 0.1), 1, 2) == [0.8]
     assert studies._how_tuned(runs, 0.3) == ""
     assert studies._how_tuned(runs, 0.4) == "an edge"
     assert studies._how_tuned(runs.assign(chance=0.97), 0.3) == "none learned"
@@ -72,24 +75,49 @@ def test_a_study_has_rates_in_order_and_seeds_of_its_own(wrong: dict[str, Any]) 
         Study("wrong", SMALL, **wrong)
 
 
-def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_tunes_on_seeds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[studies.Configuration]] = {}
+
+    def learned(name: str, common: Sequence[str], rows: Sequence[studies.Configuration]) -> pd.DataFrame:
+        """Return runs that are the better the nearer their rate is to 0.1 times the seed's luck."""
+        seen[name.partition("/")[2]] = list(rows)
+        found = pd.DataFrame(rows)
+        # With two seeds 0.1 looks best, and with more 0.01.
+        is_best = found[LR] == np.where(found["seed"] < 1002, 0.1, 0.01)
+        accuracy = pd.Series(np.where(is_best, 0.9, 0.6)) + found[LR] / 100
+        results = {"val/accuracy": accuracy, "val/loss": -accuracy, "epochs": 1, "seconds": 1, "diverged": False}
+        return found.assign(**results, chance=0.5)
+
+    monkeypatch.setattr(studies, "sweep", learned)
+    found = Study("small", [], rates=(0.001, 0.01), seeds=range(3)).run([{SIZE: 2}, {SIZE: 8}])
+    assert list(seen) == ["tune-0", "tune-1", "tune-2", "tune-again", "judge"]
+    rates = {part: sorted({row[LR] for row in rows}) for part, rows in seen.items()}
+    # The range ends at 0.01, then at 0.1, and 1 is no better.
+    assert rates == {
+        "tune-0": [0.001, 0.01],
+        "tune-1": [0.1],
+        "tune-2": [1.0],
+        "tune-again": [0.1, 1.0],
+        "judge": [0.1],
+    }
+    seeds = {part: sorted({row["seed"] for row in rows}) for part, rows in seen.items()}
+    assert seeds == {
+        "tune-0": [1000, 1001], "tune-1": [1000, 1001], "tune-2": [1000, 1001], "tune-again": [1002, 1003, 1004],
+        "judge": [0, 1, 2],
+    }  # fmt: skip
+    assert all(row["data.seed"] == row["seed"] for rows in seen.values() for row in rows)
+    assert found.judged["tuned"].tolist() == [""] * 6
+    assert len(found.tuning) == 2 * (4 * 2 + 2 * 3)
+
+
+def test_a_study_goes_on_with_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # The larger the better: the range is extended at its upper end, as often as it may.
-    study = Study("small", SMALL, rates=(0.0001, 0.001), seeds=range(3), test_size=150)
+    monkeypatch.setattr(Study, "_beyond_edges", lambda self, part, configurations, tried, seeds: tried)
+    study = Study("small", SMALL, rates=(0.01, 0.1), seeds=range(2))
     configurations: list[studies.Configuration] = [{SIZE: size} for size in (2, 8)]
     first = study.run(configurations)
-    assert first.judged.groupby(SIZE)["seed"].apply(list).tolist() == [[0, 1, 2]] * 2
-    assert first.judged.groupby(SIZE)[LR].nunique().tolist() == [1, 1]
+    assert first.judged.groupby(SIZE)["seed"].apply(list).tolist() == [[0, 1]] * 2
     folder = tmp_path / "outputs" / "studies" / "small"
-    known = {path.name: manifest.read(path) for path in sorted(folder.iterdir())}
-    assert list(known) == ["judge", "tune-0", "tune-1", "tune-2", "tune-again", "tune-beyond"]
-    seeds = {part: {job.config.seed for job in found.jobs} for part, found in known.items() if found}
-    assert seeds["judge"] == {0, 1, 2}
-    assert seeds["tune-0"] == seeds["tune-1"] == seeds["tune-2"] == {1000, 1001}
-    assert seeds["tune-again"] == {1002, 1003, 1004}
-    assert set(first.tuning[LR]) >= {0.0001, 0.001, 0.01, 0.1}
     times = [path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")]
     again = study.run(configurations)
     assert times == [path.stat().st_mtime_ns for path in folder.glob("*/*/summary.json")]
@@ -97,7 +125,7 @@ def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
     pd.testing.assert_frame_equal(first.tuning, again.tuning)
     joined([first.labelled(part="a"), again.labelled(part="b")]).store(tmp_path, ["part", SIZE])
     stored, tuning = pd.read_csv(tmp_path / "runs.csv"), pd.read_csv(tmp_path / "tuning.csv")
-    assert stored["part"].tolist() == ["a"] * 6 + ["b"] * 6
+    assert stored["part"].tolist() == ["a"] * 4 + ["b"] * 4
     assert "seconds" not in stored
     assert tuning.groupby("part")["seeds"].sum().tolist() == [len(first.tuning)] * 2
     best = first.tuning[(first.tuning[SIZE] == 8) & (first.tuning[LR] == 0.1)]
@@ -108,6 +136,9 @@ def test_a_study_tunes_on_seeds_of_its_own_and_goes_on_with_its_runs(
         study.run(configurations[::-1])
     with pytest.raises(SystemExit, match="small/tune-0 holds runs"):
         Study("small", [*SMALL, "trainer.max_epochs=3"], rates=study.rates, seeds=study.seeds).run(configurations)
+    (tmp_path / "outputs" / "studies" / "small" / "tune-0").rename(folder / "tune-1")
+    with pytest.raises(SystemExit, match="small/tune-1 holds runs"):
+        study._sweep("tune-1", configurations[:1], [study.rates], [1000, 1001])
 
 
 def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
@@ -120,53 +151,62 @@ def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
     assert found["test/accuracy"].iloc[1] == found["chance"].iloc[0] == found["chance"].iloc[1]
     assert math.isinf(found["val/loss"].iloc[1])
     assert found["ceiling"].nunique() == 1
-    with pytest.raises(SystemExit, match=r"wrong: the sweep ended with 2"):
+    with pytest.raises(SystemExit, match=r"data.train_size=0"):
         sweep("wrong", [*SMALL, "data.train_size=0"], rows)
+    with pytest.raises(SystemExit, match=r"wrong: the sweep ended with 2"):
+        sweep("wrong", SMALL, [*rows, rows[1]])
     folder = tmp_path / "outputs" / "studies" / "wild"
     known = manifest.read(folder)
     assert known is not None
     # Another row's job, and results of a run that had another seed, or was trained for longer.
-    with pytest.raises(SystemExit, match=rf"{known.jobs[1].folder} holds another run \(optimizer.lr\): move it away"):
+    with pytest.raises(SystemExit, match=rf"{known.jobs[1].folder} holds a run with another optimizer.lr: move"):
         studies._result(rows[0], known.jobs[1], folder)
     own = json.loads((folder / known.jobs[0].folder / "summary.json").read_text())
     for key, change in (("seed", {"seed": 7}), ("trainer.max_epochs", {"trainer": {"max_epochs": 9}})):
         changed = own["config"] | change
         changed["trainer"] = own["config"]["trainer"] | change.get("trainer", {})
         write_summary(folder / known.jobs[0].folder, own | {"config": changed})
-        with pytest.raises(SystemExit, match=rf"holds another run \({key}\)"):
+        with pytest.raises(SystemExit, match=f"holds a run with another {key}: move"):
             studies._result(rows[0], known.jobs[0], folder)
     # The same arguments with other defaults are another study.
-    with monkeypatch.context() as patch:
-        patch.setattr(studies, "compose", lambda overrides: compose([*overrides, "model.update_bias=chrono"]))
-        with pytest.raises(SystemExit, match="wild holds runs of another version"):
-            sweep("wild", SMALL, rows)
+    for default in ("model.update_bias=chrono", "trainer.max_epochs=3"):
+        with monkeypatch.context() as patch:
+            patch.setattr(studies, "compose", lambda overrides, default=default: compose([*overrides, default]))
+            with pytest.raises(SystemExit, match="wild holds runs of another version"):
+                sweep("wild", SMALL, rows)
     (folder / "sweep.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"sweep.json: .*; or delete that file"):
+    with pytest.raises(SystemExit, match=r"sweep.json: .* move it away"):
         sweep("wild", SMALL, rows)
 
 
-def test_ctrl_c_saves_the_runs_of_a_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("send", [os.killpg, os.kill])
+def test_an_interrupted_study_saves_its_runs(tmp_path: Path, send: Callable[[int, int], None]) -> None:
+    """A terminal sends Ctrl-C to the sweep of the study as well, somebody else to the study alone."""
     program = f"""
 from experiments.study import sweep
-sweep("long", {[*SMALL, "model.backend=torch", "trainer.max_epochs=10000"]}, [{{"seed": seed}} for seed in range(2)])
+sweep("long", {[*SMALL, "model.backend=torch", "trainer.max_epochs=3000"]}, [{{"seed": seed}} for seed in range(2)])
 """
-    root = str(Path(__file__).parents[1])
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     folder = tmp_path / "outputs" / "studies" / "long"
     began = time.monotonic()
-    # A row each is written, and a checkpoint after it.
-    while sum(path.read_text().count("\n") > 2 for path in folder.glob("0*/metrics.csv")) < 2:
-        assert time.monotonic() - began < LIMIT
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate(timeout=LIMIT)[1] == "outputs/studies/long: interrupted; the same command goes on\n"
+    try:
+        # Two epochs: a checkpoint is written after the first.
+        while sum(path.read_text().count("\n") > 2 for path in folder.glob("0*/metrics.csv")) < 2:
+            assert time.monotonic() - began < LIMIT
+            time.sleep(0.1)
+        send(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=LIMIT)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    assert error == "outputs/studies/long: interrupted; the same command goes on\n"
     assert process.returncode == 1
     assert statuses(folder) == ["interrupted"] * 2
     assert len(list(folder.glob("0*/checkpoints/last.ckpt"))) == 2
@@ -214,6 +254,9 @@ def test_intervals_and_corrections() -> None:
     interval = stats.ttest_rel(one, other).confidence_interval(0.95)
     assert (mean, low, high) == pytest.approx(((one - other).mean(), interval.low, interval.high))
     assert paired(one, other, 10)[1] < low
+    # Seeds that only one of them has are no pairs.
+    with pytest.raises(AssertionError):
+        paired(one, other[1:])
     # Holm 1979: the smallest times the number of all, the next times one less, never falling.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1, 1]

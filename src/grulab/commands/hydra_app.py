@@ -25,10 +25,13 @@ from grulab.run_folder.full_disk import DiskFullError, explained_full_disk
 from grulab.run_folder.lock import lock
 from grulab.run_folder.paths import make_unused
 from grulab.sweep.run_job import run_job
+from grulab.system.atomic import temporary_of
 
 _COMPLETIONS = (["install"], ["uninstall"], ["query"])
 # What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
-_WRITTEN_BEFORE_A_RUN = {paths.LOCK, paths.SWEEP, f".{paths.SWEEP}.tmp", paths.MULTIRUN, paths.RUN_LOG, ".hydra"}
+_WRITTEN_BEFORE_A_RUN = {
+    *(paths.LOCK, paths.SWEEP, temporary_of(Path(paths.SWEEP)).name, paths.MULTIRUN, paths.RUN_LOG, ".hydra")
+}
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:

@@ -6,9 +6,14 @@ from pathlib import Path
 from grulab.system.regular_file import create
 
 
+def temporary_of(path: Path) -> Path:
+    """Return where the new content of a file is until it is whole; after a crash it may be left there."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader finds the old or the new content, never a part, also after a crash."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with create(temporary) as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -59,6 +59,11 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
         load = partial(load_checked, config=config)
         found = newest_good(folder, load)
         summary = read_summary(run_dir)
+        if summary and (differing := what_differs(summary["config"], config.to_dict())):
+            raise ConfigError(
+                f"{run_dir / paths.SUMMARY}: is of another run, which differs in {', '.join(differing)}; move it "
+                "away, or delete it, and the run that belongs here goes on"
+            )
         if found is None:
             rows = metrics_csv.count_rows(run_dir)
             # The first epoch is always a new best, so a checkpoint is written right after its row.
@@ -76,11 +81,6 @@ def resume_run(config: Config, run_dir: Path) -> dict[str, Any]:
             # The overrides were compared with the folder's configuration before: here the file is the odd one.
             lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
             raise ConfigError("\n".join(lines)) from None
-        if summary and (differing := what_differs(summary["config"], config.to_dict())):
-            raise ConfigError(
-                f"{run_dir / paths.SUMMARY}: is of another run, which differs in {', '.join(differing)}; delete it, "
-                "and resume the run again, which writes its own"
-            )
         best = state["callbacks"][Checkpointer.__name__]
         best_epoch = best["best_epoch"]
         check_best(folder, state, best_epoch, load)
