@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from experiments import study as studies
 from experiments.capacity.measure import COUNTS, SIZES, exponent
+from experiments.length.measure import _trained
 from experiments.seeds.measure import reversed_share, seeds_for
 from experiments.statistics import exact_test, holm, interval_of_median, jackknife, paired, share
 from experiments.study import LR, Study, joined, sweep
@@ -27,7 +28,7 @@ from scipy import stats
 from grulab import compose
 from grulab.run_folder.summary import write_summary
 from grulab.sweep import manifest
-from tests.conftest import LIMIT, SMALL, statuses
+from tests.conftest import LIMIT, SMALL, Run, statuses
 
 SIZE = "model.hidden_size"
 
@@ -142,7 +143,7 @@ def test_a_study_goes_on_with_its_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows: list[studies.Configuration] = [{LR: rate, "seed": 0} for rate in (0.01, 2e37)]
@@ -158,6 +159,10 @@ def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
     folder = tmp_path / "outputs" / "studies" / "wild"
     known = manifest.read(folder)
     assert known is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "what_changed", lambda known: ["torch has changed"])
+        pd.testing.assert_frame_equal(sweep("wild", SMALL, rows), found)
+    assert capsys.readouterr().out.endswith("outputs/studies/wild: warning: torch has changed\n")
     # Another row's job, and results of a run that had another seed, or was trained for longer.
     with pytest.raises(SystemExit, match=rf"{known.jobs[1].folder} holds a run with another optimizer.lr: move"):
         studies._result(rows[0], known.jobs[1], folder)
@@ -174,6 +179,11 @@ def test_a_run_that_diverges_guesses_and_one_that_fails_ends_the_study(
             patch.setattr(studies, "compose", lambda overrides, default=default: compose([*overrides, default]))
             with pytest.raises(SystemExit, match="wild holds runs of another version"):
                 sweep("wild", SMALL, rows)
+    content = json.loads((folder / "sweep.json").read_text())
+    content["jobs"].pop()
+    (folder / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="wild holds runs of another version"):
+        sweep("wild", SMALL, rows)
     (folder / "sweep.json").write_text("{")
     with pytest.raises(SystemExit, match=r"sweep.json: .* move it away"):
         sweep("wild", SMALL, rows)
@@ -210,6 +220,25 @@ sweep("long", {[*SMALL, "model.backend=torch", "trainer.max_epochs=3000"]}, [{{"
     assert process.returncode == 1
     assert statuses(folder) == ["interrupted"] * 2
     assert len(list(folder.glob("0*/checkpoints/last.ckpt"))) == 2
+
+
+def test_a_damaged_checkpoint_of_a_study_is_named(run: Run, tmp_path: Path) -> None:
+    run("one")
+    run("two", "seed=1")
+    best = tmp_path / "one" / "checkpoints" / "best.ckpt"
+    assert _trained(tmp_path / "one").model.gru.hidden_size == 8
+    best.write_bytes((tmp_path / "two" / "checkpoints" / "best.ckpt").read_bytes())
+    with pytest.raises(SystemExit, match=rf"{best} is of another run: delete {tmp_path / 'one'}"):
+        _trained(tmp_path / "one")
+    for content in (b"", best.read_bytes()[:500]):
+        best.write_bytes(content)
+        with pytest.raises(
+            SystemExit, match=rf"best\.ckpt.*; delete {tmp_path / 'one'}, and the study trains it again"
+        ):
+            _trained(tmp_path / "one")
+    best.unlink()
+    with pytest.raises(SystemExit, match=r"best\.ckpt.*; delete"):
+        _trained(tmp_path / "one")
 
 
 def _runs(by_size: dict[int, list[float]]) -> pd.DataFrame:
