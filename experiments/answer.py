@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 from experiments.study_report import prepare_differences
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "docs" / "figures" / "findings.png"
@@ -25,14 +27,17 @@ DIRECTIONS = {
     "sinusoids, 633 parameters: two against one": "sinusoids (633)",
 }
 LAYERS = {
-    "step_xor, 5 bits: 2 layers against 1": "step_xor, 5 bits: 2 instead of 1",
-    "step_xor, 5 bits: 3 layers against 2": "step_xor, 5 bits: 3 instead of 2",
-    "step_xor, 3 bits: 2 layers against 1": "step_xor, 3 bits: 2 instead of 1",
-    "sinusoids: 2 layers against 1": "sinusoids: 2 instead of 1",
-    "temporal_order: 2 layers against 1": "temporal_order: 2 instead of 1",
-    "word: 2 layers against 1": "word: 2 instead of 1",
-    "word: 3 layers against 1": "word: 3 instead of 1",
-    "word: 4 layers against 1": "word: 4 instead of 1",
+    name: name.replace(" layers against ", " instead of ")
+    for name in (
+        "step_xor, 5 bits: 2 layers against 1",
+        "step_xor, 5 bits: 3 layers against 2",
+        "step_xor, 3 bits: 2 layers against 1",
+        "sinusoids: 2 layers against 1",
+        "temporal_order: 2 layers against 1",
+        "word: 2 layers against 1",
+        "word: 3 layers against 1",
+        "word: 4 layers against 1",
+    )
 }
 MORE_UNITS = {"asked last, one direction: 3,728 parameters against 1,172": "8 slots, asked last (not planned)"}
 UNITS = {
@@ -77,10 +82,9 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
         labels.append((title, True))
         numbers.append("" if numbers else "mean;  runs that learn")
         for _, row in found.iterrows():
-            y, color = len(labels), _COLORS[row["verdict"]]
-            axis.hlines(y, row["low"], row["high"], color=color, linewidth=2)
-            inside = "w" if row["verdict"] == "open" else color
-            axis.plot(row["mean"], y, "o", color=color, markerfacecolor=inside, markersize=6)
+            y = len(labels)
+            axis.hlines(y, row["low"], row["high"], color=_COLORS[row["verdict"]], linewidth=2)
+            _draw_mean(axis, row["mean"], y, row["verdict"])
             labels.append((row["label"], False))
             # Adding 0 takes the sign from what is -0 when it is rounded.
             mean = round(row["mean"], 3) + 0.0
@@ -94,17 +98,18 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
     right.set_yticks(range(len(labels)), numbers, fontsize=9.5)
     right.tick_params(axis="y", length=0)
     axis.set_xlabel("worse  ←  difference of test accuracy (logarithmic beyond 0.01)  →  better")
-    for name, color, inside in (
-        ("better", "C0", "C0"),
-        ("worse", "C1", "C1"),
-        ("the same", "0.45", "0.45"),
-        ("open", "0.45", "w"),
-    ):
-        axis.plot([], [], "o", color=color, markerfacecolor=inside, label=name)
+    for verdict in _COLORS:
+        _draw_mean(axis, [], [], verdict, label=verdict)
     axis.fill_between([], [], color="0.92", label="less than 0.01")
     figure.legend(loc="outside lower center", ncols=5, fontsize=9.5, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def _draw_mean(axis: Axes, x: ArrayLike, y: ArrayLike, verdict: str, label: str | None = None) -> None:
+    color = _COLORS[verdict]
+    inside = "w" if verdict == "open" else color
+    axis.plot(x, y, "o", color=color, markerfacecolor=inside, markersize=6, label=label)
 
 
 if __name__ == "__main__":

@@ -77,38 +77,44 @@ def test_a_study_has_rates_in_order_and_seeds_of_its_own(wrong: dict[str, Any]) 
 
 
 def test_a_study_tunes_on_seeds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, list[studies.Configuration]] = {}
+    seen: dict[str, tuple[list[str], list[studies.Configuration]]] = {}
+    # With two seeds 0.1 looks best, and with more of them 1, which is the largest that was tried then.
+    first, more = {0.01: 0.7, 0.1: 0.9, 1.0: 0.85}, {1.0: 0.95}
 
-    def learned(name: str, common: Sequence[str], rows: Sequence[studies.Configuration]) -> pd.DataFrame:
-        """Return runs that are the better the nearer their rate is to 0.1 times the seed's luck."""
-        seen[name.partition("/")[2]] = list(rows)
+    def trained(name: str, common: Sequence[str], rows: Sequence[studies.Configuration]) -> pd.DataFrame:
+        seen[name.removeprefix("small/")] = list(common), list(rows)
         found = pd.DataFrame(rows)
-        # With two seeds 0.1 looks best, and with more 0.01.
-        is_best = found[LR] == np.where(found["seed"] < 1002, 0.1, 0.01)
-        accuracy = pd.Series(np.where(is_best, 0.9, 0.6)) + found[LR] / 100
-        results = {"val/accuracy": accuracy, "val/loss": -accuracy, "epochs": 1, "seconds": 1, "diverged": False}
-        return found.assign(**results, chance=0.5)
+        found["val/accuracy"] = [
+            (first if seed < 1002 else more).get(rate, 0.6)
+            for seed, rate in zip(found["seed"], found[LR], strict=True)
+        ]
+        return found.assign(chance=0.5, epochs=1, seconds=1, diverged=False, **{"val/loss": 1})
 
-    monkeypatch.setattr(studies, "sweep", learned)
-    found = Study("small", [], rates=(0.001, 0.01), seeds=range(3)).run([{SIZE: 2}, {SIZE: 8}])
-    assert list(seen) == ["tune-0", "tune-1", "tune-2", "tune-again", "judge"]
-    rates = {part: sorted({row[LR] for row in rows}) for part, rows in seen.items()}
-    # The range ends at 0.01, then at 0.1, and 1 is no better.
-    assert rates == {
-        "tune-0": [0.001, 0.01],
-        "tune-1": [0.1],
-        "tune-2": [1.0],
-        "tune-again": [0.1, 1.0],
-        "judge": [0.1],
+    monkeypatch.setattr(studies, "sweep", trained)
+    study = Study("small", ["data=keep"], rates=(0.001, 0.01), seeds=range(3), test_size=150)
+    found = study.run([{SIZE: 2}, {SIZE: 8}])
+    tuning = {
+        part: (sorted({row[LR] for row in rows}), sorted({row["seed"] for row in rows}))
+        for part, (_, rows) in seen.items()
     }
-    seeds = {part: sorted({row["seed"] for row in rows}) for part, rows in seen.items()}
-    assert seeds == {
-        "tune-0": [1000, 1001], "tune-1": [1000, 1001], "tune-2": [1000, 1001], "tune-again": [1002, 1003, 1004],
-        "judge": [0, 1, 2],
-    }  # fmt: skip
-    assert all(row["data.seed"] == row["seed"] for rows in seen.values() for row in rows)
+    # As often as it may the range is extended at its upper end, and once more where more seeds choose the edge.
+    assert tuning == {
+        "tune-0": ([0.001, 0.01], [1000, 1001]),
+        "tune-1": ([0.1], [1000, 1001]),
+        "tune-2": ([1.0], [1000, 1001]),
+        "tune-again": ([0.1, 1.0], [1002, 1003, 1004]),
+        "tune-beyond": ([10.0], [1000, 1001, 1002, 1003, 1004]),
+        "judge": ([1.0], [0, 1, 2]),
+    }
+    assert list(seen) == list(tuning)
+    assert all(row["data.seed"] == row["seed"] for _, rows in seen.values() for row in rows)
+    sizes = {part: common for part, (common, _) in seen.items()}
+    assert sizes.pop("judge") == ["data=keep", "data.test_size=150"]
+    assert set(map(tuple, sizes.values())) == {("data=keep", "data.test_size=100")}
+    assert found.judged.groupby(SIZE)["seed"].apply(list).tolist() == [[0, 1, 2]] * 2
+    assert found.judged.groupby(SIZE)[LR].nunique().tolist() == [1, 1]
     assert found.judged["tuned"].tolist() == [""] * 6
-    assert len(found.tuning) == 2 * (4 * 2 + 2 * 3)
+    assert len(found.tuning) == 2 * (4 * 2 + 2 * 3 + 5)
 
 
 def test_a_study_goes_on_with_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from experiments.seeds.picture import draw
 from experiments.statistics import jackknife, paired
-from experiments.study import Configuration, cost, store, sweep
+from experiments.study import Configuration, cost, runs_of, store, sweep
 from experiments.study_report import write
 from numpy.typing import NDArray
 from scipy import stats
@@ -184,19 +184,23 @@ def _variances(scores: Scores) -> Section:
     return Section("The data's part", text)
 
 
+def _difference(one: "pd.Series[float]", other: "pd.Series[float]", comparisons: int) -> str:
+    mean, low, high = paired(one, other, comparisons)
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
 def _units(runs: pd.DataFrame) -> Section:
-    one_way = runs[~runs[BOTH].astype(bool)]
+    one_way = runs_of(runs, {BOTH: False})
     scores = one_way.pivot(index="seed", columns=SIZE, values=ACCURACY)
     parameters = one_way.groupby(SIZE)["parameters"].first()
     pairs = [(16, 8), (32, 16), (32, 8)]
     rows = []
     for large, small in pairs:
-        mean, low, high = paired(scores[large], scores[small], len(pairs))
         rows.append(
             {
                 "units": f"{large} against {small}",
                 "parameters": f"{parameters[large]:,} and {parameters[small]:,}",
-                "difference": f"{mean:+.4f} ({low:+.4f} to {high:+.4f})",
+                "difference": _difference(scores[large], scores[small], len(pairs)),
             }
         )
     text = (
@@ -213,12 +217,11 @@ def _directions(at_units: pd.DataFrame, at_budget: pd.DataFrame) -> Section:
         for value, group in part.groupby(key):
             scores = group.pivot(index="seed", columns=BOTH, values=ACCURACY)
             parameters = group.groupby(BOTH)["parameters"].first()
-            mean, low, high = paired(scores[True], scores[False], comparisons)
             rows.append(
                 {
                     "at equal": f"{value} units" if key == SIZE else f"parameters, at most {value:,}",
                     "parameters, one and two": f"{parameters[False]:,} and {parameters[True]:,}",
-                    "two directions against one": f"{mean:+.4f} ({low:+.4f} to {high:+.4f})",
+                    "two directions against one": _difference(scores[True], scores[False], comparisons),
                 }
             )
     text = f"One layer, {SEEDS} seeds, paired by their data; all {comparisons} intervals hold together at 95 %."

@@ -30,7 +30,12 @@ from grulab.system.atomic import temporary_of
 _COMPLETIONS = (["install"], ["uninstall"], ["query"])
 # What Hydra and grulab write into a folder before the run, or the first job of the sweep, begins.
 _WRITTEN_BEFORE_A_RUN = {
-    *(paths.LOCK, paths.SWEEP, temporary_of(Path(paths.SWEEP)).name, paths.MULTIRUN, paths.RUN_LOG, ".hydra")
+    paths.LOCK,
+    paths.SWEEP,
+    temporary_of(Path(paths.SWEEP)).name,
+    paths.MULTIRUN,
+    paths.RUN_LOG,
+    ".hydra",
 }
 
 
