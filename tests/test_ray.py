@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def test_a_sweep_on_ray_ends_as_it_does_here(tmp_path: Path) -> None:
     assert "tasks for" not in again.stdout
 
 
+def _working_in(folder: Path) -> list[str]:
+    """Return the command lines of the processes whose working directory this is; one that is ending has none."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip())
+    return [words for words in found if words]
+
+
 @needs_ray
 @pytest.mark.parametrize("victim", ["driver", "ray::work", "raylet", "grulab work", "interrupt"])
 def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(tmp_path: Path, victim: str) -> None:
@@ -61,6 +72,8 @@ def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(tmp_path: Path, v
         os.kill(next(pid for pid, name in names.items() if victim.encode() in name), signal.SIGKILL)
     code = sweep.process.wait(180)
     assert not sweep.orphans()
+    # The guard was the last of those with a mark; Ray's agents may have lost theirs.
+    assert not _working_in(tmp_path)
     assert not list(Path("/tmp").glob("ray-*/session_*"))
     if code != 0:
         assert code in (1, 130, -signal.SIGKILL)
@@ -149,22 +162,26 @@ def test_the_room_of_a_cluster(
     assert cluster.room_for(settings) == room
 
 
-def test_the_guard_ends_what_has_its_mark(tmp_path: Path) -> None:
+def test_the_guard_ends_what_writes_to_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "ray"
     folder.mkdir()
-    environment = os.environ | {ray_guard.MARK: str(folder)}
-    member = subprocess.Popen(["sleep", "100"], env=environment, start_new_session=True)
-    other = subprocess.Popen(["sleep", "100"], start_new_session=True)
-    guard = subprocess.Popen([sys.executable, ray_guard.__file__, str(folder)], stdin=subprocess.PIPE)
-    assert member.poll() is None
-    assert guard.stdin is not None
-    guard.stdin.close()
-    assert member.wait(10) == -signal.SIGKILL
-    assert guard.wait(15) == 0
-    assert other.poll() is None
+    (tmp_path / "link").symlink_to(".")
+    # This process has the log open too, and is the guard's command.
+    with (folder / "log").open("w") as log, (folder / "log").open() as reading:
+        member = subprocess.Popen(["sleep", "100"], stdout=log, env={}, start_new_session=True)
+        others = [subprocess.Popen(["sleep", "100"], stdin=stdin) for stdin in (reading, subprocess.DEVNULL)]
+        words = [sys.executable, ray_guard.__file__, str(tmp_path / "link" / "ray")]
+        guard = subprocess.Popen(words, stdin=subprocess.PIPE)
+        assert member.poll() is None
+        assert guard.stdin is not None
+        guard.stdin.close()
+        assert member.wait(10) == -signal.SIGKILL
+        assert guard.wait(15) == 0
     assert not folder.exists()
-    other.kill()
-    other.wait()
+    for other in others:
+        assert other.poll() is None
+        other.kill()
+        other.wait()
 
 
 def test_a_task_says_how_its_slice_ended(tmp_path: Path) -> None:

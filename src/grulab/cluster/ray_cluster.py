@@ -141,8 +141,11 @@ def connect(address: str | None) -> RayCluster:
         guard = subprocess.Popen(
             [sys.executable, "-P", ray_guard.__file__, folder], stdin=subprocess.PIPE, start_new_session=True
         )
-        os.environ[ray_guard.MARK] = folder
         atexit.register(_close, guard)
+        # Ray's own 15 leaves a job next to nothing beside any other program; the other launchers leave it at 0.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        if os.environ.pop("RAY_LOG_TO_STDERR", "0") != "0":
+            print("note: RAY_LOG_TO_STDERR has no effect: by their logs this Ray's processes are found when it ends")
         settings = {"address": "local", "_temp_dir": folder, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -178,8 +181,6 @@ def _refuse_silent_address(address: str | None) -> None:
 
 def _close(guard: "subprocess.Popen[bytes]") -> None:
     """Let the guard end what is left, and wait for it."""
-    # The guard looks for those with the mark, and this process is none of them.
-    os.environ.pop(ray_guard.MARK, None)
     assert guard.stdin is not None
     guard.stdin.close()
     with suppress(subprocess.TimeoutExpired):

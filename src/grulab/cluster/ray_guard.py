@@ -1,39 +1,52 @@
 """End the processes of a Ray that a command has started, when the command ends for any reason.
 
 ``python ray_guard.py FOLDER`` waits until its standard input closes, which the kernel does when the command has
-ended, also by SIGKILL. Then it kills what has the mark in its environment, and removes the folder. Ray ends most of
-its processes itself, but after SIGKILL of a driver two agents stayed (Ray 2.60).
+ended, also by SIGKILL. Then it kills what writes to a file in the folder, as all processes of that Ray do, and
+removes the folder. Ray ends most of its processes itself, but after SIGKILL of a driver two agents stayed for
+half a minute (Ray 2.60). A variable of the environment would not tell them: they set their titles, which overwrites
+what /proc shows of it, and where a variable lies there is different each time.
 """
 
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-# In the environment of all processes of that Ray; its value is the folder.
-MARK = "GRULAB_RAY"
 _SECONDS_TO_END = 2.0
 _SECONDS_TO_DIE = 10.0
 
 
-def _members(folder: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
+def _members(folder: str, command: int) -> set[int]:
+    """Return the ids of the processes that write to files in the folder, without the command itself."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        # A process of another user, or one that ends meanwhile.
         with suppress(OSError):
-            is_member = f"{MARK}={folder}".encode() in path.read_bytes().split(b"\0")
-            is_zombie = (path.parent / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-            if is_member and not is_zombie:
-                found.append(int(path.parent.name))
-    return found
+            if any(_writes_to(folder, descriptor) for descriptor in (process / "fd").iterdir()):
+                found.add(int(process.name))
+    return found - {command}
+
+
+def _writes_to(folder: str, descriptor: Path) -> bool:
+    try:
+        # A person may read the logs.
+        is_for_writing = descriptor.lstat().st_mode & stat.S_IWUSR
+        return bool(is_for_writing) and descriptor.readlink().is_relative_to(folder)
+    except OSError:
+        # It was closed meanwhile.
+        return False
 
 
 def _main(folder: str) -> None:
+    # /proc names files by the paths that no link is in, and /tmp may be one.
+    folder, command = os.path.realpath(folder), os.getppid()
     sys.stdin.buffer.read()
     began = time.monotonic()
-    while (members := _members(folder)) and time.monotonic() - began < _SECONDS_TO_DIE:
+    while (members := _members(folder, command)) and time.monotonic() - began < _SECONDS_TO_DIE:
         if time.monotonic() - began > _SECONDS_TO_END:
             for pid in members:
                 with suppress(ProcessLookupError):

@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-from grulab.cluster.ray_guard import MARK
-
 _SECONDS_TO_SAVE = 60
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -26,15 +24,12 @@ def work(command: list[str], log: str) -> int:
     Raises:
         RuntimeError: if it was killed, so that Ray starts the task again.
     """
-    # The guard kills what has the mark; these save themselves first.
-    environment = {name: value for name, value in os.environ.items() if name != MARK}
     with Path(log).open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "grulab", *command, "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env=environment,
         )
     try:
         # Ray cancels a task with a KeyboardInterrupt that ends no system call, such as a wait for a process.
