@@ -54,7 +54,7 @@ UNITS = {
 def main() -> None:
     units = [_stored("direction/not_planned.csv", MORE_UNITS), _stored("architecture/compared.csv", UNITS)]
     groups = {
-        "2 directions instead of 1 (parameters of both)": _stored("direction/compared.csv", DIRECTIONS),
+        "2 directions instead of 1 (equal parameters)": _stored("direction/compared.csv", DIRECTIONS),
         "More layers, about 1,000 parameters": _stored("depth/compared.csv", LAYERS),
         "3 to 4.3 times the parameters, 1 layer": pd.concat(units),
     }
@@ -73,22 +73,25 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
         groups: rows of :func:`experiments.study_report.differences` with their ``label``, by their headings.
         path: PNG file to write.
     """
-    figure = Figure(figsize=(9, 1.2 + 0.27 * sum(1 + len(found) for found in groups.values())), layout="constrained")
+    height = 1.2 + 0.27 * sum(1 + len(found) for found in groups.values())
+    figure = Figure(figsize=(10.5, height), layout="constrained")
     axis = figure.subplots()
     prepare_differences(axis)
     labels: list[tuple[str, bool]] = []
     numbers: list[str] = []
     for title, found in groups.items():
         labels.append((title, True))
-        numbers.append("" if numbers else "mean;  runs that learn")
+        numbers.append("" if numbers else "mean (interval)                  learned of 10")
         for _, row in found.iterrows():
             y = len(labels)
-            axis.hlines(y, row["low"], row["high"], color=_COLORS[row["verdict"]], linewidth=2)
+            style = "dashed" if row["verdict"] == "open" else "solid"
+            axis.hlines(y, row["low"], row["high"], color=_COLORS[row["verdict"]], linewidth=2, linestyles=style)
             _draw_mean(axis, row["mean"], y, row["verdict"])
             labels.append((row["label"], False))
             # Adding 0 takes the sign from what is -0 when it is rounded.
-            mean = round(row["mean"], 3) + 0.0
-            numbers.append(f"{mean:+.3f}  {row['one']:>2} and {row['other']}".replace("-", "−"))
+            mean, low, high = (round(row[name], 3) + 0.0 for name in ("mean", "low", "high"))
+            text = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})   {row['one']:>2} / {row['other']}"
+            numbers.append(text.replace("-", "−"))
     axis.set_yticks(range(len(labels)), [text for text, _ in labels], fontsize=9.5)
     for label, (_, is_title) in zip(axis.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if is_title else "normal")
@@ -97,13 +100,13 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
     right = axis.secondary_yaxis("right")
     right.set_yticks(range(len(labels)), numbers, fontsize=9.5)
     right.tick_params(axis="y", length=0)
-    axis.set_xlabel("worse  ←  difference of test accuracy (logarithmic beyond 0.01)  →  better")
+    axis.set_xlabel("behind  ←  difference of test accuracy (logarithmic beyond 0.01)  →  ahead")
     for verdict in _COLORS:
         _draw_mean(axis, [], [], verdict, label=verdict)
-    axis.fill_between([], [], color="0.92", label="less than 0.01")
+    axis.fill_between([], [], color="0.92", label="within 0.01 of 0")
     figure.legend(loc="outside lower center", ncols=5, fontsize=9.5, frameon=False)
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.15)
 
 
 def _draw_mean(axis: Axes, x: ArrayLike, y: ArrayLike, verdict: str, label: str | None = None) -> None:
