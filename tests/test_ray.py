@@ -59,18 +59,27 @@ def _working_in(folder: Path) -> list[str]:
 
 @needs_ray
 @pytest.mark.parametrize("victim", ["driver", "ray::work", "raylet", "grulab work", "interrupt"])
-def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(tmp_path: Path, victim: str) -> None:
+def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(
+    tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without their logs the guard would not find Ray's processes.
+    monkeypatch.setenv("RAY_LOG_TO_STDERR", "1")
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
     sweep = Sweep(["train", "-m", *LONG, *RAY, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
     sweep.wait_until(lambda: len(list((tmp_path / "sweep").glob("0*/metrics.csv"))) == 2)
     time.sleep(1)
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in sweep.members()}
+    nice = {os.getpriority(os.PRIO_PROCESS, pid) for pid, name in names.items() if b"grulab work" in name}
+    assert nice == {os.getpriority(os.PRIO_PROCESS, 0)}
     if victim == "driver":
         sweep.process.kill()
     elif victim == "interrupt":
         sweep.process.send_signal(signal.SIGINT)
     else:
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in sweep.members()}
         os.kill(next(pid for pid, name in names.items() if victim.encode() in name), signal.SIGKILL)
     code = sweep.process.wait(180)
+    if victim != "driver":
+        assert "note: RAY_LOG_TO_STDERR=1 has no effect" in (tmp_path / "log").read_text()
     assert not sweep.orphans()
     # The guard was the last of those with a mark; Ray's agents may have lost theirs.
     assert not _working_in(tmp_path)
@@ -162,21 +171,24 @@ def test_the_room_of_a_cluster(
     assert cluster.room_for(settings) == room
 
 
-def test_the_guard_ends_what_writes_to_its_folder(tmp_path: Path) -> None:
+def test_the_guard_ends_what_writes_its_output_to_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "ray"
     folder.mkdir()
     (tmp_path / "link").symlink_to(".")
-    # This process has the log open too, and is the guard's command.
-    with (folder / "log").open("w") as log, (folder / "log").open() as reading:
-        member = subprocess.Popen(["sleep", "100"], stdout=log, env={}, start_new_session=True)
-        others = [subprocess.Popen(["sleep", "100"], stdin=stdin) for stdin in (reading, subprocess.DEVNULL)]
-        words = [sys.executable, ray_guard.__file__, str(tmp_path / "link" / "ray")]
-        guard = subprocess.Popen(words, stdin=subprocess.PIPE)
-        assert member.poll() is None
-        assert guard.stdin is not None
-        guard.stdin.close()
-        assert member.wait(10) == -signal.SIGKILL
-        assert guard.wait(15) == 0
+    with (folder / "raylet.out").open("w") as output:
+        member = subprocess.Popen(["sleep", "100"], stdout=output, env={}, start_new_session=True)
+    others = []
+    # A person's tail and editor, and a driver that has joined from elsewhere.
+    for name, mode in (("raylet.out", "r"), (".raylet.out.swp", "w"), ("python-core-driver-1.log", "w")):
+        with (folder / name).open(mode) as file:
+            others.append(subprocess.Popen(["sleep", "100"], stdin=file))
+    words = [sys.executable, ray_guard.__file__, str(tmp_path / "link" / "ray")]
+    guard = subprocess.Popen(words, stdin=subprocess.PIPE)
+    assert member.poll() is None
+    assert guard.stdin is not None
+    guard.stdin.close()
+    assert member.wait(10) == -signal.SIGKILL
+    assert guard.wait(15) == 0
     assert not folder.exists()
     for other in others:
         assert other.poll() is None

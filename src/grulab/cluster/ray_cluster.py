@@ -142,10 +142,10 @@ def connect(address: str | None) -> RayCluster:
             [sys.executable, "-P", ray_guard.__file__, folder], stdin=subprocess.PIPE, start_new_session=True
         )
         atexit.register(_close, guard)
-        # Ray's own 15 leaves a job next to nothing beside any other program; the other launchers leave it at 0.
+        # With Ray's own 15 a job gets next to nothing beside any other program; the other launchers add nothing.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        if os.environ.pop("RAY_LOG_TO_STDERR", "0") != "0":
-            print("note: RAY_LOG_TO_STDERR has no effect: by their logs this Ray's processes are found when it ends")
+        if os.environ.pop("RAY_LOG_TO_STDERR", None) == "1":
+            print("note: RAY_LOG_TO_STDERR=1 has no effect: by their logs this Ray's processes are found at the end")
         settings = {"address": "local", "_temp_dir": folder, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
