@@ -84,8 +84,14 @@ def draw(groups: Mapping[str, pd.DataFrame], path: Path) -> None:
         numbers.append("" if numbers else "mean (interval)                  learned of 10")
         for _, row in found.iterrows():
             y = len(labels)
-            style = "dashed" if row["verdict"] == "open" else "solid"
-            axis.hlines(y, row["low"], row["high"], color=_COLORS[row["verdict"]], linewidth=2, linestyles=style)
+            axis.hlines(
+                y,
+                row["low"],
+                row["high"],
+                color=_COLORS[row["verdict"]],
+                linewidth=2,
+                linestyles="dashed" if row["verdict"] == "open" else "solid",
+            )
             _draw_mean(axis, row["mean"], y, row["verdict"])
             labels.append((row["label"], False))
             # Adding 0 takes the sign from what is -0 when it is rounded.
