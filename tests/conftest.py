@@ -27,8 +27,10 @@ from grulab.tasks.registry import find_task, task_names
 from grulab.training.callbacks.epoch_log import EpochLog
 from grulab.training.run import train
 
-# A shell starts its background processes with Ctrl-C ignored, and the programs under test would inherit that.
+# A shell starts its background processes with Ctrl-C ignored, and nohup with SIGHUP; the programs under test would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The tasks that need no file.
 GENERATED = [name for name in task_names() if issubclass(find_task(name), GeneratedTask)]
