@@ -47,13 +47,21 @@ def test_a_sweep_on_ray_ends_as_it_does_here(tmp_path: Path) -> None:
     assert "tasks for" not in again.stdout
 
 
+def _command_line(pid: int) -> str:
+    """Return the command line of a process; one that is ending has none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
 def _working_in(folder: Path) -> list[str]:
-    """Return the command lines of the processes whose working directory this is; one that is ending has none."""
+    """Return the command lines of the processes whose working directory this is."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (process / "cwd").readlink() == folder:
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip())
+                found.append(_command_line(int(process.name)))
     return [words for words in found if words]
 
 
@@ -68,15 +76,15 @@ def test_whatever_is_killed_nothing_stays_and_a_resume_goes_on(
     sweep = Sweep(["train", "-m", *LONG, *RAY, "hydra.sweep.dir=sweep"], tmp_path, tmp_path / "log")
     sweep.wait_until(lambda: len(list((tmp_path / "sweep").glob("0*/metrics.csv"))) == 2)
     time.sleep(1)
-    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in sweep.members()}
-    nice = {os.getpriority(os.PRIO_PROCESS, pid) for pid, name in names.items() if b"grulab work" in name}
+    names = {pid: _command_line(pid) for pid in sweep.members()}
+    nice = {os.getpriority(os.PRIO_PROCESS, pid) for pid, name in names.items() if "grulab work" in name}
     assert nice == {os.getpriority(os.PRIO_PROCESS, 0)}
     if victim == "driver":
         sweep.process.kill()
     elif victim == "interrupt":
         sweep.process.send_signal(signal.SIGINT)
     else:
-        os.kill(next(pid for pid, name in names.items() if victim.encode() in name), signal.SIGKILL)
+        os.kill(next(pid for pid, name in names.items() if victim in name), signal.SIGKILL)
     code = sweep.process.wait(180)
     if victim != "driver":
         assert "note: RAY_LOG_TO_STDERR=1 has no effect" in (tmp_path / "log").read_text()
